@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench torture sabotage check audit format lock deb sbom clean
+.PHONY: help run test acceptance bench torture sabotage check audit format lock deb rpm sbom clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,9 +16,13 @@ run: $(READY) ## run the gateway beside a stand-in archive, and send a study thr
 	@$(PY) -m tests.demo $(ARGS)
 
 # Most tests wait for something most of the time: two workers for each of two cores.
-test: $(READY) ## install what the tests need, then run them all; ARGS goes to pytest
+test: $(READY) ## install what the tests need, then run all but the next; ARGS goes to pytest
 	@packaging/test-packages
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/acceptance $(ARGS)
+
+acceptance: $(READY) ## whole stories: installed packages in booted containers, upgrades, a day without a line
+	@packaging/test-packages
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),tests/acceptance)
 
 bench: $(READY) ## measure the gateway beside DCMTK and Orthanc (docs/performance.md); ARGS goes to the program
 	@packaging/test-packages
@@ -44,6 +48,9 @@ audit: $(READY) ## look for known vulnerabilities of what we install
 format: $(READY) ## format the code, and mend what ruff can mend
 	@$(VENV)/bin/ruff check --fix --quiet || true
 	@$(VENV)/bin/ruff format
+
+rpm: $(READY) ## build the RPM package of the gateway as well, for this machine's python3 (needs rpmbuild)
+	@RPM=1 packaging/build-deb $(PY)
 
 lock: $(READY) ## pin the dependencies anew, with hashes
 	@packaging/lock $(PY)

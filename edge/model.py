@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, IntFlag
 
 
@@ -48,9 +48,14 @@ class ReasonCode(str, Enum):
     BREAKS_ASSOCIATION = "breaks-association"  # each attempt to send it, alone, ended its association
     UNSENDABLE = "unsendable"  # DICOM has no legal way to send its bytes as they are
     DAMAGED = "damaged"  # the spooled file is missing or not what was received
+    NOTE_NOT_ALLOWED = "note-not-allowed"  # a rejection note of a sender that [iocm] senders does not name
+    RULE_FAILED = "rule-failed"  # a correction or de-identification cannot be applied to it
+    MAY_NAME_PATIENT = "may-name-patient"  # its pixels may name the patient, where it is to go without identity
+    UNKNOWN_STUDY = "unknown-study"  # it came back from a de-identified destination, and of no study that went there
     NOT_COMMITTED = "not-committed"  # the destination never commits to it, however often it is sent
     # deferred or pending: retried automatically
     AWAITS_STUDY = "awaits-study"  # it follows its study's images, which have not come yet
+    AWAITS_IMAGES = "awaits-images"  # a rejection note never overtakes what it names
     UNREACHABLE = "unreachable"  # the network, the association or the destination failed
     OUT_OF_RESOURCES = "out-of-resources"  # the destination as a whole takes nothing now (0xA700, 0x0213)
     FAILED = "failed"  # the destination failed on this instance, perhaps not the next time
@@ -65,7 +70,17 @@ class ReasonCode(str, Enum):
 
 
 #: Held until a person decides about the very instance: a retry of a whole destination must not touch these.
-NEEDS_DECISION = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH, ReasonCode.PERSON})
+NEEDS_DECISION = frozenset(
+    {
+        ReasonCode.UNROUTABLE,
+        ReasonCode.CONFLICT,
+        ReasonCode.MISMATCH,
+        ReasonCode.PERSON,
+        ReasonCode.NOTE_NOT_ALLOWED,
+        ReasonCode.MAY_NAME_PATIENT,
+        ReasonCode.UNKNOWN_STUDY,
+    }
+)
 
 
 #: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
@@ -110,6 +125,11 @@ class Disk:
     free_inodes: int = 0
     is_read_only: bool = False
 
+    def reduce_free(self, files: int, length: int) -> Disk:
+        """Once this number of files with these bytes has come to it."""
+        free_bytes, free_inodes = max(0, self.free_bytes - length), max(0, self.free_inodes - files)
+        return replace(self, free_bytes=free_bytes, free_inodes=free_inodes)
+
     @property
     def used_bytes(self) -> int:
         return self.total_bytes - self.free_bytes
@@ -137,10 +157,16 @@ class Origin:
     called_ae: str
     address: str
     received_at: float  # seconds since 1970, UTC
+    #: Cached: the destination that it was fetched from. It is owed to nobody, and counts as received from nobody.
+    fetched_from: str = ""
+    #: The sites whose Edge it has passed (edge.network.sites); empty: it came from equipment.
+    passed: str = ""
+    priority: Priority = Priority.ROUTINE  # with which the Edge before sent it
 
-    def flat(self) -> tuple[str, str, str, float]:
+    def flat(self) -> tuple[str, str, str, float, str, str, int]:
         """In the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
-        return self.calling_ae, self.called_ae, self.address, self.received_at
+        sender = self.calling_ae, self.called_ae, self.address, self.received_at
+        return (*sender, self.fetched_from, self.passed, int(self.priority))
 
 
 class GuessedText(str):
@@ -187,6 +213,23 @@ class Assignment:
     route: str  # the name of the route that set the priority
 
 
+class Companion(Enum):
+    """How an object relates to the images of its study; the values are those of the catalog."""
+
+    IMAGE = 0  # or what belongs to no study
+    FOLLOWS = 1  # it has no image of its own, and goes where its study's images go as well
+    NAMED = 2  # it has none, but a route names its kind: it goes there alone
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say of one object."""
+
+    assignments: tuple[Assignment, ...]
+    companion: Companion = Companion.IMAGE
+    takes_along: tuple[Assignment, ...] = ()  # where a key object takes the images that it references
+
+
 @dataclass(frozen=True, slots=True)
 class ContextKey:
     """What a presentation context is made of: objects of one kind travel in one context."""
@@ -220,8 +263,22 @@ class Lease:
     calling_ae: str  # who sent it to us (Move Originator and audit)
     breaks: int = 0  # associations that ended while it was under way, before this attempt
     broke_at: float | None = None  # when the first of them was begun, seconds since 1970
+    passed: str = ""  # the sites whose Edge it has passed (edge.network.sites)
     epoch: int = 0
     owner: str = ""  # the node that leased it
+
+
+@dataclass(frozen=True, slots=True)
+class SentCopy:
+    """A copy that went out with other bytes than were received."""
+
+    transfer_syntax_uid: str
+    sha256: bytes  # of the data set as sent
+    bytes: int  # of that data set
+    rules: tuple[str, ...] = ()  # those that changed an attribute, in order
+    sop_instance_uid: str = ""  # the UIDs as sent; empty: as received
+    study_uid: str = ""
+    series_uid: str = ""
 
 
 class Outcome(Enum):
@@ -230,6 +287,7 @@ class Outcome(Enum):
     SENT = "sent"
     DEFER = "defer"
     HOLD = "hold"
+    SKIP = "skip"  # it has passed the destination's site before: it does not go
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +340,12 @@ def _change(
 _P, _A, _D, _H = DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD
 _S, _F, _C = DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED
 _KEPT, _OPTIONAL, _R = ReasonRule.KEPT, ReasonRule.OPTIONAL, ReasonCode
-_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH)
+_ARRIVAL = (_R.UNROUTABLE, _R.CONFLICT, _R.MISMATCH, _R.UNKNOWN_STUDY)
 _DEFERRED_FOR = (_R.OUT_OF_RESOURCES, _R.FAILED, _R.UNREACHABLE, _R.INTERNAL)
-_HELD_FOR = (_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED)
+_HELD_FOR = (
+    *(_R.REFUSED, _R.NO_CONTEXT, _R.BREAKS_ASSOCIATION, _R.UNSENDABLE, _R.DAMAGED),
+    *(_R.RULE_FAILED, _R.MAY_NAME_PATIENT),
+)
 _ANY = (None, *DeliveryState)
 _PERSON, _PEER, _EDGE = "a person", "the destination", "Edge"
 
@@ -294,7 +355,14 @@ TRANSITIONS = (
     _change(_ANY, "enqueue", _H, _EDGE, "an instance arrives, and a person must decide", *_ARRIVAL),
     _change((_H,), "await study", _D, _EDGE, "no route matches it, and its study has no images", _R.AWAITS_STUDY),
     _change((_D,), "study is missing", _H, _EDGE, "its study's images have not come in time", _R.UNROUTABLE),
+    _change((_P,), "restore", _S, _EDGE, "it was brought back from a copy, and had been sent before"),
     _change((_P, _D), "find mismatch", _H, _EDGE, "its header, read later, names another patient", _R.MISMATCH),
+    _change((_P, _D), "hold note", _H, _EDGE, "a rejection note whose sender may send none", _R.NOTE_NOT_ALLOWED),
+    _change((_P, _D), "await images", _D, _EDGE, "a rejection note waits for what it names", _R.AWAITS_IMAGES),
+    _change((_P, _D, _H), "withdraw", _C, _EDGE, "a rejection note forbids it, and it has not left", _R.CANCELLED),
+    _change(
+        (_H,), "resolve mismatch", _P, _EDGE, "HL7 says that it is the same patient after all; of a mismatch alone"
+    ),
     _change((_P, _D), "lease", _A, _EDGE, "a sender is free; one that broke associations goes alone", reason=_KEPT),
     _change((_P, _D), "reject row", _H, _EDGE, "its row has a value that is not valid", _R.INTERNAL),
     _change((_A,), "return", _P, _EDGE, "it was leased and not tried, or the node was restarted", reason=_KEPT),
@@ -305,6 +373,7 @@ TRANSITIONS = (
     _change((_A,), "record", _F, _PEER, 'the same, with `confirm = "status"`', reason=_OPTIONAL),
     _change((_A,), "record", _D, _PEER, "the attempt failed, perhaps not the next time", *_DEFERRED_FOR),
     _change((_A,), "record", _H, _PEER, "the attempt failed for good", *_HELD_FOR),
+    _change((_A,), "record", _C, _EDGE, "it has passed the destination's site before", _R.CANCELLED),
     _change((_D,), "requeue due", _P, _EDGE, "`not_before` has come", reason=_KEPT),
     _change((_H,), "requeue repaired", _P, _EDGE, "it was held as damaged, and its file is whole again"),
     _change((_S,), "confirm", _F, _PEER, "it proved that it has the instance"),
@@ -314,6 +383,7 @@ TRANSITIONS = (
     _change((_S,), "suspect proof", _S, _EDGE, "an exchange that asked for its proof ended with it", _R.BREAKS_PROOF),
     _change((_S,), "clear suspect", _S, _PEER, "it answers for the instance after all"),
     _change((_S,), "refuse proof", _S, _PEER, "it refuses the service that would prove it", _R.PROOF_REFUSED),
+    _change((_P, _D, _H, _S), "release copy", _C, _EDGE, "a copy that is older than `keep_last`", _R.CANCELLED),
     _change((_H, _D), "retry", _P, _PERSON, "`edge queue retry`; never what waits for a decision"),
     _change((_H,), "release", _P, _PERSON, "`edge queue release`"),
     _change((_P, _D), "hold", _H, _PERSON, "`edge queue hold`", _R.PERSON),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime, timezone
 from unicodedata import combining, normalize
 
@@ -58,6 +59,17 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment_text(moment: float, *, seconds: bool = False) -> str:
+    """Seconds since 1970 as people read them everywhere: local, with date and zone: `2026-11-21 21:11 CET`."""
+    form = "%Y-%m-%d %H:%M:%S %Z" if seconds else "%Y-%m-%d %H:%M %Z"
+    return datetime.fromtimestamp(moment).astimezone().strftime(form)
+
+
+def local_day(moment: float) -> str:
+    """The local day of a time: `2026-11-21`. The last day before an end at midnight is that of `end - 1`."""
+    return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d")
+
+
 def iso_or_none(moment: float | None) -> str | None:
     return None if moment is None else iso(moment)
 
@@ -65,6 +77,17 @@ def iso_or_none(moment: float | None) -> str | None:
 def from_iso(text: str) -> float:
     """The inverse of `iso`."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def end_of_date(text: str) -> float:
+    """The end of a day YYYY-MM-DD, local time, as seconds since 1970. Raises ValueError."""
+    day = time.strptime(text, "%Y-%m-%d")
+    return time.mktime((day.tm_year, day.tm_mon, day.tm_mday + 1, 0, 0, 0, 0, 0, -1))
+
+
+def single_line(text: str) -> str:
+    """Text without line breaks and without blanks that repeat."""
+    return " ".join(text.split())
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from edge.central.tables import open_store
 from playwright.sync_api import Browser, Page
 from pydicom import dcmread
 
@@ -29,8 +28,8 @@ from edge.text import iso
 from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
 from tests.support.browser import chromium
-from tests.support.central_office import CentralOffice, document, encoded, key_of, some_sites, status
-from tests.support.objects import ct_files
+from tests.support.central_office import CentralOffice, OpenDatabase, document, encoded, key_of, some_sites, status
+from tests.support.objects import REAL_DATA, ct_files
 from tests.support.peers import Edge, StoreScp, storescu, wait_until
 
 PASSWORD = "correct horse battery"
@@ -200,6 +199,13 @@ def _rest(stage: Stage, browser: Browser, page: Page, folder: Path) -> None:
     for path, name in (("/studies/1?proof=1", "study"), ("/queue", "queue"), ("/exceptions", "exceptions")):
         page.goto(stage.edge.url(path))
         _shoot(page, folder, name)
+    received = stage.edge.api_status()["instances"]["received"]
+    storescu([REAL_DATA / "pydicom" / "CT_small.dcm"], stage.edge.port, calling="CT1")
+    wait_until(lambda: stage.edge.api_status()["instances"]["received"] > received, 20, "it is here")
+    page.goto(stage.edge.url(f"/instances/{received + 1}"))
+    page.wait_for_function("document.querySelector('.look img').naturalWidth > 0")
+    _shoot(page, folder, "look")
+    _import(stage, page, folder)
     page.goto(stage.edge.url("/dry-run"))
     area = page.get_by_label("Routes")
     area.fill(area.input_value() + '\n[route.dental]\nwhen = { CallingAETitle = "DENT*" }\nto = ["teleread"]\n')
@@ -212,6 +218,19 @@ def _rest(stage: Stage, browser: Browser, page: Page, folder: Path) -> None:
     small.wait_for_timeout(600)
     small.screenshot(path=folder / "phone.png")
     phone.close()
+
+
+def _import(stage: Stage, page: Page, folder: Path) -> None:
+    """A disc of another clinic, with a patient who is known here under another number."""
+    disc = stage.folder / "disc"
+    ct_files(disc, 12, 16 * 1024, PatientName=PATIENTS[0], PatientID="KH-20817", StudyDescription="CT ABDOMEN")
+    done = stage.edge.cli("import", str(disc))
+    assert done.returncode == 0, done.stderr
+    page.goto(stage.edge.url("/import/1"))
+    page.get_by_label("Whose is it here?").fill(PATIENTS[0].partition("^")[0])
+    page.get_by_role("button", name="Find").click()
+    page.locator("input[type=radio]").first.wait_for()
+    _shoot(page, folder, "import")
 
 
 def _shoot(page: Page, folder: Path, name: str) -> None:
@@ -235,7 +254,7 @@ def take_central(browser: Browser, folder: Path) -> None:
         tempfile.TemporaryDirectory() as name,
         CentralOffice(Path(name), some_sites(SITES, "Example Telecom")) as office,
     ):
-        store = open_store(office.config.database_url())
+        store = OpenDatabase(office.config.database_url())
         anna = Account("anna", UserRole.OPERATOR, hash_password(PASSWORD), time.time() - 1)
         Accounts(store, record_in_journal).put(anna, "test")
         store.close()

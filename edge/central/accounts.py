@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge.store.central.centre_state import journal
 from edge.store.engine import EngineTransaction
-from edge.text import iso
+from edge.text import moment_text
 from edge.web.accounts import AccountEvent
 
 
@@ -12,7 +12,7 @@ def record_in_journal(conn: EngineTransaction, event: AccountEvent) -> None:
     """One row for each event, in the caller's transaction."""
     source = f"from {event.address}"
     more = f" (and {event.left_out} more like it)" if event.left_out else ""
-    locked = f"locked until {iso(event.until)} after {event.failures} failures, {source}"
+    locked = f"locked until {moment_text(event.until)} after {event.failures} failures, {source}"
     texts = {
         AccountEvent.SIGNED_IN: f"signed in, {source}",
         AccountEvent.SIGNED_OUT: f"signed out, {source}",

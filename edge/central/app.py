@@ -14,34 +14,68 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edge.central.answers import KeptAnswers
 from edge.central.bodies import Bodies, BodyRefused
-from edge.central.config import Config
+from edge.central.config import CentralConfig
+from edge.central.metrics import MetricsEndpoint
+from edge.central.monthly import FleetReport
 from edge.central.pages import Fleet
+from edge.central.planning import MaintenancePlans
 from edge.central.receive import HeartbeatEndpoint
+from edge.central.site_cards import SiteCards
+from edge.central.trends import Trends
 from edge.network.shares import ProvenCallers
 from edge.store.engine import EngineStore
 from edge.web.accounts import Accounts, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.guide import Help
 from edge.web.login import Login
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.ocsp import OcspResponder, accept_all
+from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
 
 PLACES = (
-    NavigationEntry("/", "Sites"),
-    NavigationEntry("/incidents", "Incidents"),
-    NavigationEntry("/ask/filling", "Filling"),
-    NavigationEntry("/ask/equipment", "Equipment"),
-    NavigationEntry("/ask/downtime", "Downtime"),
-    NavigationEntry("/ask/capacity", "Capacity"),
-    NavigationEntry("/ask/inventory", "Inventory"),
-    NavigationEntry("/ask/ledgers", "Ledgers"),
-    NavigationEntry("/notifications", "Notifications"),
-    NavigationEntry("/accounts", "Accounts", UserRole.ADMIN),
+    NavigationGroup(
+        "Now",
+        (
+            NavigationEntry("/", "Fleet", also=("/site",)),
+            NavigationEntry("/incidents", "Incidents"),
+            NavigationEntry("/notifications", "Notifications"),
+        ),
+    ),
+    NavigationGroup(
+        "Sites",
+        (
+            NavigationEntry("/sites", "Sites"),
+            NavigationEntry("/ask/equipment", "New equipment"),
+            NavigationEntry("/ask/inventory", "Inventory"),
+            NavigationEntry("/ask/ledgers", "Ledgers"),
+        ),
+    ),
+    NavigationGroup(
+        "Capacity",
+        (
+            NavigationEntry("/ask/filling", "Filling"),
+            NavigationEntry("/ask/capacity", "Years to come"),
+            NavigationEntry("/trends", "Trends"),
+        ),
+    ),
+    NavigationGroup(
+        "History",
+        (NavigationEntry("/report", "Month"), NavigationEntry("/ask/downtime", "Downtime")),
+    ),
+    NavigationGroup(
+        "Settings",
+        (NavigationEntry("/maintenance", "Maintenance"), NavigationEntry("/accounts", "Accounts", UserRole.ADMIN)),
+    ),
 )
 
 
-def build(reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers) -> ASGIApp:
+def build(
+    reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers, metrics: MetricsEndpoint | None = None
+) -> ASGIApp:
     """The application. `known`: callers that have shown who they are."""
     bodies = Bodies(known)
 
@@ -64,6 +98,7 @@ def build(reception: HeartbeatEndpoint, pages: ASGIApp, known: ProvenCallers) ->
         routes=[
             Route("/heartbeat", post, methods=["POST"]),
             Route("/healthz", alive),
+            *([Route("/metrics", metrics.page)] if metrics else []),
             Mount("/", pages),
         ]
     )
@@ -88,8 +123,19 @@ class OneLength:
             await self._app(scope, receive, send)
 
 
+def _is_good(config: CentralConfig) -> Callable[[bytes], bool]:
+    authorities = config.client_files()[0]
+    url = config.central.client_ocsp
+    return OcspResponder(url, authorities).is_good if url and authorities is not None else accept_all
+
+
 def build_pages(
-    store: EngineStore, config: Callable[[], Config], accounts: Accounts, setup: Setup, known: ProvenCallers
+    store: EngineStore,
+    config: Callable[[], CentralConfig],
+    accounts: Accounts,
+    setup: Setup,
+    known: ProvenCallers,
+    answers: KeptAnswers | None = None,
 ) -> ASGIApp:
     """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
@@ -99,17 +145,34 @@ def build_pages(
         cookie="edge-central",
         names=names,
         banner=central.banner,
+        certificate_user=central.certificate_user if central.client_ca else "",
+        is_good=_is_good(config()),
         lock_after=central.lock_after,
         idle=central.idle,
         admin_idle=central.admin_idle,
     )
     sessions = Sessions(central.sessions)
-    fleet = Fleet(store, config, pages)
+    kept = answers or KeptAnswers()
+    fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
+    plans, report = MaintenancePlans(store, config, pages), FleetReport(store, config, pages, kept)
+    guide, cards = Help(pages), SiteCards(store, config, pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
+        Route("/site/{id}/card", needs(UserRole.OPERATOR, cards.save), methods=["POST"]),
+        Route("/sites", needs(UserRole.VIEWER, fleet.table)),
+        Route("/help", open_to_all(guide.show)),
+        Route("/help/{section}", open_to_all(guide.show)),
+        Route("/help/{section}/{name}", open_to_all(guide.show)),
+        Route("/report", needs(UserRole.VIEWER, report.page)),
+        Route("/report.csv", needs(UserRole.VIEWER, report.page)),
+        Route("/trends", needs(UserRole.VIEWER, trends.page)),
+        Route("/maintenance", needs(UserRole.VIEWER, plans.index)),
+        Route("/maintenance/plan", needs(UserRole.OPERATOR, plans.plan), methods=["POST"]),
+        Route("/maintenance/remove", needs(UserRole.OPERATOR, plans.remove), methods=["POST"]),
         Route("/incidents", needs(UserRole.VIEWER, fleet.list_incidents)),
+        Route("/incidents/decide", needs(UserRole.OPERATOR, fleet.decide_many), methods=["POST"]),
         Route("/incidents/{number:number}", needs(UserRole.VIEWER, fleet.show_incident)),
         Route("/incidents/{number:number}/decide", needs(UserRole.OPERATOR, fleet.decide), methods=["POST"]),
         Route("/notifications", needs(UserRole.VIEWER, fleet.list_channels)),

@@ -43,6 +43,7 @@ def _time_of_day(value: object) -> str:
 DATABASE = ValueKind('a URL such as "postgresql://edge@db.example.org/edge"', _database)
 TIME_OF_DAY = ValueKind('a time of day such as "07:00"', _time_of_day)
 HOSTS = kinds.list_of(kinds.HOST, "host names")
+TAGS = kinds.list_of(kinds.TEXT, "words")
 AE_TITLES = kinds.list_of(kinds.AE_TITLE, "AE titles")
 
 
@@ -62,11 +63,16 @@ class Central:
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0
     sessions: Annotated[int, kinds.COUNT] = 3
+    metrics: Annotated[tuple[str, ...], kinds.NETWORKS] = ("127.0.0.0/8", "::1")  # who may read /metrics
+    client_ca: Annotated[str | None, kinds.FILE] = None  # these four as well
+    client_crl: Annotated[str | None, kinds.FILE] = None
+    client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
+    certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site that may report. `equipment`: the AE titles that are registered there."""
+    """A site that may report. `equipment`: the AE titles that are registered there; `link`: of its own console."""
 
     id: str
     key: Annotated[str, kinds.SECRET]
@@ -75,10 +81,13 @@ class Site:
     provider: Annotated[str, kinds.TEXT] = ""
     region: Annotated[str, kinds.TEXT] = ""
     equipment: Annotated[tuple[str, ...], AE_TITLES] = ()
+    tags: Annotated[tuple[str, ...], TAGS] = ()
+    contact: Annotated[str, kinds.TEXT] = ""
+    link: Annotated[str, kinds.URL] = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class CentralConfig:
     """All of it."""
 
     directory: Path
@@ -154,7 +163,17 @@ class Config:
     def watched_files(self) -> list[Path]:
         """The files that may be exchanged while the service runs."""
         keys = [path for site in self.sites.values() for _, path in self._key_files(site)]
-        return [*(self.tls() or ()), *keys]
+        return [*(self.tls() or ()), *(path for path in self.client_files() if path is not None), *keys]
+
+    def client_files(self) -> tuple[Path | None, Path | None]:
+        """Authority and revocation lists of the certificates by which people sign in."""
+        central = self.central
+        ca, crl = (each and secret.path_of(each, self.directory) for each in (central.client_ca, central.client_crl))
+        return ca or None, crl or None
+
+    def own_files(self) -> list[Path]:
+        """The directory and the TOML files of the configuration itself."""
+        return [self.directory, *sorted(self.directory.glob("[!.]*.toml"))]
 
     def tls(self) -> tuple[Path, Path] | None:
         """Certificate and key of the service; None: plain HTTP."""
@@ -186,11 +205,11 @@ NAMED: dict[str, tuple[type, str]] = {
 }
 
 
-def load(directory: Path) -> Config:
+def load(directory: Path) -> CentralConfig:
     """Read and check it; raises ConfigError with every fault."""
     parts = load_tables(directory, SECTIONS, NAMED, (logins_are_whole_and_safe, keys_have_certificates))
     central: Central = parts["central"]
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))
         raise ConfigError([f"{place}: central: certificate and key go together; found only one of them"])
-    return Config(directory, **parts | {"central": replace(central, data_dir=directory / central.data_dir)})
+    return CentralConfig(directory, **parts | {"central": replace(central, data_dir=directory / central.data_dir)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from edge.central.sequence import Down, agrees
 from edge.store.central import incidents, outages
 from edge.store.engine import EngineTransaction, Row
-from edge.text import from_iso, iso, span
+from edge.text import from_iso, moment_text, span
 
 #: Two reports of one downtime may differ by an interval and this (seconds).
 SLACK = 30.0
@@ -40,7 +40,7 @@ def record_down(conn: EngineTransaction, site: str, down: Down, ended: Row | Non
         return
     outages.set_measured(conn, seen["id"], down.begin, down.end)
     if seen["incident"] is not None:
-        text = f"{seen['site']} was down for {span(down.seconds)}, from {iso(down.begin)} to {iso(down.end)}."
+        text = f"{seen['site']} was down for {_stretch(down)}."
         incidents.note(conn, seen["incident"], now, "edge", text)
 
 
@@ -66,13 +66,16 @@ def take_report(conn: EngineTransaction, interval: float, site: str, begin: obje
     return True
 
 
+def _stretch(down: Down) -> str:
+    return f"{span(down.seconds)}, from {moment_text(down.begin)} to {moment_text(down.end)}"
+
+
 def comparison(seen: Row, reported: Down, interval: float) -> str:
     """What the site reports beside what was measured here."""
-    begin, end = iso(reported.begin), iso(reported.end)
-    text = f"{seen['site']} itself reports: down for {span(reported.seconds)}, from {begin} to {end}"
+    text = f"{seen['site']} itself reports: down for {_stretch(reported)}"
     if seen["down_from"] is None:
         return f"{text}."
     measured = Down(seen["down_from"], seen["down_to"])
     if agrees(measured, reported, interval):
         return f"{text}; that agrees with ours ({span(measured.seconds)})."
-    return f"{text}; ours is {span(measured.seconds)}, from {iso(measured.begin)} to {iso(measured.end)}."
+    return f"{text}; ours is {_stretch(measured)}."

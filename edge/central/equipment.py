@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.downtime import moment
 from edge.store.engine import Row
 from edge.text import printable
@@ -15,7 +15,7 @@ from edge.text import printable
 ORPHANED_SECONDS = 60 * 86400.0
 
 
-def list_titles(sites: Sequence[Row], config: Config, now: float) -> list[dict[str, Any]]:
+def list_titles(sites: Sequence[Row], config: CentralConfig, now: float) -> list[dict[str, Any]]:
     """Every AE title, registered or seen, and what is wrong with it.
 
     orphaned: registered; never seen, or not for two months. unknown: seen, and registered nowhere. misrouted: seen at a
@@ -38,7 +38,7 @@ def list_titles(sites: Sequence[Row], config: Config, now: float) -> list[dict[s
     return sorted(found, key=lambda each: (each["site"], each["ae_title"]))
 
 
-def registrations(config: Config) -> Mapping[str, set[str]]:
+def registrations(config: CentralConfig) -> Mapping[str, set[str]]:
     """The sites at which each AE title is registered."""
     where: dict[str, set[str]] = {}
     for site in config.sites.values():
@@ -68,13 +68,16 @@ def _title(site: str, name: str, modality: Mapping[str, Any]) -> dict[str, Any]:
         "address": text("address"),
         "manufacturer": text("manufacturer"),
         "model": text("model"),
+        "serial": text("serial"),
+        "software": text("software"),
+        "changed_at": moment(modality.get("changed_at")),
         "first_seen": moment(modality.get("first_seen")),
         "last_seen": moment(modality.get("last_seen")),
         "admitted": bool(modality.get("admitted", True)),
     }
 
 
-def list_unregistered(sites: Sequence[Row], config: Config, now: float) -> list[dict[str, Any]]:
+def list_unregistered(sites: Sequence[Row], config: CentralConfig, now: float) -> list[dict[str, Any]]:
     """What sites have that is not registered there: the unknown and the misrouted, the newest first."""
     found = [each for each in list_titles(sites, config, now) if each["mark"] in ("unknown", "misrouted")]
     return sorted(found, key=lambda each: -(each["first_seen"] or each["last_seen"] or 0.0))

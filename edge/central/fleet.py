@@ -7,19 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.central.config import Config, Site
+from edge.central.config import CentralConfig, Site
 from edge.central.reports import WEEK
-from edge.store.central import sites
+from edge.central.site_cards import described_sites
+from edge.store.central import maintenance, sites
 from edge.store.engine import EngineTransaction, Row
-from edge.text import amount, printable, span
+from edge.text import amount, moment_text, printable, span
 
 #: From well to worst; also the word for the shape and colour of a page.
 GOOD, IDLE, WARN, BAD = "good", "idle", "warn", "bad"
+#: The same, worst first.
+LEVELS = (BAD, WARN, IDLE, GOOD)
 _RANK = {BAD: 0, WARN: 1, IDLE: 2, GOOD: 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SiteStanding:
     """One site. `since`: since when it is so, where that is known."""
 
     id: str
@@ -36,29 +39,41 @@ class Standing:
     full_in: float | None
     backlog: int | None
     incident: int | None
+    tags: tuple[str, ...] = ()
+    contact: str = ""
+    link: str = ""
 
 
-def standings(conn: EngineTransaction, config: Config, now: float) -> list[Standing]:
+def standings(conn: EngineTransaction, config: CentralConfig, now: float) -> list[SiteStanding]:
     """Every configured site, worst first."""
     known = {row["id"]: row for row in sites.list_fleet(conn)}
-    found = [standing(site, known.get(site.id), now) for site in config.sites.values()]
+    planned = maintenance.sites_at(conn, now)
+    described = described_sites(conn, config).values()
+    found = [standing(site, known.get(site.id), now, planned.get(site.id)) for site in described]
     return sorted(found, key=lambda each: (_RANK[each.level], each.word != "silent", each.since or now, each.id))
 
 
-def one(conn: EngineTransaction, site: Site, now: float) -> tuple[Standing, Row | None]:
+def read_standing(conn: EngineTransaction, site: Site, now: float) -> tuple[SiteStanding, Row | None]:
     """One site, and its row as far as it has ever reported."""
     row = sites.find_in_fleet(conn, site.id)
-    return standing(site, row, now), row
+    return standing(site, row, now, maintenance.sites_at(conn, now).get(site.id)), row
 
 
-def standing(site: Site, row: Row | None, now: float) -> Standing:
-    """How a site stands by its last heartbeat."""
+def standing(site: Site, row: Row | None, now: float, planned: Row | None = None) -> SiteStanding:
+    """How a site stands by its last heartbeat; `planned`: the work that goes on there."""
     if row is None:
         state: tuple[str, str, str, float | None] = (IDLE, "never heard", "no heartbeat has come yet", None)
     else:
         state = site_state(row, now)
     level, word, reason, since = state
-    return Standing(
+    if planned is not None and level != GOOD:
+        more = f" ({word}: {reason})" if reason else ""
+        level, word, reason = (
+            IDLE,
+            "maintenance",
+            f"{planned['reason']}, until {moment_text(planned['ends_at'])}{more}",
+        )
+    return SiteStanding(
         id=site.id,
         name=site.name or (row["name"] if row else ""),
         provider=site.provider,
@@ -73,6 +88,9 @@ def standing(site: Site, row: Row | None, now: float) -> Standing:
         full_in=row["full_in"] if row else None,
         backlog=row["backlog"] if row else None,
         incident=row["incident"] if row else None,
+        tags=site.tags,
+        contact=site.contact,
+        link=site.link,
     )
 
 
@@ -104,7 +122,7 @@ def _worst(row: Row) -> str:
     return printable(str(alert.get("text", ""))) + more
 
 
-def summary(found: Sequence[Standing]) -> tuple[str, str]:
+def summary(found: Sequence[SiteStanding]) -> tuple[str, str]:
     """(level, headline) of the whole fleet."""
     count = {level: sum(each.level == level for each in found) for level in _RANK}
     if count[BAD]:

@@ -15,16 +15,16 @@ from edge.central import downtime, ledgers
 from edge.central.heartbeat import ReceivedHeartbeat, SiteNumbers, site_numbers
 from edge.central.sequence import MISSED, Known, SequenceResult, classify, down_between, skew
 from edge.network.shares import SITE_INCIDENTS
-from edge.store.central import history, incidents, sites
+from edge.store.central import announcements, figures, history, incidents, maintenance, sites
 from edge.store.central.centre_state import count_in_hour
 from edge.store.engine import EngineTransaction, Row
-from edge.text import iso, printable, span
+from edge.text import moment_text, printable, span
 
 #: A notice that the centre evaluates.
 DOWNTIME = "unscheduled-downtime"
 
 
-def record(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) -> SequenceResult:
+def record_heartbeat(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) -> SequenceResult:
     """Take a heartbeat that is signed and well formed; `now` is when it came."""
     site = heartbeat.site
     row = sites.find_known(conn, site)
@@ -52,10 +52,24 @@ def record(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) ->
         ledgers.check_ledger(conn, heartbeat, known, found, now)
         _end_silence(conn, heartbeat, known, numbers.uptime, now, row is not None and bool(row["is_silent"]))
         _keep_state(conn, heartbeat, numbers, at, now)
+        figures.keep_figures(conn, site, at, heartbeat.status.get("figures") or [])
         if known is None or known.boot != heartbeat.boot:
             _take_downtimes(conn, heartbeat)
+        if heartbeat.status.get("maintenance") or (row is not None and row["plans_work"]):
+            maintenance.take_plans(conn, site, _planned_work(heartbeat), now)
     for notice in heartbeat.notices:
         _take_notice(conn, heartbeat, notice, now)
+    return found
+
+
+def _planned_work(heartbeat: ReceivedHeartbeat) -> list[dict[str, Any]]:
+    """What the site plans, as far as it says from when to when."""
+    found = []
+    for each in heartbeat.status.get("maintenance") or []:
+        begin, end = downtime.moment(each.get("from")), downtime.moment(each.get("to"))
+        if begin is not None and end is not None and begin < end and each.get("name"):
+            reason = printable(str(each.get("reason") or ""))
+            found.append({"name": each["name"], "begins_at": begin, "ends_at": end, "reason": reason})
     return found
 
 
@@ -176,6 +190,8 @@ def _take_notice(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, notice: 
         why = str(notice.get("text", ""))
         if downtime.take_report(conn, heartbeat.every, heartbeat.site, notice["since"], notice["ended"], why):
             return
+    if announced := notice.get("announced"):
+        _keep_announcement(conn, heartbeat.site, notice, announced, now if since is None else since)
     incident = _incident_of(conn, heartbeat.site, notice, kind, now if since is None else min(since, now), now)
     if incident is None:
         return
@@ -189,6 +205,15 @@ def _take_notice(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, notice: 
         incidents.escalate(conn, incident, downtime.moment(notice.get("at")) or now, "Escalated by the site.")
 
 
+def _keep_announcement(
+    conn: EngineTransaction, site: str, notice: Mapping[str, Any], announced: Mapping[str, Any], at: float
+) -> None:
+    """What a person at the site says is to come: for the questions about equipment and capacity."""
+    number, said = str(notice["notice"]), printable(str(notice.get("text", "")))
+    expected = announced.get("expected_bytes_per_month")
+    announcements.keep_announcement(conn, site, number, announced["kind"], at, announced["from"], expected, said)
+
+
 def _incident_of(
     conn: EngineTransaction, site: str, notice: Mapping[str, Any], kind: str, since: float, now: float
 ) -> int | None:
@@ -198,7 +223,8 @@ def _incident_of(
         return found
     if (count := count_in_hour(conn, f"incidents of {site}", now)) > SITE_INCIDENTS:
         if count == SITE_INCIDENTS + 1:
-            text = f"more than {SITE_INCIDENTS} new notices came in the hour of {iso(now)}; the others are not here"
+            hour = moment_text(now)
+            text = f"more than {SITE_INCIDENTS} new notices came in the hour of {hour}; the others are not here"
             _blame(conn, "notices-left-out", site, now, text)
         return None
     return incidents.open_incident(
@@ -217,5 +243,5 @@ def _incident_of(
 
 def refuse_signature(conn: EngineTransaction, site: str, now: float) -> None:
     """A heartbeat in a site's name was not signed by it: one incident until a good heartbeat comes."""
-    text = f"a heartbeat in this site's name had a wrong signature at {iso(now)}"
+    text = f"a heartbeat in this site's name had a wrong signature at {moment_text(now)}"
     _blame(conn, "signature-refused", site, now, text, "minor")

@@ -16,18 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.heartbeat import Proof, ReceivedHeartbeat
 from edge.central.sequence import Known, SequenceResult, rewritten
 from edge.store.central import incidents, ledgers
 from edge.store.engine import EngineTransaction, Row
-from edge.text import iso
+from edge.text import moment_text
 
 #: One head for each such time is kept for good, beside the last of each era (seconds).
 KEEP_EVERY = 86400.0
 #: A site that reports and does not prove its ledger for this time is an incident (seconds).
 UNPROVED_SECONDS = 3600.0
-REWRITTEN, UNPROVED = "ledger-rewritten", "ledger-unproved"
+REWRITTEN, _UNPROVED = "ledger-rewritten", "ledger-unproved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def check_ledger(
     state = ledgers.find_ledger(conn, site) or ledgers.begin_era(conn, site, 1, seq, head, now)
     asked = Asked(state["era"], state["seq"], state["head"], state["at"], state["proved_at"])
     if state["incident"] is not None:
-        incident = incidents.one(conn, state["incident"])
+        incident = incidents.find_incident(conn, state["incident"])
         if incident is None or incident["closed_at"] is not None:
             _begin_next_era(conn, heartbeat, asked, now)
         return
@@ -112,10 +112,10 @@ def _continue(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, asked: Aske
     proved = is_proof(heartbeat.proof, asked)
     if proved:
         ledgers.set_proved(conn, site, now)
-        incidents.close_open(conn, UNPROVED, site, now, "The site has proved its ledger.")
+        incidents.close_open(conn, _UNPROVED, site, now, "The site has proved its ledger.")
     elif is_unproved(heartbeat, asked):
-        text = f"the site does not prove its ledger's entry {asked.seq}, acknowledged at {iso(asked.at)}"
-        _open(conn, UNPROVED, site, now, text, "major")
+        text = f"the site does not prove its ledger's entry {asked.seq}, acknowledged at {moment_text(asked.at)}"
+        _open(conn, _UNPROVED, site, now, text, "major")
     if (proved or (not heartbeat.can_prove and asked.proved_at is None)) and seq >= asked.seq:
         ledgers.set_acknowledged(conn, site, seq, head, now)
         if now - head_at >= KEEP_EVERY:
@@ -128,7 +128,7 @@ _ADVICE = {
         "todo": "Keep the site's catalog.db as it is, run `edge ledger verify` there with the heads of `edge central"
         " heads`, and find out who had access. Closing this accepts the ledger as it is now, as another era.",
     },
-    UNPROVED: {
+    _UNPROVED: {
         "means": "Whether the site's custody ledger is unchanged is not known.",
         "todo": "Ask what has changed at the site's gateway: an older version, or another program that reports for it.",
     },
@@ -157,7 +157,7 @@ def ledger_state(row: Row, now: float) -> str:
     return "proved" if now - row["proved_at"] <= UNPROVED_SECONDS else "proved before"
 
 
-def list_ledger_states(found: Sequence[Row], config: Config, now: float) -> list[dict[str, Any]]:
+def list_ledger_states(found: Sequence[Row], config: CentralConfig, now: float) -> list[dict[str, Any]]:
     """The ledger of every site that has reported; those that are contradicted first."""
     listed = [ledger_row(row, config, now) for row in found if row["site"] in config.sites]
     return sorted(listed, key=lambda each: _ORDER.index(each["state"]))
@@ -166,7 +166,7 @@ def list_ledger_states(found: Sequence[Row], config: Config, now: float) -> list
 _ORDER = ("contradicted", "not proved", "proved before", "proved")
 
 
-def ledger_row(row: Row, config: Config, now: float) -> dict[str, Any]:
+def ledger_row(row: Row, config: CentralConfig, now: float) -> dict[str, Any]:
     """The ledger of one site."""
     return {
         "site": row["site"],

@@ -15,7 +15,7 @@ from typing import Any
 
 from edge import __version__
 from edge.central import fleet
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.heartbeat import USUAL_SECONDS
 from edge.central.reports import QUESTIONS, exact
 from edge.central.sequence import MISSED
@@ -35,12 +35,12 @@ from edge.text import amount, iso, iso_or_none, span
 log = logging.getLogger(__name__)
 
 #: A silence is notified after this time: it may become part of a greater one (seconds).
-SETTLE_SECONDS = 120.0
+_SETTLE_SECONDS = 120.0
 #: Lines of each part of the digest.
 MOST_LINES = 20
 
 
-def escalate(conn: EngineTransaction, config: Config, now: float) -> None:
+def escalate_incidents(conn: EngineTransaction, config: CentralConfig, now: float) -> None:
     """Notify of open incidents that nobody acknowledges in time, and of those open for five business days anyway."""
 
     def work(each: Row) -> None:
@@ -77,7 +77,7 @@ def _one_by_one(conn: EngineTransaction, found: Iterable[Row], work: Callable[[R
             log.error("no notice of incident %d: %s", each["id"], place_of(error))
 
 
-def announce(conn: EngineTransaction, config: Config, now: float) -> None:
+def announce(conn: EngineTransaction, config: CentralConfig, now: float) -> None:
     """Notify of the centre's own incidents that have opened or closed."""
 
     def post_opened(each: Row) -> None:
@@ -95,12 +95,12 @@ def announce(conn: EngineTransaction, config: Config, now: float) -> None:
 
 
 def _settles_at(conn: EngineTransaction, incident: Row) -> float:
-    """When its last site has been known to be silent for SETTLE_SECONDS, at least."""
+    """When its last site has been known to be silent for _SETTLE_SECONDS, at least."""
     every = outages.longest_interval(conn, incident["id"]) or USUAL_SECONDS
-    return float(incident["opened_at"] + MISSED * every + SETTLE_SECONDS)
+    return float(incident["opened_at"] + MISSED * every + _SETTLE_SECONDS)
 
 
-def _post_notice(conn: EngineTransaction, config: Config, incident: Row, event: str, now: float) -> None:
+def _post_notice(conn: EngineTransaction, config: CentralConfig, incident: Row, event: str, now: float) -> None:
     """Write a notice into the channels that want it, as many as an hour takes (`shares`): the last one says so."""
     found = notice(config, incident, event, now)
     for name, subscriber in channels.subscribers(config):
@@ -120,7 +120,7 @@ def _post_notice(conn: EngineTransaction, config: Config, incident: Row, event: 
 _LAST_OF_HOUR = "This is the last one of the hour, too many came: the page Incidents has all of them."
 
 
-def notice(config: Config, incident: Row, event: str, now: float) -> dict[str, object]:
+def notice(config: CentralConfig, incident: Row, event: str, now: float) -> dict[str, object]:
     """An incident in the form of a site's notice."""
     known = config.sites.get(incident["site"] or "")
     ended = incident["closed_at"]
@@ -162,13 +162,13 @@ def discard_messages(conn: EngineTransaction, channel: str, who: str, *, parked_
 # -- the digest --------------------------------------------------------------------------------------------------------
 
 
-def send_due_digest(conn: EngineTransaction, config: Config, now: float) -> None:
+def send_due_digest(conn: EngineTransaction, config: CentralConfig, now: float) -> None:
     """Once a day, from the configured time on."""
     if digest_is_due(conn, config, now):
         send_digest(conn, config, now)
 
 
-def digest_is_due(conn: EngineTransaction, config: Config, now: float) -> bool:
+def digest_is_due(conn: EngineTransaction, config: CentralConfig, now: float) -> bool:
     """Is it past the hour, on a day that has had none?"""
     here = local(config.calendar, now)
     hours, minutes = config.central.digest.split(":")
@@ -176,11 +176,11 @@ def digest_is_due(conn: EngineTransaction, config: Config, now: float) -> bool:
     return now >= at and centre_state.state_value(conn, "digest") != here.date().isoformat()
 
 
-def send_digest(conn: EngineTransaction, config: Config, now: float) -> int:
+def send_digest(conn: EngineTransaction, config: CentralConfig, now: float) -> int:
     """Write the digest into every e-mail channel; how many there are."""
     day = local(config.calendar, now).date().isoformat()
     body = json.dumps(
-        {"subject": f"[Edge central] {day}: {headline(conn, config, now)}", "text": text(conn, config, now)}
+        {"subject": f"[Edge central] {day}: {_headline(conn, config, now)}", "text": digest_text(conn, config, now)}
     )
     queues = [
         queue
@@ -194,17 +194,17 @@ def send_digest(conn: EngineTransaction, config: Config, now: float) -> int:
     return len(queues)
 
 
-def headline(conn: EngineTransaction, config: Config, now: float) -> str:
+def _headline(conn: EngineTransaction, config: CentralConfig, now: float) -> str:
     return fleet.summary(fleet.standings(conn, config, now))[1]
 
 
-def text(conn: EngineTransaction, config: Config, now: float) -> str:
+def digest_text(conn: EngineTransaction, config: CentralConfig, now: float) -> str:
     """The digest: what goes on, what is new, what comes."""
-    parts = [headline(conn, config, now) + ".", *_parts(conn, config, now)]
+    parts = [_headline(conn, config, now) + ".", *_parts(conn, config, now)]
     return "\n\n".join(parts) + "\n\nIt names no patient.\n"
 
 
-def _parts(conn: EngineTransaction, config: Config, now: float) -> Iterator[str]:
+def _parts(conn: EngineTransaction, config: CentralConfig, now: float) -> Iterator[str]:
     found = incidents.listing(conn)
     yield _part("Open incidents", [_incident_line(each, now) for each in found])
     closed = incidents.list_closed_since(conn, now - 86400)

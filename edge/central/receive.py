@@ -43,7 +43,7 @@ CHECKERS = 2
 #: A wrong signature in a known site's name is noted so often at most, in seconds.
 NOTE_SECONDS = 60.0
 #: How often the way to the database is tried, and how long nothing may come through (seconds).
-TICK_SECONDS, STALLED_SECONDS = 5.0, 30.0
+_TICK_SECONDS, STALLED_SECONDS = 5.0, 30.0
 
 Keys = Mapping[str, Sequence[bytes]]
 Work = Callable[[EngineTransaction], Any]
@@ -123,7 +123,7 @@ class HeartbeatEndpoint:
 
     async def _record(self, heartbeat: ReceivedHeartbeat, now: float) -> HeartbeatResponse:
         def work(conn: EngineTransaction) -> tuple[SequenceResult, Mapping[str, Any] | None]:
-            return intake.record(conn, heartbeat, now), ledgers.acknowledged_head(conn, heartbeat.site)
+            return intake.record_heartbeat(conn, heartbeat, now), ledgers.acknowledged_head(conn, heartbeat.site)
 
         try:
             found, ledger = await self._write(work)
@@ -188,7 +188,7 @@ class HeartbeatEndpoint:
         """Until cancelled."""
         while True:
             await self.tick()
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(_TICK_SECONDS)
 
     @property
     def is_stalled(self) -> bool:

@@ -7,21 +7,21 @@ Pages, commands and exports all come from `QUESTIONS`. Growth is a straight line
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from edge.central import equipment, ledgers
-from edge.central.config import Config
-from edge.store.central import history, outages, sites
+from edge.central import equipment, figures, ledgers
+from edge.central.config import CentralConfig
+from edge.store.central import announcements, history, maintenance, outages, sites
 from edge.store.central.ledgers import list_ledgers
 from edge.store.engine import EngineTransaction, Row
+from edge.store.samples import DAY
 from edge.text import iso, percent, size, span
 
 Answer = list[dict[str, Any]]
 
-DAY = 86400.0
 WEEK = 7 * DAY
 YEAR = 365.25 * DAY
 #: Growth is shown from this number of measured days on.
@@ -50,9 +50,9 @@ class Question:
     none: str
     columns: tuple[Column, ...]
     read: Callable[[EngineTransaction, float], Any]
-    answer: Callable[[Any, Config, float], Answer]
+    answer: Callable[[Any, CentralConfig, float], Answer]
 
-    def ask(self, conn: EngineTransaction, config: Config, now: float) -> Answer:
+    def ask(self, conn: EngineTransaction, config: CentralConfig, now: float) -> Answer:
         """Its rows."""
         return self.answer(self.read(conn, now), config, now)
 
@@ -65,7 +65,7 @@ def read_growth(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row],
     return history.growth_since(conn, now - 8 * DAY), sites.list_names(conn)
 
 
-def filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: Config, now: float) -> Answer:
+def filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: CentralConfig, now: float) -> Answer:
     """Sites that are full within a week: by their own forecast, or by the growth of the last week."""
     growth, listed = found
     answer = []
@@ -98,29 +98,59 @@ def _full_by_trend(row: Row | None, now: float) -> float | None:
 # -- downtime ----------------------------------------------------------------------------------------------------------
 
 
-def read_outages(conn: EngineTransaction, now: float) -> tuple[Sequence[Row], Sequence[Row]]:
-    """The outages of the last 13 months, and the sites."""
-    return outages.list_outages_since(conn, months_back(now, 12), now), sites.list_names(conn)
+#: Outages, sites by id and name, planned work.
+Outages = tuple[Sequence[Row], Sequence[Any], Sequence[Row]]
 
 
-def downtime(found: tuple[Sequence[Row], Sequence[Row]], config: Config, now: float) -> Answer:
-    """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable."""
+def read_outages(conn: EngineTransaction, now: float) -> Outages:
+    """The outages of the last 13 months, the sites, and what work was planned there."""
     begin = months_back(now, 12)
-    listed, known = found
+    return (
+        outages.list_outages_since(conn, begin, now),
+        sites.list_names(conn),
+        maintenance.list_windows(conn, begin),
+    )
+
+
+def downtime(found: Outages, config: CentralConfig, now: float) -> Answer:
+    """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable.
+
+    Downtime in planned work is counted as planned, and does not lessen the availability.
+    """
+    begin = months_back(now, 12)
+    listed, known, windows = found
+    planned: dict[str, list[tuple[float, float]]] = {}
+    for window in windows:
+        planned.setdefault(window["site"], []).append((window["begins_at"], window["ends_at"]))
     names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}
     answer: dict[tuple[str, str], dict[str, Any]] = {}
     for outage in listed:
         down, silent = _down(outage, now), (outage["silent_from"], outage["returned_at"] or now)
         for month, first, last in _months(max(begin, min(down[0], silent[0])), max(down[1], silent[1])):
             site = {"site": outage["site"], "name": names.get(outage["site"], ""), "month": month}
-            nothing = {"outages": 0, "down_seconds": 0.0, "unreachable_seconds": 0.0, "available": 1.0}
+            nothing = {"outages": 0, "down_seconds": 0.0, "planned_seconds": 0.0}
+            nothing |= {"unreachable_seconds": 0.0, "available": 1.0}
             row = answer.setdefault((month, outage["site"]), {**site, **nothing})
             within = _overlap(down, (first, last))
             row["outages"] += 1
-            row["down_seconds"] += within
+            as_planned = _planned_part(down, (first, last), planned.get(outage["site"], ()))
+            row["down_seconds"] += within - as_planned
+            row["planned_seconds"] += as_planned
             row["unreachable_seconds"] += max(0.0, _overlap(silent, (first, last)) - within)
             row["available"] = 1 - row["down_seconds"] / (min(last, now) - first)
     return [answer[key] for key in sorted(answer, reverse=True)]
+
+
+def _planned_part(
+    down: tuple[float, float], month: tuple[float, float], windows: Iterable[tuple[float, float]]
+) -> float:
+    """How much of a downtime in a month was planned; windows that overlap count once."""
+    begin, end = max(down[0], month[0]), min(down[1], month[1])
+    done, total = begin, 0.0
+    for first, last in sorted(windows):
+        total += max(0.0, min(end, last) - max(done, first))
+        done = max(done, min(end, last))
+    return total
 
 
 def _down(outage: Row, now: float) -> tuple[float, float]:
@@ -156,16 +186,30 @@ def _months(begin: float, end: float) -> Iterator[tuple[str, float, float]]:
 # -- capacity ----------------------------------------------------------------------------------------------------------
 
 
-def read_sums(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row], Sequence[Row]]:
-    """The sums of the last year, and the sites."""
-    return history.sums_since(conn, now - YEAR), sites.list_names(conn)
+Sums = tuple[Mapping[str, Row], Sequence[Row], Mapping[str, int]]
 
 
-def capacity(found: tuple[Mapping[str, Row], Sequence[Row]], config: Config, now: float) -> Answer:
-    """Each site's disk and daily intake, now and in 1, 2 and 3 years, from the growth measured in the last year."""
-    sums, listed = found
+def read_sums(conn: EngineTransaction, now: float) -> Sums:
+    """The sums of the last year, the sites, and the bytes a month that each announced in that time."""
+    announced: dict[str, int] = {}
+    for each in announcements.list_since(conn, now - YEAR):
+        announced[each["site"]] = announced.get(each["site"], 0) + (each["expected_bytes_per_month"] or 0)
+    return history.sums_since(conn, now - YEAR), sites.list_names(conn), announced
+
+
+def capacity(found: Sums, config: CentralConfig, now: float) -> Answer:
+    """Each site's disk and daily intake, now and in 1, 2 and 3 years, from the growth measured in the last year.
+
+    What was announced is a column of its own: how much of it is measured already is not known.
+    """
+    sums, listed, announced = found
     answer = [
-        {"site": site["id"], "name": config.name_of(site["id"], site["name"]), **_project(sums[site["id"]], now)}
+        {
+            "site": site["id"],
+            "name": config.name_of(site["id"], site["name"]),
+            **_project(sums[site["id"]], now),
+            "announced_per_month_bytes": announced.get(site["id"]),
+        }
         for site in listed
         if site["id"] in sums
     ]
@@ -194,12 +238,24 @@ def _project(fit: Row, now: float) -> dict[str, Any]:
     }
 
 
+def lines_of(fit: Row) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Two straight lines over days, each with its last value and its growth a day: used, and received each day."""
+    return _line(fit, "sy", "sxy"), _line(fit, "sz", "sxz")
+
+
 def _line(fit: Row, sum_y: str, sum_xy: str) -> tuple[float, float]:
     """A straight line: its value on the last day, and its growth a day."""
     n, sx, sxx = fit["n"], fit["sx"], fit["sxx"]
     spread = n * sxx - sx * sx
     slope = (n * fit[sum_xy] - sx * fit[sum_y]) / spread if spread else 0.0
     return float(fit[sum_y] / n + slope * (fit["last"] - sx / n)), float(slope)
+
+
+def list_announced(found: tuple[Sequence[Row], Sequence[Row]], config: CentralConfig, _now: float) -> Answer:
+    """What people at the sites have announced, the latest first."""
+    listed, known = found
+    names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}
+    return [{**each, "name": names.get(each["site"], "")} for each in listed]
 
 
 # -- the questions -----------------------------------------------------------------------------------------------------
@@ -216,6 +272,9 @@ _TITLE = (
     Column("address", "Address"),
     Column("manufacturer", "Manufacturer"),
     Column("model", "Model"),
+    Column("serial", "Serial number"),
+    Column("software", "Software"),
+    Column("changed_at", "Changed", "moment"),
     Column("first_seen", "First seen", "moment"),
     Column("last_seen", "Last seen", "moment"),
     Column("admitted", "Admitted"),
@@ -252,13 +311,15 @@ QUESTIONS: Mapping[str, Question] = {
         Question(
             "downtime",
             "How long was each site down?",
-            "By site and month (UTC), 13 months back. Unreachable: the gateway ran, only its link was cut.",
+            "By site and month (UTC), 13 months back. Unreachable: the gateway ran, only its link was cut."
+            " Planned: during maintenance, which does not count as down.",
             "No site was down or unreachable.",
             (
                 *_SITE,
                 Column("month", "Month"),
                 Column("outages", "Outages", "count"),
                 Column("down_seconds", "Down", "seconds"),
+                Column("planned_seconds", "Planned", "seconds"),
                 Column("unreachable_seconds", "Unreachable", "seconds"),
                 Column("available", "Available", "exact"),
             ),
@@ -281,12 +342,55 @@ QUESTIONS: Mapping[str, Question] = {
                 Column("full_at", "Full", "moment"),
                 Column("intake_per_day_bytes", "Intake a day", "size"),
                 Column("intake_per_day_in_3_years_bytes", "Intake in 3 years", "size"),
+                Column("announced_per_month_bytes", "Announced a month", "size"),
                 Column("keeps_now_days", "Keeps, days", "count"),
                 Column("keeps_in_3_years_days", "Keeps in 3 years", "count"),
                 Column("days", "Days measured", "count"),
             ),
             read_sums,
             capacity,
+        ),
+        Question(
+            "figures",
+            "What does the equipment send?",
+            "By sender, of the last week: shares of its objects, and of studies proved more than 60 s after their"
+            " first object; before: the same four weeks ago.",
+            "No site has reported figures yet.",
+            (
+                *_SITE,
+                Column("ae_title", "AE title"),
+                Column("objects", "Objects", "count"),
+                Column("patient_id_share", "Patient ID", "share"),
+                Column("patient_id_share_before", "Before", "share"),
+                Column("accession_share", "Accession", "share"),
+                Column("description_share", "Description", "share"),
+                Column("referring_physician_share", "Referring", "share"),
+                Column("lossy_share", "Lossy", "share"),
+                Column("private_share", "Private", "share"),
+                Column("slow_share", "Slow", "share"),
+                Column("slow_share_before", "Before", "share"),
+                Column("proof_median_seconds", "Proof", "seconds"),
+                Column("dose_missing", "No dose report", "count"),
+                Column("asks_worklist", "Worklist"),
+            ),
+            figures.read_figures,
+            figures.list_senders,
+        ),
+        Question(
+            "announced",
+            "What have sites announced?",
+            "New equipment, storage and requirements of the last year, by a person at the site.",
+            "Nothing was announced in the last year.",
+            (
+                *_SITE,
+                Column("at", "Announced", "moment"),
+                Column("kind", "What"),
+                Column("from_date", "From"),
+                Column("expected_bytes_per_month", "A month", "size"),
+                Column("said", "Text"),
+            ),
+            lambda conn, now: (announcements.list_since(conn, now - YEAR), sites.list_names(conn)),
+            list_announced,
         ),
         Question(
             "inventory",

@@ -2,8 +2,8 @@
 
 Raises ConfigError or StoreError where it cannot start. SIGTERM and SIGINT end it in order: heartbeats under way are
 answered first. SIGHUP reads the configuration again: sites and their keys, channels' rules and the calendar apply from
-then on; a change of the port, the database or the channels requires a restart. Keys and certificate whose files
-change are read again by themselves. What cannot be used changes nothing, and the log says why.
+then on; a change of the port, the database or the channels requires a restart. Files of the configuration, keys and
+certificate that change are read again by themselves. What cannot be used changes nothing, and the log says why.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from edge import __version__
 from edge.central import app, notifications, prune, stuck_channels, watch
 from edge.central import config as configuration
 from edge.central.accounts import record_in_journal
+from edge.central.answers import KeptAnswers
 from edge.central.clock import Timekeeper, correct_times
-from edge.central.config import Config
+from edge.central.config import CentralConfig
+from edge.central.metrics import MetricsEndpoint
 from edge.central.receive import HeartbeatEndpoint
 from edge.config.channels import subscribers
 from edge.errors import ConfigError, place_of
@@ -33,13 +35,14 @@ from edge.errors.repeats import write_log
 from edge.messaging import Courier, channels
 from edge.network import shares
 from edge.network.shares import ProvenCallers
-from edge.network.tls import stamps
+from edge.network.tls import TlsError, stamps
 from edge.store.central import open_store
 from edge.store.clock import boot_seconds
 from edge.store.engine import EngineStore, EngineTransaction, StoreError, ThreadStore
 from edge.store.outbox import Backlog
 from edge.web import http
 from edge.web.accounts import Accounts
+from edge.web.client_certificates import ask_for_certificates, harden
 from edge.web.listener import Listener, bare_answer
 from edge.web.setup import Setup
 from edge.web.throttle import FewLines
@@ -47,14 +50,16 @@ from edge.web.throttle import FewLines
 log = logging.getLogger(__name__)
 
 #: Seconds between two checks for missing heartbeats.
-LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 #: Seconds between two checks for changed files.
 FILES_SECONDS = 3.0
+#: Seconds between two checks for answers that get old.
+ANSWERS_SECONDS = 30.0
 #: How often old rows go.
 PRUNE_SECONDS = 3600.0
 
 
-def run(directory: Path) -> int:
+def run_centre(directory: Path) -> int:
     """Run in the foreground until SIGTERM or SIGINT. Returns the exit code."""
     write_log()
     logging.getLogger("uvicorn.error").addFilter(FewLines())
@@ -62,7 +67,7 @@ def run(directory: Path) -> int:
     return 0
 
 
-async def _run(config: Config) -> None:
+async def _run(config: CentralConfig) -> None:
     config.read_keys()
     config.check_files()
     async with open_store(config.database_url()) as store:
@@ -75,7 +80,7 @@ class CentralServer:
 
     def __init__(
         self,
-        config: Config,
+        config: CentralConfig,
         store: EngineStore,
         clock: Callable[[], float] = time.time,
         passed: Callable[[], float] = boot_seconds,
@@ -88,13 +93,16 @@ class CentralServer:
         in_threads = ThreadStore(store, asyncio.get_running_loop())
         accounts = Accounts(in_threads, record_in_journal)
         self.setup = Setup(accounts)
-        pages = app.build_pages(store, lambda: self.config, accounts, self.setup, self._known)
-        self.app = app.build(self.reception, pages, self._known)
+        self.answers = KeptAnswers()
+        pages = app.build_pages(store, lambda: self.config, accounts, self.setup, self._known, self.answers)
+        metrics = MetricsEndpoint(store, lambda: self.config, self.reception.trouble, clock)
+        self.app = app.build(self.reception, pages, self._known, metrics)
         found = channels.for_subscribers(subscribers(config), config.directory)
         self.couriers = [Courier(in_threads, name, channel, now=clock) for name, channel in found.items()]
         self._tls: ssl.SSLContext | None = None
         self._stamps = stamps(config.watched_files())
         self._seen = self._stamps
+        self._own = self._own_seen = stamps(config.own_files())
         self._files_at = 0.0
         self._prune_at = passed() + PRUNE_SECONDS / 12
         self._reload = asyncio.Event()
@@ -107,10 +115,11 @@ class CentralServer:
         settings = http.configure(self.app, lifespan="off", ssl_certfile=certificate, ssl_keyfile=key)
         settings.load()
         self._tls = settings.ssl
+        self._ask_for_certificates(self.config)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn has its own, and raises them again when it has stopped
             signal.signal(number, lambda *_: None)
-        works = (self.reception.run(), self.reception.keep_ticking(), self._keep_watch())
+        works = (self.reception.run(), self.reception.keep_ticking(), self._keep_watch(), self._keep_answers())
         tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(_note_end)
@@ -125,6 +134,17 @@ class CentralServer:
                 *tasks, *(asyncio.to_thread(each.stop) for each in self.couriers), return_exceptions=True
             )
             self.close()
+
+    def _ask_for_certificates(self, config: CentralConfig) -> None:
+        """People may sign in by a certificate. Raises ConfigError."""
+        ca, crl = config.client_files()
+        if self._tls is None or ca is None:
+            return
+        harden(self._tls)
+        try:
+            ask_for_certificates(self._tls, ca, crl)
+        except TlsError as error:
+            raise ConfigError([f"central.{error.key}: {error}"]) from None
 
     def _listen(self) -> Listener:
         """The address that sites and people reach. Raises ConfigError where it cannot be had."""
@@ -159,8 +179,14 @@ class CentralServer:
     async def _keep_watch(self) -> None:
         """Until cancelled: what did not come; the watchdog gets its sign while heartbeats get through."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             await self.turn()
+
+    async def _keep_answers(self) -> None:
+        """Until cancelled: what takes long is ready before somebody asks."""
+        while True:
+            await self._try(self.answers.refresh())
+            await asyncio.sleep(ANSWERS_SECONDS)
 
     async def turn(self) -> None:
         """One second's work: new files, what did not come, the sign of life."""
@@ -170,6 +196,8 @@ class CentralServer:
         if (now := time.monotonic()) >= self._files_at:
             self._files_at = now + FILES_SECONDS
             await asyncio.to_thread(self.refresh)
+            if self.is_edited():
+                await asyncio.to_thread(self.reload)
         await self.look()
         if not self.reception.is_stalled:
             self._notify.notify("WATCHDOG=1")
@@ -186,7 +214,7 @@ class CentralServer:
         if self._time.must_correct():
             works.insert(0, lambda conn: correct_times(conn, now))
         if not is_doubtful:
-            works.insert(-3, lambda conn: notifications.escalate(conn, config, now))
+            works.insert(-3, lambda conn: notifications.escalate_incidents(conn, config, now))
         for work in works:
             await self._try(self.store.write(work))
         if self._passed() >= self._prune_at and not is_doubtful:
@@ -225,6 +253,14 @@ class CentralServer:
         self._stamps = self._seen = stamps(new.watched_files())
         log.info("the configuration has been read again: %d sites", len(new.sites))
 
+    def is_edited(self) -> bool:
+        """Have the configuration's own files changed, and rested since the last look? A new site needs no restart."""
+        before, self._own_seen = self._own_seen, stamps(self.config.own_files())
+        if self._own_seen in (self._own, None) or self._own_seen != before:
+            return False
+        self._own = self._own_seen
+        return True
+
     def refresh(self) -> None:
         """Use keys and a certificate whose files have changed, once they rest since the last look."""
         before, self._seen = self._seen, stamps(self.config.watched_files())
@@ -239,11 +275,12 @@ class CentralServer:
         else:
             log.info("keys and certificates have changed and have been read again")
 
-    def _use_certificate(self, config: Config) -> None:
+    def _use_certificate(self, config: CentralConfig) -> None:
         """For connections that begin from now on. Raises ConfigError."""
         config.check_files()
         if self._tls is not None and (pair := config.tls()):
             self._tls.load_cert_chain(*pair)
+            self._ask_for_certificates(config)
 
 
 def _note_end(task: asyncio.Task[None]) -> None:
@@ -252,7 +289,7 @@ def _note_end(task: asyncio.Task[None]) -> None:
         log.critical("nothing is written any more: %s", place_of(error))
 
 
-def _bound(config: Config) -> tuple[object, ...]:
+def _bound(config: CentralConfig) -> tuple[object, ...]:
     """What is used from the start to the end of the service."""
     return config.central, config.emails, config.webhooks, config.syslogs
 

@@ -27,10 +27,10 @@ from typing import Any
 import psutil
 
 from edge.central import config as configuration
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.fleet import standings
 from edge.central.reports import QUESTIONS
-from edge.central.simulated_site import TB, Site, fleet
+from edge.central.simulated_site import TB, SimulatedSite, fleet
 from edge.errors import EdgeError, Transient
 from edge.messaging.https import Endpoint, Upstream
 from edge.monitor import heartbeat
@@ -46,7 +46,7 @@ class SimulationError(Transient):
     """The centre takes no heartbeat."""
 
 
-def write_config(directory: Path, count: int, port: int, database: str | None = None) -> list[Site]:
+def write_config(directory: Path, count: int, port: int, database: str | None = None) -> list[SimulatedSite]:
     """A configuration for the centre of such a fleet, and the fleet."""
     sites = fleet(count, os.urandom(32).hex())
     lines = ["[central]", 'host = "127.0.0.1"', f"port = {port}", 'data_dir = "data"']
@@ -73,7 +73,7 @@ class Post:
     is_taken: bool
 
 
-def post(url: str, site: Site, at: float) -> Post:
+def deliver_heartbeat(url: str, site: SimulatedSite, at: float) -> Post:
     """One heartbeat, as a site posts it."""
     message = Message(0, heartbeat.HEARTBEAT_CHANNEL, "heartbeat", at, json.dumps(site.document(at)), 0)
     begun, is_taken = time.perf_counter(), True
@@ -84,23 +84,23 @@ def post(url: str, site: Site, at: float) -> Post:
     return Post(time.perf_counter() - begun, is_taken)
 
 
-def at_their_pace(url: str, sites: Sequence[Site], minutes: float) -> list[Post]:
+def at_their_pace(url: str, sites: Sequence[SimulatedSite], minutes: float) -> list[Post]:
     """Every site once a minute, each at its own second."""
     begun, step = time.monotonic(), 60.0 / len(sites)
 
     def wait_and_post(turn: int) -> Post:
         time.sleep(max(0.0, begun + turn * step - time.monotonic()))
-        return post(url, sites[turn % len(sites)], time.time())
+        return deliver_heartbeat(url, sites[turn % len(sites)], time.time())
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(wait_and_post, range(int(len(sites) * minutes))))
 
 
-def as_fast_as_it_goes(url: str, sites: Sequence[Site], rounds: int = 3) -> list[Post]:
+def as_fast_as_it_goes(url: str, sites: Sequence[SimulatedSite], rounds: int = 3) -> list[Post]:
     """Every site `rounds` times, as fast as answers come; the documents' times go on by minutes."""
     turns = [(site, time.time() - 60 * (rounds - turn)) for turn in range(rounds) for site in sites]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda turn: post(url, *turn), turns))
+        return list(pool.map(lambda turn: deliver_heartbeat(url, *turn), turns))
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def peak_memory(pid: int | None) -> int | None:
 # -- a whole run -------------------------------------------------------------------------------------------------------
 
 
-def run(count: int, minutes: float, months: int, database: str | None) -> dict[str, dict[str, Any]]:
+def run_simulation(count: int, minutes: float, months: int, database: str | None) -> dict[str, dict[str, Any]]:
     """A centre of its own, filled, asked and measured; the figures by what was done."""
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="edge-central-") as made:
@@ -209,7 +209,7 @@ def _await_start(process: subprocess.Popen[bytes], port: int) -> None:
 _DAYS_A_MONTH = 30.44
 
 
-async def fill(config: Config, months: int) -> dict[str, Any]:
+async def fill(config: CentralConfig, months: int) -> dict[str, Any]:
     """Hours and days as if the sites had reported for this number of months, and an outage each month at each."""
     begun, now = time.monotonic(), time.time()
     counts = {"history_hour": 0, "history_day": 0}
@@ -256,7 +256,7 @@ def _measurements(site: str, months: int, span: int, now: float) -> Iterator[dic
         }
 
 
-async def time_questions(config: Config) -> dict[str, Any]:
+async def time_questions(config: CentralConfig) -> dict[str, Any]:
     """How long each question takes, in seconds, and the history of one site by hours and by days."""
     now, site = time.time(), next(iter(config.sites))
     asked: dict[str, Callable[[EngineTransaction], object]] = {

@@ -17,7 +17,7 @@ TB = 10**12
 
 
 @dataclass(slots=True)
-class Site:
+class SimulatedSite:
     """One simulated site; `head` stands for its ledger's."""
 
     id: str
@@ -93,7 +93,7 @@ class Site:
         }
 
 
-def fleet(count: int, seed: str = "") -> list[Site]:
+def fleet(count: int, seed: str = "") -> list[SimulatedSite]:
     """`count` sites, the same ones each time; their keys are made of `seed`."""
     now = time.time()
     made = []
@@ -102,5 +102,7 @@ def fleet(count: int, seed: str = "") -> list[Site]:
         titles = tuple(f"{chance.choice(KINDS)}{n}" for n in range(1, chance.randrange(3, 12)))
         used = chance.uniform(0.2, 0.8)
         key = hashlib.sha256(f"{seed}:{index}".encode()).hexdigest().encode()
-        made.append(Site(f"{index + 1:04d}", key, started=now - 86400, used=used, titles=titles, chance=chance))
+        made.append(
+            SimulatedSite(f"{index + 1:04d}", key, started=now - 86400, used=used, titles=titles, chance=chance)
+        )
     return made

@@ -2,7 +2,7 @@
 
 A site is silent when it has missed three heartbeats, counted from the centre's own start at the earliest. Sites that
 fall silent together are one incident: two or more behind one provider, or five or more wherever they are. A silence
-whose incident a person has closed is not notified again before the site returns.
+whose incident a person has closed is not notified again before the site returns. Planned work at a site is no silence.
 
 Limits: one centre checks a database; two would each raise their own incidents.
 """
@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.sequence import MISSED
-from edge.store.central import incidents, outages, sites
+from edge.store.central import incidents, maintenance, outages, sites
 from edge.store.engine import EngineTransaction, Row
-from edge.text import amount, iso
+from edge.text import amount, moment_text
 
 #: Silences that begin within this number of heartbeats of each other begin together.
 TOGETHER = 2.0
 #: This number of sites without a provider in common are more than coincidence.
-MANY = 5
+MANY_SITES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def group_silences(silences: Iterable[Silence]) -> list[list[Silence]]:
             else:
                 rest += group
     for group in _bursts(sorted(rest, key=lambda each: (each.since, each.site))):
-        groups += [group] if len(group) >= MANY else [[each] for each in group]
+        groups += [group] if len(group) >= MANY_SITES else [[each] for each in group]
     return groups
 
 
@@ -74,7 +74,7 @@ def _bursts(ordered: Sequence[Silence]) -> Iterator[list[Silence]]:
 
 def headline(group: Sequence[Silence], fleet: int) -> str:
     """What happened, in a sentence."""
-    since = iso(min(each.since for each in group))
+    since = moment_text(min(each.since for each in group))
     if len(group) == 1:
         site = group[0].site
         return f"{site} was stopped at {since}" if group[0].stopped else f"no heartbeat of {site} since {since}"
@@ -85,7 +85,7 @@ def headline(group: Sequence[Silence], fleet: int) -> str:
 
 def advice(group: Sequence[Silence], fleet: int) -> str:
     """What to do."""
-    if len(group) >= MANY and len(group) * 5 >= fleet * 4:
+    if len(group) >= MANY_SITES and len(group) * 5 >= fleet * 4:
         return "Nearly all sites are silent: check the centre's own network first."
     if len(group) > 1:
         return "They fell silent together: ask their network provider, or look for what they share."
@@ -101,9 +101,10 @@ MEANS = (
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
-def look_for_silence(conn: EngineTransaction, config: Config, started: float, now: float) -> None:
+def look_for_silence(conn: EngineTransaction, config: CentralConfig, started: float, now: float) -> None:
     """The dead-man switch."""
     known = {row["site"]: _silence(row, config) for row in outages.list_silences(conn)}
+    planned, ended = maintenance.sites_at(conn, now), _ended_work(conn, now)
     fresh = [
         Silence(
             site=row["id"],
@@ -115,7 +116,8 @@ def look_for_silence(conn: EngineTransaction, config: Config, started: float, no
         for row in sites.list_intervals(conn)
         if row["id"] in config.sites
         and row["id"] not in known
-        and is_silent(row["heard_at"], row["every"], started, now)
+        and row["id"] not in planned
+        and is_silent(row["heard_at"], row["every"], max(started, ended.get(row["id"], 0.0)), now)
     ]
     if not fresh:
         return
@@ -125,7 +127,13 @@ def look_for_silence(conn: EngineTransaction, config: Config, started: float, no
             _raise(conn, group, len(config.sites), now)
 
 
-def _silence(row: Row, config: Config) -> Silence | None:
+def _ended_work(conn: EngineTransaction, now: float) -> dict[str, float]:
+    """Site -> when its last planned work ended, of the last hour: from then on it must report again."""
+    windows = maintenance.list_windows(conn, now - 3600.0)
+    return {row["site"]: row["ends_at"] for row in windows if row["ends_at"] <= now}
+
+
+def _silence(row: Row, config: CentralConfig) -> Silence | None:
     """A silence that is known; None where a person has closed its incident meanwhile."""
     known = config.sites.get(row["site"])
     if row["closed_at"] is not None or row["incident"] is None:
@@ -137,7 +145,7 @@ def _raise(conn: EngineTransaction, group: Sequence[Silence], fleet: int, now: f
     """One incident for the group: the oldest that it has, or a new one; the others become part of it."""
     held = sorted({each.incident for each in group if each.incident is not None})
     text, todo = headline(group, fleet), advice(group, fleet)
-    severity = "critical" if len(group) >= MANY else "major"
+    severity = "critical" if len(group) >= MANY_SITES else "major"
     if held:
         incident = held[0]
         for other in held[1:]:

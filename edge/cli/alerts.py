@@ -6,14 +6,17 @@ import time
 from typing import Any
 
 import click
+from rich.markdown import Markdown
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import print_json, print_table, say, with_old_keys
+from edge.cli.tables import console, print_json, print_table, say, with_old_keys
 from edge.config.alarms import ALERT_KINDS
+from edge.config.values import did_you_mean
 from edge.errors import EdgeError
 from edge.store import alert_records
 from edge.store.alert_records import AlertRecord
-from edge.text import iso, iso_or_none, span
+from edge.text import iso, iso_or_none, moment_text, printable, span
+from edge.web.guide import page_names, read_page
 
 _LISTED_SECONDS = 396 * 86400.0
 
@@ -65,20 +68,23 @@ def show(session: CommandSession, number: int, as_json: bool) -> None:
     Example:  edge alerts show 12
     """
     with session.catalog() as conn:
-        found, notices = alert_records.record(conn, number), alert_records.notices_of(conn, number)
+        found, notices = alert_records.read_alert(conn, number), alert_records.notices_of(conn, number)
     if as_json:
         sent = [{"at": iso(at), "event": event} for at, event in notices]
         print_json(with_old_keys(_json(found) | {"notices": sent}))
         return
-    state = f"closed {iso(found.ended_at)}" if found.ended_at else "open"
-    say(f"Alert {number}: {found.kind} ({found.subject}), {found.severity}, since {iso(found.since)}, {state}", "bold")
+    state = f"closed {moment_text(found.ended_at)}" if found.ended_at else "open"
+    say(
+        f"Alert {number}: {found.kind} ({found.subject}), {found.severity}, since {moment_text(found.since)}, {state}",
+        "bold",
+    )
     for text in (found.what, found.means, found.do):
         if text:
             say(f"  {text[:1].upper()}{text[1:]}.")
     if found.acknowledged_at is not None:
-        say(f"  Acknowledged {iso(found.acknowledged_at)} by {found.acknowledged_by}: {found.note}")
+        say(f"  Acknowledged {moment_text(found.acknowledged_at)} by {found.acknowledged_by}: {found.note}")
     for at, event in notices:
-        say(f"  {iso(at)}  notice: {event}")
+        say(f"  {moment_text(at)}  notice: {event}")
 
 
 @alerts.command()
@@ -102,6 +108,21 @@ def ack(session: CommandSession, number: int, note: str) -> None:
     say(f"Alert {number} is acknowledged.")
 
 
+@alerts.command(short_help="Explain a kind of alert.")
+@click.argument("kind")
+def explain(kind: str) -> None:
+    """Print the page of a kind of alert: what it means, whether images are safe, and what to do.
+
+    \b
+    Example:  edge alerts explain destination-down
+    """
+    text = read_page("alerts", kind)
+    if text is None:
+        near = did_you_mean(kind, page_names("alerts"))
+        raise EdgeError(f'there is no page of an alert "{printable(kind)}"{near}')
+    console().print(Markdown(text))
+
+
 def _row(each: AlertRecord, now: float) -> list[Any]:
     text = each.what if each.notified else f"(no notice sent yet) {each.what}"
     duration = span((each.ended_at or now) - each.since)
@@ -110,7 +131,7 @@ def _row(each: AlertRecord, now: float) -> list[Any]:
         each.severity,
         each.kind,
         each.subject,
-        iso(each.since),
+        moment_text(each.since),
         f"{duration}, closed" if each.ended_at else duration,
         each.acknowledged_by or None,
         text,

@@ -11,12 +11,13 @@ from math import inf
 
 import click
 
-from edge.audit.report import ReportRequest, ReportRow, folded_report, folded_studies, report
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time, since_option
 from edge.cli.tables import Cell, jsonable, print_json, print_table
 from edge.errors import EdgeError
+from edge.messaging.audit.report import ReportRequest, ReportRow, folded_report, folded_studies, report
 from edge.store.audit_trail import studies_of_patient
+from edge.store.patient_search import list_same_numbers
 from edge.text import iso, quote_formula
 
 
@@ -26,7 +27,7 @@ def audit() -> None:
 
 
 @audit.command("report", short_help="Report who did what with a patient's studies, a study, or in a period.")
-@click.option("--patient", metavar="ID", help="All studies of this Patient ID.")
+@click.option("--patient", metavar="ID", help="All studies of this Patient ID and those merged with it.")
 @click.option("--study", metavar="UID", help="This Study Instance UID.")
 @click.option("--since", callback=since_option, metavar="WHEN", help='Since: "2d", "12h", 2026-11-21.')
 @click.option("--until", callback=since_option, metavar="WHEN", help="Until, in the same forms.")
@@ -56,9 +57,10 @@ def report_command(
         raise click.UsageError("select by --patient ID, --study UID or --since WHEN")
     if as_csv and as_json:
         raise click.UsageError("either --csv or --json")
-    asked = ReportRequest(patient, study, since, until or inf)
     with session.catalog() as conn:
-        chosen = studies_of_patient(conn, asked.patient_id, asked.study_uid)
+        numbers = None if patient is None else list_same_numbers(conn, [patient])
+        asked = ReportRequest(numbers, study, since, until or inf)
+        chosen = studies_of_patient(conn, None if patient is None else [patient], study)
         folded = folded_studies(conn, asked)
     named = patient is not None or study is not None
     chosen += [each.study_id for each in folded if named and each.study_id not in chosen]

@@ -17,6 +17,7 @@ from edge.central.reports import Column
 from edge.cli.central_incidents import incident, list_incidents
 from edge.cli.central_notify import notify
 from edge.cli.central_session import CentralGroup, CentralSession, central_config_option, csv_option, show_answer
+from edge.cli.central_sites import maintenance, site
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.tables import fail_unless, say
 from edge.errors import EdgeError
@@ -38,7 +39,7 @@ def central(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = CentralSession(config or ctx.ensure_object(CommandSession).given or configuration.INSTALLED)
 
 
-for _part in (list_incidents, incident, notify):
+for _part in (list_incidents, incident, notify, site, maintenance):
     central.add_command(_part)
 
 
@@ -55,7 +56,7 @@ def run(session: CentralSession) -> None:
     """
     from edge.central import service  # noqa: PLC0415 - slow to import
 
-    sys.exit(service.run(session.directory))
+    sys.exit(service.run_centre(session.directory))
 
 
 @central.command()
@@ -78,6 +79,7 @@ def check(session: CentralSession) -> None:
 @click.option("--role", type=click.Choice([role.name.lower() for role in UserRole]), help="What the account may do.")
 @click.option("--disable/--enable", default=None, help="Whether it may sign in; --enable also unlocks it.")
 @click.option("--expires", metavar="DATE", help='The last day on which it works, such as 2026-12-31, or "never".')
+@click.option("--certificate", is_flag=True, help="A client certificate authenticates the user; no password.")
 @click.option("--password", help="The password.  [default: asked for a new account, or without other options]")
 @click.pass_obj
 def account(
@@ -86,6 +88,7 @@ def account(
     role: str | None,
     disable: bool | None,
     expires: str | None,
+    certificate: bool,
     password: str | None,
 ) -> None:
     """Add or change an account of the pages. A new one is a viewer, unless `--role` says otherwise.
@@ -96,7 +99,9 @@ def account(
     """
     name, now = parse_name(name), time.time()
     found = session.read(lambda conn, _config, _now: accounts.find(conn, name))
-    if password is None and (found is None or (role, disable, expires) == (None, None, None)):
+    if certificate:
+        password = None
+    elif password is None and (found is None or (role, disable, expires) == (None, None, None)):
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     made = found or Account(name, UserRole.VIEWER, "", now)
     if password is not None:
@@ -199,7 +204,7 @@ def digest(session: CentralSession, send: bool) -> None:
     \b
     Example:  edge central digest
     """
-    click.echo(session.read(notifications.text), nl=False)
+    click.echo(session.read(notifications.digest_text), nl=False)
     if send and not session.change(lambda conn: notifications.send_digest(conn, session.config, time.time())):
         raise EdgeError("no [email.NAME] is configured")
 
@@ -224,7 +229,7 @@ def simulate(sites: int, minutes: float, months: int, database: str | None, as_j
     """
     from edge.central import simulate as simulation  # noqa: PLC0415
 
-    figures = simulation.run(sites, minutes, months, database)
+    figures = simulation.run_simulation(sites, minutes, months, database)
     if as_json:
         click.echo(export.as_json(figures), nl=False)
     else:

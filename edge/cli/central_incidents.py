@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edge.central import export
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.reports import Column
 from edge.cli.central_session import CentralGroup, CentralSession, cell, csv_option, show_answer
 from edge.cli.session import json_option, login
@@ -65,7 +65,7 @@ def show_incident(session: CentralSession, number: int, as_json: bool) -> None:
     Example:  edge central incident show 17
     """
 
-    def read(conn: EngineTransaction, _config: Config, _now: float) -> dict[str, Any]:
+    def read(conn: EngineTransaction, _config: CentralConfig, _now: float) -> dict[str, Any]:
         found = incidents.find_one(conn, number)
         parts = {"outages": outages.list_of_incident(conn, number), "notes": incidents.notes(conn, number)}
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +13,12 @@ import click
 
 from edge.central import config as configuration
 from edge.central import export
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.reports import CELLS, Column
 from edge.cli.tables import Cell, print_table, say
 from edge.store.central import open_store
 from edge.store.engine import EngineStore, EngineTransaction
+from edge.text import moment_text
 
 T = TypeVar("T")
 
@@ -30,10 +30,10 @@ class CentralSession:
         self.directory = directory
 
     @cached_property
-    def config(self) -> Config:
+    def config(self) -> CentralConfig:
         return configuration.load(self.directory)
 
-    def read(self, ask: Callable[[EngineTransaction, Config, float], T]) -> T:
+    def read(self, ask: Callable[[EngineTransaction, CentralConfig, float], T]) -> T:
         """What `ask` answers now."""
         return self._use(lambda store: store.read(lambda conn: ask(conn, self.config, time.time())))
 
@@ -98,6 +98,6 @@ def cell(column: Column, row: Mapping[str, Any]) -> Cell:
 
 _CELLS: Mapping[str, Callable[[Any], Cell]] = {
     **CELLS,
-    "moment": lambda at: datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M"),
+    "moment": moment_text,
     "count": round,
 }

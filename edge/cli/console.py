@@ -100,7 +100,9 @@ def _json(account: Account) -> dict[str, Any]:
 @accounts.command("add", short_help="Add an account.")
 @click.argument("name")
 @click.option("--role", type=_ROLES, default="viewer", show_default=True, help="The role.")
-@click.option("--proxy", is_flag=True, help="The site's proxy authenticates the user; no password.")
+@click.option(
+    "--proxy", is_flag=True, help="The site's proxy or a client certificate authenticates the user; no password."
+)
 @expires_option
 @password_option
 @click.pass_obj

@@ -269,7 +269,9 @@ def _find(session: CommandSession, selection: Selection, states: Sequence[Delive
 def warn(session: CommandSession, instances: Sequence[int], *, yes: bool) -> None:
     """Print what sending these instances overwrites at a destination, and ask at a terminal whether to continue."""
     with session.quiet_catalog() as conn:
-        lines = [line for each in instances for line in undecided.overwrites(queries.versions(conn, each), each)]
+        lines = [
+            line for each in instances for line in undecided.overwrites(queries.list_object_versions(conn, each), each)
+        ]
     for line in lines:
         print_note(line)
     if lines and not yes and sys.stdin.isatty():

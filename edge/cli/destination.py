@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from edge.cli.deciding import require_destination
-from edge.cli.session import CommandSession, json_option
+from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.store import destinations
 from edge.store.destinations import DestinationCounts
 from edge.text import amount
+
+KIND_WORDS = {"dimse": "DIMSE", "dicomweb": "DICOMweb"}
 
 
 @click.group(short_help="List, retire and rename destinations.")
@@ -39,22 +41,28 @@ def list_destinations(session: CommandSession, as_json: bool) -> None:
     with session.catalog() as conn:
         found = destinations.count_destinations(conn, list(session.config.destinations))
     if as_json:
-        print_json([_json(each) for each in found])
+        print_json([_json(each, _kind(session, each)) for each in found])
         return
-    columns = ["destination", "configured", "to send", "held", "sent", "confirmed", "cancelled"]
-    print_table(columns, [_row(each) for each in found])
+    columns = ["destination", "kind", "to send", "held", "sent", "confirmed", "cancelled"]
+    print_table(columns, [_row(each, _kind(session, each)) for each in found])
 
 
-def _row(each: DestinationCounts) -> list[Cell]:
+def _kind(session: CommandSession, each: DestinationCounts) -> str:
+    """How it is reached; empty where it is not configured any more."""
+    configured = session.config.destinations.get(each.name)
+    return configured.kind if configured is not None else ""
+
+
+def _row(each: DestinationCounts, kind: str) -> list[Cell]:
     count = each.deliveries
     to_send = sum(count.get(s, 0) for s in (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED))
     others = (DeliveryState.HELD, DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED)
-    return [each.name, "yes" if each.configured else "NO", to_send, *(count.get(state, 0) for state in others)]
+    return [each.name, KIND_WORDS.get(kind, "not configured"), to_send, *(count.get(state, 0) for state in others)]
 
 
-def _json(each: DestinationCounts) -> dict[str, Any]:
+def _json(each: DestinationCounts, kind: str) -> dict[str, Any]:
     counts = {state.value: each.deliveries.get(state, 0) for state in DeliveryState}
-    return {"name": each.name, "configured": each.configured, "left": each.left, **counts}
+    return {"name": each.name, "configured": each.configured, "kind": kind or None, "left": each.left, **counts}
 
 
 @destination.command(short_help="Cancel what is left for a removed destination.")
@@ -74,6 +82,12 @@ def retire(session: CommandSession, name: str, reason: str) -> None:
     if not reason.strip():
         raise click.UsageError("--reason must not be empty")
     _require_removed(session, name)
+    with session.quiet_catalog() as conn:
+        for each in destinations.list_kept_proofs(conn, (), name):
+            kept = amount(each.count, "image")
+            print_note(
+                f"{name} has proved {kept} that {each.rule} keeps: keep it running, or send them elsewhere first"
+            )
     done = session.change("destination-retire", name=name, reason=reason)
     say(f"{amount(done['ended'], 'delivery')} cancelled; confirmed deliveries stay on record.")
     if done["unroutable"]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,54 +10,10 @@ import click
 from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
-from edge.config.sections import Config, Destination
-from edge.dicom.acse import CONTEXT_RESULTS
-from edge.dicom.scu import Association, plan_contexts
-from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
-from edge.errors import PeerError
 from edge.model import ContextKey
-from edge.network import tls
+from edge.outbound.echo import Echo, ask, proposals_for
 from edge.store import catalog
 from edge.text import amount
-
-#: Proposed where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
-COMMON = (
-    "1.2.840.10008.5.1.4.1.1.2",
-    "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.6.1",
-    "1.2.840.10008.5.1.4.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.104.1",
-)
-UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One proposed presentation context and its result."""
-
-    sop_class_uid: str
-    sop_class: str
-    transfer_syntax_uid: str
-    transfer_syntax: str
-    accepted: bool
-    reason: str  # where not accepted
-
-
-@dataclass(frozen=True, slots=True)
-class Echo:
-    """The result for one destination."""
-
-    destination: str
-    ae_title: str
-    host: str
-    port: int
-    reachable: bool
-    error: str | None
-    associate_seconds: float | None
-    echo_seconds: float | None  # None where it does not accept C-ECHO
-    contexts: tuple[Offer, ...]
 
 
 @click.command(short_help="Test a destination, and show what it accepts.")
@@ -76,7 +30,7 @@ def echo(session: CommandSession, destination: str, as_json: bool) -> None:
     Example:  edge echo archive
     """
     require_destination(session, destination)
-    found = ask(session.config, session.config.destinations[destination], _kinds(session))
+    found = ask(session.config, session.config.destinations[destination], proposals_for(received_kinds(session)))
     if as_json:
         print_json(_json(found))
     else:
@@ -84,80 +38,22 @@ def echo(session: CommandSession, destination: str, as_json: bool) -> None:
     fail_unless(found.reachable)
 
 
-def _kinds(session: CommandSession) -> list[ContextKey]:
-    """List what to propose; each SOP class also in the uncompressed transfer syntaxes."""
-    received: list[ContextKey] = []
-    if session.has_catalog:
-        with session.quiet_catalog() as conn:
-            received = catalog.kinds(conn)
-    classes = dict.fromkeys(kind.sop_class_uid for kind in received) or COMMON
-    plain = [ContextKey(sop_class, syntax) for sop_class in classes for syntax in UNCOMPRESSED]
-    return list(dict.fromkeys([*received, *plain]))
-
-
-def ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) -> Echo:
-    """Open associations and collect the results. An unreachable destination is a result, too."""
-    at = (destination.name, destination.ae_title, destination.host, destination.port)
-    offers: list[Offer] = []
-    first: tuple[float, float | None] | None = None
-    left: tuple[ContextKey, ...] = (ContextKey(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN), *kinds)
-    secure = tls.secure(config, destination)
-    try:
-        while left:
-            plan = plan_contexts(left)
-            begin = time.monotonic()
-            association = Association.open(
-                destination.host,
-                destination.port,
-                config.listen.ae_title,
-                destination.ae_title,
-                plan.contexts,
-                secure=secure,
-            )
-            associated = time.monotonic() - begin
-            first = first or (associated, _round_trip(association))
-            offers += _offers(association)
-            association.release()
-            left = plan.left
-    except PeerError as error:
-        return Echo(*at, False, _with_remedy(str(error), destination), None, None, ())
-    assert first is not None, "there is always the Verification SOP Class to propose"
-    return Echo(*at, True, None, *first, tuple(offers))
-
-
-def _round_trip(association: Association) -> float | None:
-    context = association.context_for(VERIFICATION)
-    if context is None:
-        return None
-    begin = time.monotonic()
-    status = association.echo(context)
-    if status:
-        raise PeerError(f"it answered C-ECHO with status 0x{status:04X}")
-    return time.monotonic() - begin
-
-
-def _offers(association: Association) -> Iterator[Offer]:
-    for number, context in association.proposed.items():
-        if context.abstract_syntax != VERIFICATION:
-            sop_class, syntax = context.abstract_syntax, context.transfer_syntaxes[0]
-            accepted = number in association.accepted
-            result = association.refused.get(number, 0)
-            reason = "" if accepted else CONTEXT_RESULTS.get(result, f"refused with result {result}")
-            yield Offer(sop_class, name_of(sop_class), syntax, name_of(syntax), accepted, reason)
-
-
-def _with_remedy(error: str, destination: Destination) -> str:
-    key = f"destination.{destination.name}"
-    return f"{error}; compare {key} (ae_title, host, port, tls) with the archive's own settings, and check the network"
+def received_kinds(session: CommandSession) -> list[ContextKey]:
+    """List the SOP classes and transfer syntaxes that this site has received."""
+    if not session.has_catalog:
+        return []
+    with session.quiet_catalog() as conn:
+        return catalog.kinds(conn)
 
 
 def _print(found: Echo) -> None:
-    where = f"{found.destination} ({found.ae_title} at {found.host}:{found.port})"
     if not found.reachable:
-        say(f"{where} is not reachable: {found.error}.", "bold red")
+        say(f"{found.address} is not reachable: {found.error}.", "bold red")
         return
-    trip = "it does not accept C-ECHO" if found.echo_seconds is None else f"C-ECHO {found.echo_seconds * 1000:.0f} ms"
-    say(f"{where} answers: association {(found.associate_seconds or 0) * 1000:.0f} ms, {trip}.", "bold green")
+    _print_answer(found)
+    print_proof(found)
+    if found.url:
+        return
     rows: list[list[Cell]] = [
         [each.sop_class, each.transfer_syntax, "yes" if each.accepted else "no", each.reason] for each in found.contexts
     ]
@@ -166,6 +62,27 @@ def _print(found: Echo) -> None:
     refused = classes - {each.sop_class_uid for each in found.contexts if each.accepted}
     if refused:
         say(f"{amount(len(refused), 'SOP class')} not accepted in any transfer syntax.", "yellow")
+
+
+def _print_answer(found: Echo) -> None:
+    what, question = ("connection", "QIDO-RS") if found.url else ("association", "C-ECHO")
+    trip = f"it does not accept {question}" if found.echo_seconds is None else f"{question} {_ms(found.echo_seconds)}"
+    say(f"{found.address} answers: {what} {_ms(found.associate_seconds or 0)}, {trip}.", "bold green")
+
+
+def print_proof(found: Echo) -> None:
+    """Whether it answers for the proof that it is to give."""
+    if found.confirm == "status":
+        return
+    proof = "storage commitment" if found.confirm == "commitment" else "QIDO-RS" if found.url else "C-FIND"
+    if found.proof_error is None:
+        say(f"It answers to {proof}, by which arrival is proved.", "green")
+    else:
+        say(f"It does not prove arrival by {proof} yet: {found.proof_error}.", "yellow")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _json(found: Echo) -> dict[str, Any]:

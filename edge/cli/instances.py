@@ -145,7 +145,7 @@ def show(session: CommandSession, numbers: tuple[int, ...], as_json: bool) -> No
 
 
 def _versions(conn: Transaction, number: int) -> list[Instance]:
-    found = queries.versions(conn, number)
+    found = queries.list_object_versions(conn, number)
     if not found:
         raise EdgeError(f"there is no instance {number}; `edge instances list` shows those that wait")
     return found
@@ -292,7 +292,7 @@ def _decide(session: CommandSession, command: str, numbers: Sequence[int], as_js
     else:
         from edge.daemon.changes import RELEASER_DECISIONS  # noqa: PLC0415  # with all that can be changed
 
-        with _releaser(session) as releaser:
+        with open_releaser(session) as releaser:
             decided = RELEASER_DECISIONS[command](releaser, {"ids": numbers, "who": login(), **fields})["decided"]
     if as_json:
         print_json(decided)
@@ -305,7 +305,7 @@ def _decide(session: CommandSession, command: str, numbers: Sequence[int], as_js
 
 
 @contextmanager
-def _releaser(session: CommandSession) -> Iterator[Releaser]:
+def open_releaser(session: CommandSession) -> Iterator[Releaser]:
     """Open what a decision needs where no daemon runs."""
     from edge.intake import Intake  # noqa: PLC0415  # imports the compiler of rules
     from edge.intake.policy import Policy  # noqa: PLC0415  # imports the compiler of rules

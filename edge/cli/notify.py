@@ -9,21 +9,21 @@ from dataclasses import asdict
 import click
 
 from edge import __version__
-from edge.cli.session import CommandSession, json_option
+from edge.cli.session import CommandSession, json_option, login
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
 from edge.errors import EdgeError
 from edge.messaging import Channel, notice
 from edge.messaging.channels import build_channels
-from edge.monitor import heartbeat
+from edge.monitor import announcement, heartbeat
 from edge.store import outbox
 from edge.store.outbox import Message
-from edge.text import amount
+from edge.text import amount, iso
 
 
 @click.group(short_help="Manage notification channels: test, list, resend.")
 def notify() -> None:
-    """Manage notification channels: test a channel; list, resend or discard its messages."""
+    """Manage notification channels: test a channel, announce what is to come; list, resend or discard messages."""
 
 
 @notify.command("test", short_help="Send a test notice.")
@@ -80,6 +80,40 @@ def _oldest_heartbeat(session: CommandSession) -> Message | None:
         return None
     with session.quiet_catalog() as conn:
         return next(iter(outbox.oldest(conn, heartbeat.HEARTBEAT_CHANNEL, 1)), None)
+
+
+@notify.command("tell", short_help="Announce new equipment, storage or requirements.")
+@click.option("--kind", required=True, type=click.Choice(announcement.ANNOUNCED_KINDS), help="What it is about.")
+@click.option("--from", "from_date", required=True, metavar="DATE", help="From when on, such as 2027-03-01.")
+@click.option("--expects", default="", metavar="AMOUNT", help='What it adds, such as "200GB/month" or "5GB/day".')
+@click.argument("text")
+@json_option
+@click.pass_obj
+def tell(session: CommandSession, kind: str, from_date: str, expects: str, text: str, as_json: bool) -> None:
+    """Announce what is to come: a new modality, more storage, a requirement.
+
+    TEXT goes to every notification channel and to the central office, once, with its time and your name; the centre
+    adds it to the site's equipment and capacity. It must name no patient.
+
+    \b
+    Example:  edge notify tell --kind equipment --from 2027-03-01
+                  --expects 200GB/month "second CT in room 4"
+    """
+    fields = {"kind": kind, "from_date": from_date, "expects": expects, "said": text}
+    if session.daemon_runs:
+        answer = session.ask("announce", **fields)
+    else:
+        from edge.daemon.changes import announce_to_centre  # noqa: PLC0415 - with all that can be changed
+
+        with session.store() as database:
+            answer = announce_to_centre(database, session.config, {**fields, "who": login()})
+    if as_json:
+        print_json({"id": answer["id"], "at": iso(answer["at"]), "channels": answer["channels"]})
+    elif answer["channels"]:
+        say(f"Announced at {local_time(answer['at'])} by {amount(len(answer['channels']), 'channel')}.", "bold green")
+    else:
+        say("Recorded, but no channel is configured: nobody receives it.", "yellow")
+    fail_unless(answer["channels"])
 
 
 @notify.command("list", short_help="List waiting and parked messages.")

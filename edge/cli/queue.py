@@ -106,7 +106,7 @@ def show_delivery(session: CommandSession, delivery_id: int, as_json: bool) -> N
     """
     with session.catalog() as conn:
         found = queries.delivery(conn, delivery_id)
-        versions = queries.versions(conn, found.instance_id) if found else []
+        versions = queries.list_object_versions(conn, found.instance_id) if found else []
     if found is None:
         raise EdgeError(f"there is no delivery {delivery_id}; `edge queue list` shows those that wait")
     if as_json:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edge.cli.copy_preview import preview_copies
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.studies import require_study
 from edge.cli.tables import fail_unless, print_json, say
@@ -18,11 +19,12 @@ from edge.dicom.header import read_header
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import EdgeError, Unreadable
 from edge.intake.policy import Policy
-from edge.model import Assignment, InstanceHeader, Origin
-from edge.routing.rules import Companion, ConditionResult, Explanation
+from edge.intake.routing import ConditionResult, Explanation
+from edge.model import Assignment, Companion, InstanceHeader, Origin
 from edge.store import companions, queries
 from edge.store.studies import study_by_uid
 from edge.text import mark_guess
+from edge.transform.preview import CopyPreview
 
 #: The origin of a file where nothing is known.
 UNKNOWN_ORIGIN = Origin("ANY-SCU", "EDGE", "127.0.0.1", 0.0)
@@ -43,6 +45,7 @@ class Explained:
     hold: str
     companion: Companion
     led_to: tuple[Assignment, ...]  # where the images of its study, that are here, lead it besides
+    copies: tuple[CopyPreview, ...] = ()  # what each destination would get otherwise than it came
 
     @property
     def goes_nowhere(self) -> bool:
@@ -73,7 +76,9 @@ def explain(
 ) -> None:
     """Show which routes match an object, which do not and why, and where it would be sent.
 
-    Nothing is sent. The routes are those of the configuration files, even if the running gateway has not reloaded them.
+    Nothing is sent. What [coerce] rules, today's demographics, de-identification and compression would change is shown
+    before and after, for each destination. The configuration files count, even if the running gateway has not reloaded
+    them.
     A non-image object (a report, a key object, a presentation state ...) is also sent where the stored images of its
     study are sent. Exit 1 when an object would be held because no route matches.
 
@@ -126,6 +131,8 @@ def _explain(session: CommandSession, policy: Policy, name: str, path: Path, ori
     rules, decision = policy.rules, policy.rules.decide(facts)
     led = _led_to(session, policy, facts) if decision.companion is Companion.FOLLOWS else ()
     there = {each.destination for each in decision.assignments}
+    led = tuple(each for each in led if each.destination not in there)
+    to = dict.fromkeys(each.destination for each in (*decision.assignments, *led))
     return Explained(
         name,
         facts.origin,
@@ -133,7 +140,8 @@ def _explain(session: CommandSession, policy: Policy, name: str, path: Path, ori
         decision.assignments,
         rules.hold_reason(facts),
         decision.companion,
-        tuple(each for each in led if each.destination not in there),
+        led,
+        preview_copies(session, path, facts, tuple(to)),
     )
 
 
@@ -169,6 +177,8 @@ def _print(found: Sequence[Explained]) -> None:
         sent = [(each, f"by route {each.route}") for each in first.assignments]
         for each, how in [*sent, *((each, "with the images of its study") for each in first.led_to)]:
             say(f"  would be sent to {each.destination}, {each.priority.name.lower()}, {how}", "green")
+        for copy in first.copies:
+            _print_copy(copy)
         if first.companion is Companion.FOLLOWS:
             say("  not an image: it is also sent wherever images of its study are sent")
         if first.goes_nowhere and first.companion is Companion.FOLLOWS:
@@ -181,6 +191,22 @@ def _print(found: Sequence[Explained]) -> None:
         if first.hold:
             say(f"  retention would never delete it: {first.hold}")
         say("")
+
+
+def _print_copy(copy: CopyPreview) -> None:
+    """Print what a destination would get: each attribute before and after."""
+    if copy.fault:
+        say(f"  the copy for {copy.destination} would be held: {copy.fault}", "bold red")
+    if copy.rules:
+        say(f"  the copy for {copy.destination} would be changed by {', '.join(copy.rules)}", "yellow")
+    for each in copy.changes:
+        say(f"    {each.keyword}: {_quote(each.before)} -> {_quote(each.after)}")
+    if copy.compress:
+        say(f"  the copy for {copy.destination} would be compressed where it can be: {copy.compress}")
+
+
+def _quote(value: str | None) -> str:
+    return "absent" if value is None else f'"{value}"'
 
 
 def _print_route(explained: Explanation) -> None:
@@ -202,7 +228,7 @@ def _alike(found: Sequence[Explained]) -> list[list[Explained]]:
     groups: dict[str, list[Explained]] = {}
     for each in found:
         groups.setdefault(
-            repr((each.origin.calling_ae, each.origin.address, each.routes, each.hold, each.led_to)), []
+            repr((each.origin.calling_ae, each.origin.address, each.routes, each.hold, each.led_to, each.copies)), []
         ).append(each)
     return list(groups.values())
 
@@ -228,6 +254,7 @@ def _json(each: Explained) -> dict[str, Any]:
         "follows_study": each.companion is Companion.FOLLOWS,
         "with_study": [_assignment_json(sent) for sent in each.led_to],
         "hold": each.hold,
+        "copies": [asdict(copy) for copy in each.copies],
     }
 
 

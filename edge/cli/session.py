@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -176,11 +179,26 @@ class CommandSession:
         with self.store() as database:
             return CHANGES[command](database, {**fields, "who": login()})
 
+    def change_configuration(self, name: str, /, **fields: object) -> dict[str, Any]:
+        """Change the files of the configuration: by the daemon where it runs, which reads them at once; else here."""
+        if self.daemon_runs:
+            return self.ask(f"configuration-{name}", **fields)
+        from edge.daemon.configuring import Configuring  # noqa: PLC0415 - only what changes something needs it
+
+        return Configuring(self.directory).change(name, {**fields, "who": login()})
+
     def record_access(self, studies: Sequence[int], how: str) -> None:
         """Record in the ledger that a person is shown these studies. A failure is printed, and does not raise."""
         try:
             for at in range(0, len(studies), MAX_STUDIES):
                 self.change("viewed", studies=list(studies[at : at + MAX_STUDIES]), why=how)
+        except (EdgeError, OSError) as error:
+            print_note(f"the access could not be recorded: {error}")
+
+    def record_list(self, how: str) -> None:
+        """Record in the ledger that a person is shown patients of no study. A failure is printed alone."""
+        try:
+            self.change("viewed", studies=[], why=how)
         except (EdgeError, OSError) as error:
             print_note(f"the access could not be recorded: {error}")
 
@@ -219,8 +237,15 @@ def _answers(data_dir: Path) -> bool:
 
 
 def print_note(text: str) -> None:
-    """Say something beside the answer."""
-    click.echo(f"edge: {text}", err=True)
+    """Say something beside the answer. A terminal gets it wrapped between words."""
+    text = f"edge: {text}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (
+            textwrap.wrap(each, width, break_long_words=False, break_on_hyphens=False) for each in text.split("\n")
+        )
+        text = "\n".join("\n".join(each) for each in lines)
+    click.echo(text, err=True)
 
 
 def login() -> str:

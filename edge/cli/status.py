@@ -12,11 +12,12 @@ from rich.text import Text
 
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.tables import STYLES, Cell, console, fail_unless, format_columns, print_json, table
+from edge.console.headline import is_untried
 from edge.daemon.control import DaemonDown
 from edge.monitor import health
 from edge.monitor.snapshot_model import DOWN, RUNNING, Live
-from edge.room import disk_of
-from edge.text import age, amount, from_iso, percent, printable, size, span
+from edge.spool.room import disk_of
+from edge.text import age, amount, from_iso, moment_text, percent, printable, size, span
 
 Status = dict[str, Any]
 
@@ -124,7 +125,7 @@ def _to_go(found: Status) -> str:
     waiting = _unsent(found)
     if not waiting:
         return "nothing left to send"
-    longest = [each["drain_seconds"] for each in found["destinations"].values() if each["drain_seconds"]]
+    longest = [each["drain_seconds"] for each in found["destinations"].values() if (each["drain_seconds"] or 0) >= 1]
     forecast = f", sent in about {span(max(longest))}" if longest else ""
     return f"{waiting:,} to send ({size(found['queue']['bytes'])}){forecast}"
 
@@ -137,7 +138,7 @@ def _since_text(moment: str | None, now: float) -> str:
     if moment is None:
         return ""
     at = from_iso(moment)
-    local = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(at))
+    local = moment_text(at)
     return f" since {local} ({span(now - at)})"
 
 
@@ -164,8 +165,8 @@ def _destinations(found: Status, now: float) -> Rows:
     columns = ["destination", "state", "pending", "deferred", "held", "sent", "confirmed", "drains in", "last success"]
     rows: list[list[Cell]] = [
         [
-            name,
-            each["state"],
+            f"{name} (DICOMweb)" if each.get("kind") == "dicomweb" else name,
+            "not tried" if each["state"] == "up" and is_untried(each) else each["state"],
             each["pending"],
             each["deferred"],
             each["held"],
@@ -187,7 +188,7 @@ def _facts(found: Status) -> Rows:
         [
             "storage",
             f"{percent(storage['used_fraction'])} used, {size(storage['free_bytes'])} free",
-            "not filling" if full is None else f"full in {span(full)}",
+            "not filling" if full is None else f"full in {span(full)}" if full >= 1 else "full",
         ],
         [
             "queue",
@@ -199,8 +200,46 @@ def _facts(found: Status) -> Rows:
             f"{instances['received']:,} received, {instances['stored']:,} stored, {instances['evicted']:,} evicted",
             size(instances["stored_bytes"]),
         ],
+        *_web_door(found),
+        *_savings(found),
         *_backfill(found),
+        *_retention_review(found),
+        *_planned_work(found),
     ]
+
+
+def _planned_work(found: Status) -> list[list[Cell]]:
+    """Maintenance that is not over; what it explains is not notified."""
+    return [
+        [
+            "maintenance",
+            f"{moment_text(from_iso(each['from']))} to {moment_text(from_iso(each['to']))}",
+            printable(each["reason"]),
+        ]
+        for each in found.get("maintenance", [])
+    ]
+
+
+def _web_door(found: Status) -> list[list[Cell]]:
+    """The door for DICOMweb, where it is open."""
+    door = found.get("dicomweb")
+    if not door:
+        return []
+    return [
+        ["DICOMweb", f"port {door['port']}{' (TLS)' if door['tls'] else ''}", amount(door["connections"], "connection")]
+    ]
+
+
+def _savings(found: Status) -> list[list[Cell]]:
+    """What compression has kept off the lines."""
+    destinations = found["destinations"].items()
+    saved = {name: each.get("saved_bytes", 0) for name, each in destinations}
+    shown = [f"{size(octets)} to {name}" for name, octets in saved.items() if octets > 0]
+    rows: list[list[Cell]] = [["compressed", f"{', '.join(shown)} less than received", "saved"]] if shown else []
+    slow = [name for name, each in destinations if each.get("compression_outpaced_at")]
+    return rows + (
+        [["not compressed", f"to {', '.join(slow)}: the line is faster than the encoders", ""]] if slow else []
+    )
 
 
 def _backfill(found: Status) -> list[list[Cell]]:
@@ -211,10 +250,18 @@ def _backfill(found: Status) -> list[list[Cell]]:
     return [["headers", f"{progress['read']:,} of {progress['of']:,} read after the upgrade", "once"]]
 
 
+def _retention_review(found: Status) -> list[list[Cell]]:
+    """How far new rules of retention have been applied to what is here, until they are."""
+    place = found.get("retention_review")
+    if not place or place["is_done"]:
+        return []
+    return [["retention", f"{place['reviewed']:,} of {place['of']:,} reviewed by the new rules", "once"]]
+
+
 def _forecast(seconds: float | None) -> str:
     if seconds is None:
         return "not known"
-    return span(seconds) if seconds else "-"
+    return span(seconds) if seconds >= 1 else "-"
 
 
 def _ago(moment: str | None, now: float) -> str:

@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
+from edge.cli import dose, legal_holds
+from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.study_assign import assign
+from edge.cli.study_copies import copies_json, outdated, print_copies
+from edge.cli.study_identity import print_identity, read_study_identity, study_identity_json
+from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState
+from edge.storage.media import export_folder, file_set_uid, read_todays_patients
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.identity import Standing
 from edge.store.patients import words_for
 from edge.store.queries import Instance
+from edge.store.sent_copies import list_sent
 from edge.store.studies import Counts, Study, latest_studies, study_by_uid
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import GUESSED, amount, size
+from edge.text import GUESSED, amount, moment_text, size
 
 UNROUTED = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -45,7 +53,7 @@ def since_option(_ctx: click.Context, _param: click.Parameter, text: str | None)
 
 def local_time(moment: float | None) -> str:
     """A time for people: local, with date and zone."""
-    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+    return "" if moment is None else moment_text(moment, seconds=True)
 
 
 def require_study(session: CommandSession, conn: Transaction, study_uid: str) -> Study:
@@ -63,9 +71,17 @@ def no_study(session: CommandSession, conn: Transaction, study_uid: str) -> Edge
     return EdgeError(f"no study {study_uid} has been received; search with `edge studies list --search TEXT`")
 
 
-@click.group(short_help="List and show received studies.")
+@click.group(short_help="List and show received studies; legal holds.")
 def studies() -> None:
-    """List and show received studies."""
+    """List and show received studies; place them under a legal hold."""
+
+
+for _command in (*legal_holds.HOLD_COMMANDS, dose.dose):
+    studies.add_command(_command)
+
+
+studies.add_command(assign)
+studies.add_command(outdated)
 
 
 @studies.command("list", short_help="List studies, the latest first.")
@@ -100,7 +116,7 @@ def _study_row(study: Study) -> list[Cell]:
         "; ".join(each.patient_name for each in several) or _text_of(study, "patient_name"),
         study.modality,
         _text_of(study, "description"),
-        study.instances,
+        "; ".join([f"{study.instances:,}", *study.marks]),
         format_counts(study.deliveries),
         study.study_uid,
     ]
@@ -140,9 +156,12 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
     with session.catalog() as conn:
         study = require_study(session, conn, study_uid)
         found = queries.instances_of(conn, study.id)
+        copies = list_sent(conn, study.id)
+        identity = read_study_identity(conn, study.id)
     session.record_access([study.id], "edge studies show")
     if as_json:
-        print_json(_study_json(study) | {"instances": [instance_json(each) for each in found]})
+        shown = [instance_json(each) | {"sent_as": copies_json(copies, each.id)} for each in found]
+        print_json(_study_json(study) | study_identity_json(identity) | {"instances": shown})
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
@@ -151,13 +170,19 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         ("study date", study.study_date),
         ("description", f"{study.modality} {_text_of(study, 'description')}".strip()),
         ("received", f"{local_time(study.first_received)} to {local_time(study.last_received)}"),
-        ("images", f"{study.instances:,} in {len({each.series_uid for each in found}):,} series, {size(study.bytes)}"),
+        ("images", _describe_images(study, len({each.series_uid for each in found}))),
         ("destinations", format_counts(study.deliveries)),
     ]
     print_facts(about)
     _print_patients(study)
+    print_identity(identity)
     say("")
     print_table(["state", "destinations", "kind", "size", "SOP instance UID", "note"], map(_instance_row, found))
+    print_copies(copies)
+
+
+def _describe_images(study: Study, series: int) -> str:
+    return "; ".join([f"{study.instances:,} in {series:,} series, {size(study.bytes)}", *study.marks])
 
 
 def _print_patients(study: Study) -> None:
@@ -188,7 +213,7 @@ def print_facts(facts: list[tuple[str, Cell]]) -> None:
 
 
 def _instance_row(instance: Instance) -> list[Cell]:
-    notes = [instance.reason, *(each.reason for each in instance.deliveries.values())]
+    notes = [*instance.marks, instance.reason, *(each.reason for each in instance.deliveries.values())]
     note = "; ".join(dict.fromkeys(filter(None, notes)))
     kind = name_of(instance.sop_class_uid)
     return [instance.state.value, format_states(instance), kind, size(instance.size), instance.sop_instance_uid, note]
@@ -208,3 +233,80 @@ def instance_json(instance: Instance) -> dict[str, Any]:
 
 
 _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "not_before", "sent_at", "confirmed_at")
+
+
+# -- sending and exporting ---------------------------------------------------------------------------------------------
+
+
+@studies.command("send", short_help="Send a study to a destination, whatever the routes say.")
+@click.argument("study_uid", metavar="UID")
+@click.option("--to", "destination", required=True, metavar="NAME", help="A destination of the configuration.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@click.option(
+    "--priority",
+    type=click.Choice(["stat", "urgent", "routine"]),
+    default="routine",
+    show_default=True,
+    help="How urgent it is.",
+)
+@click.option("--again", is_flag=True, help="Also images that it was sent before.")
+@json_option
+@click.pass_obj
+def send(
+    session: CommandSession, study_uid: str, destination: str, reason: str, priority: str, again: bool, as_json: bool
+) -> None:
+    """Send every image of a study to a destination. What waits for a decision, and what it has, is left alone.
+
+    Exit 1 when nothing was queued.
+
+    \b
+    Example:  edge studies send 1.2.840.113619.2.55 --to teleread --reason "second opinion"
+    """
+    require_destination(session, destination)
+    with session.catalog() as conn:
+        study = require_study(session, conn, study_uid)
+    fields = {"destination": destination, "reason": reason, "priority": priority, "again": again}
+    answer = session.change("study-send", study=study.id, **fields)
+    counts = {name: answer[name] for name in ("queued", "there", "undecided", "gone")}
+    if as_json:
+        print_json(counts)
+    else:
+        say(f"{amount(counts['queued'], 'image')} queued for {destination}.")
+        for name, text in _NOT_SENT.items():
+            if counts[name]:
+                say(f"{amount(counts[name], 'image')} {text}.")
+    fail_unless(counts["queued"] > 0)
+
+
+_NOT_SENT = {
+    "there": "not queued: the destination has them, or gets them already",
+    "undecided": "not queued: a person must decide about them first (`edge instances list`)",
+    "gone": "not queued: their files are not on this disk any more",
+}
+
+
+@studies.command("export", short_help="Copy a study to a directory, with a DICOMDIR.")
+@click.argument("study_uid", metavar="UID")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_obj
+def export(session: CommandSession, study_uid: str, directory: Path) -> None:
+    """Copy a study as DICOM files with a DICOMDIR (PS3.10), so that the medium can be read anywhere.
+
+    The directory must be empty. The patient is as the feeds know them today. Each file is compared with its digest; a
+    damaged one is left out and named (exit 1). The ledger records the export.
+
+    \b
+    Example:  edge studies export 1.2.840.113619.2.55 /media/usb/study
+    """
+    with session.catalog() as conn:
+        study = require_study(session, conn, study_uid)
+        found = queries.instances_of(conn, study.id)
+        today = read_todays_patients(conn, session.config, found)
+    where = str(directory.absolute())
+    session.change("study-exported", study=study.id, ids=[each.id for each in found], where=where)
+    with progress_bar("Copying", len(found)) as bar:
+        result = export_folder(session.data_dir / "spool", found, directory, file_set_uid(study_uid), bar, today)
+    say(f"{directory}: {amount(len(result.files), 'image')}, {size(result.bytes)}, and a DICOMDIR.")
+    for number, why in result.left_out:
+        say(f"instance {number} is left out: {why}", "bold red")
+    fail_unless(not result.left_out)

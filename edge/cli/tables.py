@@ -22,6 +22,8 @@ Cell = str | int | float | None
 
 #: On a terminal of this width or more a UID is not wrapped, so that it can be copied.
 WIDE = 160
+#: A longer word in a narrow table is broken.
+MOST_UNBROKEN = 12
 
 STYLES = {
     "up": "green",
@@ -46,22 +48,43 @@ def console() -> Console:
 
 
 def say(text: str, style: str = "") -> None:
-    """A line for people, from wherever its words come."""
-    console().print(Text(printable(text), style=style), soft_wrap=True)
+    """A line for people, from wherever its words come. A terminal gets it wrapped between words."""
+    out = console()
+    out.print(Text(printable(text), style=style), soft_wrap=not out.is_terminal)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """A table for a terminal; numbers stand at the right. No columns named: no heading."""
     cells = [list(row) for row in rows]
-    wide = console().width >= WIDE
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=bool(columns))
-    for index, column in enumerate(columns or [""] * len(cells[0])):
+    shown = [[format_cell(cell) for cell in row] for row in cells]
+    texts = list(zip(*([columns] if columns else []), *shown, strict=True))
+    room = console().width
+    fits = ((gap, fit_widths(texts, room - gap * (len(texts) - 1))) for gap in (2, 1))
+    gap, widths = next((each for each in fits if each[1] is not None), (2, None))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0), show_header=bool(columns))
+    for index in range(len(texts)):
+        column = columns[index] if columns else ""
         numeric = any(isinstance(row[index], (int, float)) for row in cells)
         justify: JustifyMethod = "right" if numeric else "left"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=wide and column.endswith("UID"))
-    for row in cells:
-        made.add_row(*[Text(format_cell(cell), style=STYLES.get(str(cell), "")) for cell in row])
+        no_wrap = room >= WIDE and column.endswith("UID")
+        width = widths[index] if widths and not no_wrap else None
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=no_wrap, width=width)
+    for row, line in zip(cells, shown, strict=True):
+        made.add_row(*[Text(text, style=STYLES.get(str(cell), "")) for cell, text in zip(row, line, strict=True)])
     return made
+
+
+def fit_widths(texts: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """The width of each column of these texts: where some have to wrap, between words. None: the room is too small."""
+    widths = [max(map(len, column)) for column in texts]
+    least = [max(min(len(word), MOST_UNBROKEN) for text in column for word in text.split() or "-") for column in texts]
+    if sum(least) > room:
+        return None
+    found = list(widths)
+    while sum(found) > room:  # the next letter goes where it costs the fewest lines
+        shrinking = [index for index in range(len(found)) if found[index] > least[index]]
+        found[min(shrinking, key=lambda index: widths[index] / (found[index] - 1))] -= 1
+    return found
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

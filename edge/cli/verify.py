@@ -67,7 +67,7 @@ def _check_catalog(session: CommandSession, conn: Transaction) -> list[str]:
     if (broken := ledger.check(conn)) is not None:
         found.append(f"the custody ledger is broken at row {broken.seq}: {broken.text}")
     found += integrity.check_folded(conn, FoldedFiles(session.data_dir))
-    if vanished := Journal(session.data_dir).vanished(conn):
+    if vanished := Journal(session.data_dir).find_vanished(conn):
         found.append(vanished)
     return found
 
@@ -90,7 +90,7 @@ def _check_files(session: CommandSession, conn: Transaction, study: str | None) 
     if study and not rows:
         raise EdgeError(f"no file of study {study} is stored here; see `edge studies show`")
     root, damaged, files, read = session.data_dir / "spool", [], 0, 0
-    versions = checks.versions(conn)
+    versions = checks.writing_versions(conn)
     total = sum(row.size for row in rows) if rows else kept_files.kept_count(conn)[1]
     with progress_bar("reading the spool", total) as tick:
         for row in rows or _all(conn):

@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge.config import cross_checks, files, secret
 from edge.config import values as kinds
 from edge.config.reading import Across, Reading
-from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Tls, keys
+from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Destination, Tls, field_of, keys
 from edge.config.values import Unfit
 
 
@@ -68,7 +69,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 def _differ(old: Any, new: Any) -> list[str]:
     cls: type = type(old)
-    return [key for key in keys(cls) if getattr(old, key) != getattr(new, key)]
+    return [key for key in keys(cls) if getattr(old, field_of(key)) != getattr(new, field_of(key))]
 
 
 def _build(reading: Reading, directory: Path) -> Config:
@@ -76,11 +77,47 @@ def _build(reading: Reading, directory: Path) -> Config:
     site = parts["site"]
     parts["site"] = replace(site, data_dir=_resolve(directory, site.data_dir), name=site.name or site.id)
     parts["tls"] = _with_paths(parts["tls"], directory)
+    parts["destinations"] = {
+        name: _web_destination(each, reading.tables.values["destination"][name], directory) if each.is_web else each
+        for name, each in parts["destinations"].items()
+    }
+    parts["clients"] = {
+        name: replace(each, token=_secret_path(each.token, directory)) for name, each in parts["clients"].items()
+    }
+    parts["destinations"] = {name: _with_key(each, directory) for name, each in parts["destinations"].items()}
+    parts["serves_queries"] = "query" in reading.tables.values
     return Config(**parts)
+
+
+def _with_key(destination: Destination, directory: Path) -> Destination:
+    if not destination.project_key:
+        return destination
+    return replace(destination, project_key=str(secret.path_of(destination.project_key, directory)))
 
 
 def _resolve(directory: Path, path: Path) -> Path:
     return path if path.is_absolute() else (directory / path).resolve()
+
+
+def _web_destination(destination: Destination, written: dict[str, Any], directory: Path) -> Destination:
+    """One with kind = "dicomweb": proof by query where nothing else is written; host and port are the URL's."""
+    url = urlsplit(destination.url)
+    oauth = destination.oauth and replace(destination.oauth, secret=_secret_path(destination.oauth.secret, directory))
+    return replace(
+        destination,
+        confirm=written.get("confirm", "query"),
+        host=url.hostname or "",
+        port=url.port or (443 if url.scheme == "https" else 80),
+        oauth=oauth,
+        token=_secret_path(destination.token, directory),
+        client_certificate=_secret_path(destination.client_certificate, directory),
+        client_key=_secret_path(destination.client_key, directory),
+        ca=_secret_path(destination.ca, directory),
+    )
+
+
+def _secret_path(name: str, directory: Path) -> str:
+    return str(secret.path_of(name, directory)) if name else ""
 
 
 def _with_paths(tls: Tls, directory: Path) -> Tls:

@@ -89,6 +89,18 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     "work-held": Alarm(MAJOR, "deliveries wait for a person's decision", 5 * _MINUTE, _MINUTE),
     "unroutable": Alarm(MAJOR, "objects that no route matches", 5 * _MINUTE, _MINUTE),
     "patient-mismatch": Alarm(MAJOR, "images whose patient differs from that of earlier images of the study"),
+    "order-missing": Alarm(MINOR, "studies without an order for longer than `[identity] orphan_after`"),
+    "hl7-parked": Alarm(MAJOR, "HL7 messages that contradict what is known, and those behind them"),
+    "relay-held": Alarm(MAJOR, "HL7 messages that a relay's receiver refuses"),
+    "relay-stuck": Alarm(
+        MAJOR, "a relay takes no HL7", 5 * _MINUTE, _MINUTE, 15 * _MINUTE, "waiting longer than", _CONNECTION
+    ),
+    "feed-silent": Alarm(MINOR, "a feed of HL7 has not sent by its usual time", threshold=_HOUR, limit="late by"),
+    "merged-id-used": Alarm(MINOR, "a feed has used a patient number that was merged into another"),
+    "accession-reused": Alarm(MINOR, "a feed has used an accession number for another order"),
+    "merge-reversed": Alarm(MINOR, "a feed has merged two patients in both directions"),
+    "hl7-control-id-reused": Alarm(MINOR, "a feed has used a control ID (MSH-10) for other bytes"),
+    "charset-wrong": Alarm(MINOR, "a feed declares a character set that is not known or does not fit"),
     "unconfirmed": Alarm(
         MAJOR, "an archive does not confirm what it received", 10 * _MINUTE, 10 * _MINUTE, _DAY, "not confirmed for"
     ),
@@ -99,6 +111,17 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         _MINUTE,
         _DAY,
         "asked longer ago than",
+    ),
+    "worklist-stale": Alarm(
+        MAJOR, "the source of the worklist does not answer: modalities are served the last list", clear=_MINUTE
+    ),
+    "images-missing": Alarm(MAJOR, "images that a performed step announced have not come by `mpps.missing_after`"),
+    "prior-mismatch": Alarm(MAJOR, "an archive keeps another patient's studies under the number of an appointment"),
+    "import-waiting": Alarm(
+        MINOR,
+        "imported studies wait until a person says whose they are",
+        threshold=_HOUR,
+        limit="waiting longer than",
     ),
     "conflict": Alarm(MINOR, "a different object was received with an existing SOP Instance UID"),
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
@@ -115,6 +138,21 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         event=True,
         by_outsiders=True,
     ),
+    "equipment-changed": Alarm(
+        MINOR,
+        "another manufacturer, model, serial number or software under a known AE title and address",
+        directive=_EQUIPMENT,
+        event=True,
+    ),
+    "lossy-received": Alarm(MINOR, "equipment has sent images compressed with loss", clear=_HOUR),
+    "dose-report-missing": Alarm(
+        MINOR,
+        "X-ray studies whose dose report has not come",
+        clear=10 * _MINUTE,
+        threshold=2 * _HOUR,
+        limit="later than",
+    ),
+    "restore-untried": Alarm(MINOR, "no restore was tried for a year", threshold=365 * _DAY, limit="last tried"),
     "modality-silent": Alarm(MINOR, "a modality has not sent by its usual time", threshold=_HOUR, limit="late by"),
     "unscheduled-downtime": Alarm(
         MINOR, "the gateway was down without an orderly stop", directive=_DOWNTIME, event=True

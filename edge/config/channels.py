@@ -90,6 +90,12 @@ def channels_for(config: Config, kind: str, severity: str, event: str) -> list[s
     return [*found, "heartbeat.notices"] if config.heartbeat.url else found
 
 
+def announcement_channels(config: Config) -> list[str]:
+    """List the channels of what a person announces: all but those that are limited to kinds of alert."""
+    found = [channel for name, each in subscribers(config) if not each.kinds for channel in queues(name, each)]
+    return [*found, "heartbeat.notices"] if config.heartbeat.url else found
+
+
 class Subscribed(Protocol):
     """A configuration that names channels."""
 

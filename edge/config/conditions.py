@@ -165,8 +165,8 @@ def _regex(_subject: ComparedAttribute, regex: Any) -> Matcher:
 
 
 def _pattern(subject: ComparedAttribute, text: str) -> Matcher:
-    if not text:
-        raise unfit('empty text matches nothing: found ""; write { present = false }')
+    if not text:  # absent, or of zero length
+        return Matcher('""', lambda values: not any(values), names=False)
     if subject.keyword == "RemoteAddress":
         return _network(text)
     if subject.vr == "UI" and any(char.isalpha() for char in text):

@@ -6,22 +6,30 @@ import ipaddress
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
+from urllib.parse import urlsplit
 
-from edge.config import alarms, channels
+from edge.config import alarms, channels, departmental, maintenance
 from edge.config import values as kinds
 from edge.config.audit import audit_is_whole
+from edge.config.coercion import Coercion
 from edge.config.files import Key
 from edge.config.reading import Across, Reading, suggest
 from edge.config.sections import (
     AlertRule,
     ConsoleSection,
     Destination,
+    DicomWeb,
+    Feed,
+    Hl7Section,
     Hold,
     Listen,
     Modality,
+    QuerySection,
+    Relay,
     Route,
     StorageSection,
     Tls,
+    WebClient,
     keys,
 )
 from edge.config.values import format_value, nearest
@@ -38,6 +46,40 @@ def _routes_lead_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
                 )
 
 
+def _queries_go_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named_sections(Destination)
+    for index, name in enumerate(reading.section(QuerySection).get("through", ())) if reading.tables.whole else ():
+        if name not in declared:
+            text = f"unknown destination {format_value(name)}{suggest(name, declared)}"
+            yield ("query", "through", index), text
+
+
+def _coercions_name_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named_sections(Destination)
+    for rule, values in reading.named_sections(Coercion).items() if reading.tables.whole else ():
+        for index, name in enumerate(values.get("to", ())):
+            if name not in declared:
+                yield (
+                    ("coerce", rule, "to", index),
+                    f"unknown destination {format_value(name)}{suggest(name, declared)}",
+                )
+        if not any(values.get(key) for key in keys(Coercion) if key not in ("when", "to")):
+            yield ("coerce", rule), "expected a change, such as set or remove, found neither"
+
+
+def _deidentification_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for name, values in reading.named_sections(Destination).items():
+        is_on = values.get("deidentify", "none") != "none"
+        for key in ("project", "project_key"):
+            if is_on and not values.get(key):
+                yield ("destination", name, key), "missing; deidentify needs it"
+        for key in ("retain", "clean", "project", "project_key"):
+            if values.get("deidentify") == "none" and values.get(key):
+                yield ("destination", name, key), 'means nothing without deidentify = "basic"'
+        if {"dates", "modified-dates"} <= set(values.get("retain", ())):
+            yield ("destination", name, "retain"), 'expected one of "dates" and "modified-dates", found both'
+
+
 def _modalities_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
     sound = [item for item in reading.named_sections(Modality).items() if item[1].keys() == keys(Modality).keys()]
     for (a, first), (b, second) in combinations(sound, 2):
@@ -49,10 +91,70 @@ def _modalities_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
 def _destinations_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
     seen: dict[tuple[Any, ...], str] = {}
     for name, values in reading.named_sections(Destination).items():
-        peer = tuple(values.get(key) for key in ("ae_title", "host", "port"))
+        peer = tuple(values.get(key) or None for key in ("ae_title", "host", "port"))
         if None not in peer and (first := seen.setdefault(peer, name)) != name:
             at = reading.tables.place(("destination", first, "ae_title"))
             yield ("destination", name, "ae_title"), f"same AE title, host and port as destination.{first} ({at})"
+
+
+#: Of [destination.NAME], by its kind: keys that it needs, and keys that only the other one has.
+_NEEDED = {"dimse": ("ae_title", "host", "port"), "dicomweb": ("url",)}
+_ONLY = {
+    "dimse": ("ae_title", "host", "port", "tls", "tls_name", "certificate", "reports_from", "hosts"),
+    "dicomweb": ("url", "token", "oauth", "client_certificate", "client_key", "ca"),
+}
+
+
+def _destinations_are_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    given = reading.tables.values.get("destination", {})
+    for name, values in reading.named_sections(Destination).items() if isinstance(given, dict) else ():
+        if name not in given:
+            continue
+        written, kind = given[name], values.get("kind", "dimse")
+        meant = {nearest(key, keys(Destination)) for key in written if key not in keys(Destination)}
+        for key in _NEEDED[kind] if reading.tables.whole else ():
+            if key not in written and key not in meant:
+                yield ("destination", name, key), f"missing; expected {keys(Destination)[key].expected}"
+        other = "dicomweb" if kind == "dimse" else "dimse"
+        for key in _ONLY[other]:
+            if key in written:
+                yield ("destination", name, key), f'only a destination with kind = "{other}" has it'
+        yield from _web_destination_faults(name, values) if kind == "dicomweb" else ()
+
+
+def _web_destination_faults(name: str, values: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    at = ("destination", name)
+    if values.get("confirm") == "commitment":
+        yield (*at, "confirm"), 'expected "query" or "status": DICOMweb has no storage commitment that servers offer'
+    if values.get("token") and values.get("oauth"):
+        yield (*at, "oauth"), "expected token or oauth, found both"
+    if bool(values.get("client_certificate")) != bool(values.get("client_key")):
+        yield (*at, "client_certificate"), "expected client_certificate and client_key together"
+    if (values.get("token") or values.get("oauth")) and not _is_guarded(str(values.get("url", ""))):
+        yield (*at, "url"), "expected https://: a token would be read by others on the way"
+
+
+def _is_guarded(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _clients_are_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for name, values in reading.named_sections(WebClient).items():
+        if values.get("token") == "" and values.get("certificate") == "":
+            yield ("client", name), "expected token or certificate, found neither: how is it known?"
+        if values.get("certificate") and "tls" not in reading.tables.values:
+            yield ("client", name, "certificate"), "needs TLS, but there is no [tls] table"
+
+
+def _dicomweb_is_guarded(reading: Reading) -> Iterator[tuple[Key, str]]:
+    host = reading.section(DicomWeb).get("host")
+    given = reading.tables.values.get("dicomweb")
+    meant = {nearest(key, keys(DicomWeb)) for key in given} if isinstance(given, dict) else {"port"}
+    if "port" not in meant and reading.tables.whole:
+        yield ("dicomweb", "port"), f"missing; expected {kinds.PORT.expected}"
+    if host not in (None, "0.0.0.0", "::", "localhost", "127.0.0.1", "::1") and "tls" not in reading.tables.values:
+        yield ("dicomweb", "host"), "needs TLS, but there is no [tls] table; without it only this machine is served"
 
 
 def _warning_comes_first(reading: Reading) -> Iterator[tuple[Key, str]]:
@@ -76,8 +178,13 @@ def _ports_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
         ("listen", ours, reading.section(Listen).get("port")),
         ("console", theirs, reading.section(ConsoleSection).get("port")),
     ]
+    if "dicomweb" in reading.tables.values:
+        web = reading.section(DicomWeb)
+        bound.append(("dicomweb", web.get("host"), web.get("port")))
     if "tls" in reading.tables.values:
         bound.append(("tls", ours, reading.section(Tls).get("port")))
+    hl7 = reading.section(Hl7Section)
+    bound.append(("hl7", hl7.get("host"), hl7.get("port")))
     for (a, host, port), (b, other, taken) in combinations(bound, 2):
         one_host = host == other or not {host, other}.isdisjoint(("0.0.0.0", "::"))
         if port and port == taken and one_host:
@@ -102,6 +209,16 @@ def _tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
                     yield (table, name, key), "needs TLS, but there is no [tls] table"
 
 
+def _console_tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    found = reading.section(ConsoleSection)
+    for name, needed in (("certificate", "key"), ("key", "certificate"), ("client_ca", "certificate")):
+        if found.get(name) and found.get(needed, "") is None:
+            yield ("console", name), f"expected {needed} as well, found {name} alone"
+    for name in ("client_crl", "client_ocsp"):
+        if found.get(name) and found.get("client_ca", "") is None:
+            yield ("console", name), f"expected client_ca as well, found {name} alone"
+
+
 def _proxies_are_named(reading: Reading) -> Iterator[tuple[Key, str]]:
     console = reading.section(ConsoleSection)
     if console.get("user_header") and console.get("proxies") == ():
@@ -114,21 +231,65 @@ def _holds_name_something(reading: Reading) -> Iterator[tuple[Key, str]]:
             yield ("hold", name), "expected studies or when, found neither"
 
 
+def _feeds_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
+    """A feed is known by its address alone: no two may have the same one."""
+    sound = [item for item in reading.named_sections(Feed).items() if item[1].get("hosts")]
+    for (a, first), (b, second) in combinations(sound, 2):
+        if same := sorted(set(first["hosts"]) & set(second["hosts"])):
+            yield (
+                ("feed", b, "hosts"),
+                f"{same[0]} is feed.{a}'s already ({reading.tables.place(('feed', a, 'hosts'))})",
+            )
+
+
+def _relays_name_feeds(reading: Reading) -> Iterator[tuple[Key, str]]:
+    declared = reading.named_sections(Feed)
+    for relay, values in reading.named_sections(Relay).items() if reading.tables.whole else ():
+        for index, name in enumerate(values.get("feeds", ())):
+            if name not in declared:
+                text = f"unknown feed {format_value(name)}{suggest(name, declared)}"
+                yield ("relay", relay, "feeds", index), text
+
+
+def _hl7_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+    if "tls" in reading.tables.values:
+        return
+    if reading.section(Hl7Section).get("tls_port"):
+        yield ("hl7", "tls_port"), "needs TLS, but there is no [tls] table"
+    for table, cls in (("feed", Feed), ("relay", Relay)):
+        for name, values in reading.named_sections(cls).items():
+            for key in ("certificate", "tls"):
+                if values.get(key):
+                    yield (table, name, key), "needs TLS, but there is no [tls] table"
+
+
 CROSS_CHECKS: tuple[Across, ...] = (
     _routes_lead_to_destinations,
+    _queries_go_to_destinations,
     _modalities_differ,
+    _destinations_are_whole,
     _destinations_differ,
+    _clients_are_whole,
+    _dicomweb_is_guarded,
     _warning_comes_first,
     _ports_differ,
     _tls_is_whole,
+    _feeds_differ,
+    _relays_name_feeds,
+    _hl7_is_whole,
     _holds_name_something,
+    _coercions_name_destinations,
+    _deidentification_is_whole,
     audit_is_whole,
     _proxies_are_named,
+    _console_tls_is_whole,
     _alerts_are_known,
     channels.kinds_are_known,
     channels.logins_are_whole_and_safe,
     channels.heartbeats_say_who_they_are,
     channels.keys_have_certificates,
+    departmental.names_are_known,
+    maintenance.windows_are_sound,
 )
 
 

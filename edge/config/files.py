@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge.config.syntax import explain_syntax
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -115,9 +117,7 @@ def read_directory(directory: Path) -> Tables:
         _fail(tables, SourceLine(str(directory)), f"{error.strerror}; expected a directory of *.toml files")
         return tables
     if not paths:
-        _fail(
-            tables, SourceLine(str(directory)), "no *.toml file here; put at least [site] with id and data_dir in one"
-        )
+        _fail(tables, SourceLine(str(directory)), "no *.toml file here; `edge init` writes the first ones")
     for path in paths:
         _read_file(path, tables)
     return tables
@@ -166,6 +166,7 @@ def _not_toml(file: str, text: str, error: str, lines: dict[Key, list[int]]) -> 
     match = _AT_LINE.search(error)
     line = int(match[1]) if match else text.count("\n") + 1
     what = error[: match.start()] if match else error.removesuffix(_AT_END) + " before the end of the file"
+    line, what = explain_syntax(text, line, what)
     yield Problem(SourceLine(file, line), (), f"not TOML: {what}")
 
 

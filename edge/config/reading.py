@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.config import files
 from edge.config.files import Key, Problem, format_key
-from edge.config.sections import defaults, keys, required_keys
+from edge.config.sections import build_section, defaults, keys, required_keys
 from edge.config.values import Unfit, ValueKind, did_you_mean, format_value, nearest
 from edge.errors import ConfigError
 
@@ -44,12 +44,21 @@ class Reading:
                 self.blame((table,), f"{what}{suggest(table, tables)}")
             meant = nearest(table, tables) if isinstance(value, dict) else table
             if meant in self._sections:
+                value = self._read_tables_within(table, meant, value)
                 self._section((table,), self._sections[meant], value)
                 absent.pop(meant, None)
             elif meant in self._named_sections:
                 self._read_named(table, self._named_sections[meant][0], value)
         for table, cls in absent.items():
             self._section((table,), cls, {})
+
+    def _read_tables_within(self, table: str, meant: str, value: object) -> object:
+        """Where a table has keys of its own and named tables as well ([retention]): read those; returns the rest."""
+        if meant not in self._named_sections or not isinstance(value, dict):
+            return value
+        named = {name: each for name, each in value.items() if isinstance(each, dict)}
+        self._read_named(table, self._named_sections[meant][0], named)
+        return {name: each for name, each in value.items() if name not in named}
 
     def check_across(self, checks: Iterable[Across]) -> None:
         """Check several sections together."""
@@ -64,9 +73,13 @@ class Reading:
 
     def build_sections(self) -> dict[str, Any]:
         """Build the sections of their classes, and `lines` with the place of each key."""
-        parts: dict[str, Any] = {table: cls(**self.section(cls)) for table, cls in self._sections.items()}
+        parts: dict[str, Any] = {
+            table: build_section(cls, **self.section(cls)) for table, cls in self._sections.items()
+        }
         for cls, plural in self._named_sections.values():
-            parts[plural] = {name: cls(name, **values) for name, values in self.named_sections(cls).items()}
+            parts[plural] = {
+                name: build_section(cls, name, **values) for name, values in self.named_sections(cls).items()
+            }
         return parts | {"lines": {format_key(key): str(place) for key, place in self.tables.places.items()}}
 
     def section(self, cls: type) -> dict[str, Any]:

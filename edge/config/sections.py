@@ -6,16 +6,23 @@ A field without default is required.
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import date, datetime, timezone, tzinfo
 from functools import cache
 from ipaddress import ip_network
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+from zoneinfo import ZoneInfo
 
 from edge.config import alarms
 from edge.config import values as kinds
 from edge.config.audit import Audit
 from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
-from edge.config.values import ValueKind
+from edge.config.coercion import Coercion
+from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
+from edge.config.maintenance import Maintenance
+from edge.config.masks import Mask
+from edge.config.values import OAuth, ValueKind
 from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
@@ -27,6 +34,7 @@ class SiteSection:
     id: Annotated[str, kinds.TEXT]
     name: Annotated[str, kinds.TEXT] = field(metadata={"omitted": ""})  # omitted: the id
     data_dir: Annotated[Path, kinds.PATH]  # a relative one begins at the configuration's directory
+    standby: Annotated[bool, kinds.YES_NO] = False  # the start asks for multi-mount protection of its file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,7 @@ class Modality:
     host: Annotated[str, kinds.HOST] = ""  # where it is called; omitted: the only address in hosts
     port: Annotated[int | None, kinds.PORT] = None  # None: it cannot be called
     commit: Annotated[str, kinds.one_of("local", "archive")] = "local"  # what storage commitment to it promises
+    worklist: Annotated[tuple[str, ...], kinds.WORKLIST_PARTS] = ()  # what of it is served; empty: all
 
     @property
     def way_back(self) -> tuple[str, int] | None:
@@ -78,10 +87,10 @@ class Modality:
 @dataclass(frozen=True, slots=True)
 class Destination:
     name: str
-    ae_title: Annotated[str, kinds.AE_TITLE]
-    host: Annotated[str, kinds.HOST]
-    port: Annotated[int, kinds.PORT]
-    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"
+    ae_title: Annotated[str, kinds.AE_TITLE] = ""  # of kind "dimse": title, host and port; of "dicomweb": the url
+    host: Annotated[str, kinds.HOST] = ""
+    port: Annotated[int, kinds.PORT] = 0
+    confirm: Annotated[str, kinds.one_of("commitment", "query", "status")] = "status"  # of "dicomweb": "query"
     associations: Annotated[int | None, kinds.COUNT] = None  # most at once; None: found by itself
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
@@ -90,6 +99,24 @@ class Destination:
         tuple[str, ...], kinds.AE_TITLE_LIST
     ] = ()  # other AE titles under which it reports commitment
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
+    keep_last: Annotated[float | None, kinds.DURATION] = None  # it gets a copy of all that came in this time, too
+    kind: Annotated[str, kinds.one_of("dimse", "dicomweb")] = "dimse"
+    url: Annotated[str, kinds.SERVICE_URL] = ""  # below which its DICOMweb services lie
+    token: Annotated[str, kinds.SECRET] = ""  # a file with a bearer token
+    oauth: Annotated[OAuth | None, kinds.OAUTH] = None  # where tokens are asked for
+    client_certificate: Annotated[str, kinds.FILE] = ""  # ours, for mutual TLS
+    client_key: Annotated[str, kinds.SECRET] = ""
+    ca: Annotated[str, kinds.FILE] = ""  # that issued its certificate; omitted: those that the system trusts
+    compress: Annotated[str, kinds.one_of("none", "jpeg-ls", "jpeg-2000", "rle")] = "none"  # without loss
+    deidentify: Annotated[str, kinds.one_of("none", "basic")] = "none"  # PS3.15 annex E
+    retain: Annotated[tuple[str, ...], kinds.RETAINED] = ()  # options of the profile
+    clean: Annotated[tuple[str, ...], kinds.CLEANED] = ()  # options of the profile
+    project: Annotated[str, kinds.PROJECT] = ""  # pseudonyms and UIDs are the same within one
+    project_key: Annotated[str, kinds.SECRET_OR_NONE] = ""  # they are made with it
+
+    @property
+    def is_web(self) -> bool:
+        return self.kind == "dicomweb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +142,16 @@ class Hold:
         return hold_key(self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class DropSection:
+    """A folder in which a sensor or a camera leaves files: [drop.NAME]."""
+
+    name: str
+    path: Annotated[Path, kinds.PATH]
+    quiet: Annotated[float, kinds.DURATION] = 10.0  # seconds without a change before a file is taken
+    identity: Annotated[str, kinds.one_of("worklist", "ask")] = "ask"
+
+
 def hold_key(name: str) -> str:
     return f"hold.{name}"
 
@@ -128,14 +165,72 @@ class StorageSection:
 @dataclass(frozen=True, slots=True)
 class RetentionSection:
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds, at least, once confirmed
+    corrected: Annotated[bool, kinds.YES_NO] = False  # may an original go that others have as corrected copies alone?
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """[retention.NAME]: what meets `when` is kept for longer than [retention] keep."""
+
+    name: str
+    keep: Annotated[float, kinds.DURATION]  # seconds, at least, once confirmed
+    when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the figures of the site expect of its equipment, by Modality (0008,0060)."""
+
+    lossy: Annotated[tuple[str, ...], kinds.MODALITY_CODES] = ("ES", "XC", "GM")  # lossy images are expected of these
+    dose: Annotated[tuple[str, ...], kinds.MODALITY_CODES] = ("CT", "XA", "RF", "MG")  # whose studies have dose reports
+    patient_id: Annotated[str, kinds.REGEX] = ""  # the form of a Patient ID; empty: any that is not empty
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What happens to an image whose patient differs from its study's; an alert is raised in any case."""
+    """What happens to an image whose patient differs from its study's or order's; an alert is raised in any case."""
 
     mismatch: Annotated[str, kinds.one_of("hold", "forward")] = "hold"
     hold_stat: Annotated[bool, kinds.YES_NO] = False  # a stat image, too
+    orphan_after: Annotated[float, kinds.DURATION] = 86400.0  # seconds without an order; then an alert
+
+
+@dataclass(frozen=True, slots=True)
+class Hl7Section:
+    """HL7 v2 over MLLP in. Without a port it is closed; over TLS with the files of [tls]."""
+
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int | None, kinds.PORT] = None
+    tls_port: Annotated[int | None, kinds.PORT] = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.port is not None or self.tls_port is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A system that may send HL7, named by its addresses."""
+
+    name: str
+    hosts: Annotated[tuple[str, ...], kinds.SOME_NETWORKS]
+    charset: Annotated[str, kinds.CHARSET] = ""  # where MSH-18 is empty; empty: guessed
+    authority: Annotated[str, kinds.TEXT] = ""  # of numbers without one: namespace, or namespace&universal ID&type
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it must show, over TLS; empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A receiver to which HL7 goes on, in order."""
+
+    name: str
+    host: Annotated[str, kinds.HOST]
+    port: Annotated[int, kinds.PORT]
+    messages: Annotated[tuple[str, ...], kinds.MESSAGE_TYPES] = ()  # MSH-9.1; empty: all
+    feeds: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # only what these brought; empty: all
+    tls: Annotated[bool, kinds.YES_NO] = False
+    tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
+    answer: Annotated[float, kinds.DURATION] = 30.0  # seconds to wait for an acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +239,43 @@ class Quarantine:
 
     keep: Annotated[float, kinds.DURATION] = 30 * 86400.0  # seconds that a discarded object's file is kept
     most: Annotated[float, kinds.FRACTION] = 0.02  # of the file system, for all that is in quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class DicomWeb:
+    """STOW-RS in, QIDO-RS and WADO-RS out; without the table the door is closed. Without [tls]: this machine alone."""
+
+    host: Annotated[str, kinds.HOST] = "0.0.0.0"
+    port: Annotated[int | None, kinds.PORT] = None  # None: closed
+    origins: Annotated[tuple[str, ...], kinds.ORIGINS] = ()  # of pages that may call it from a browser (CORS)
+
+    @property
+    def is_on(self) -> bool:
+        return self.port is not None
+
+
+@dataclass(frozen=True, slots=True)
+class WebClient:
+    """[client.NAME]: a machine that calls the DICOMweb services."""
+
+    name: str
+    token: Annotated[str, kinds.SECRET] = ""  # a file with its bearer token
+    certificate: Annotated[str, kinds.CERTIFICATE] = ""  # that it shows; one of the two, or both
+    services: Annotated[tuple[str, ...], kinds.list_of_words("query", "retrieve", "store")] = ("query", "retrieve")
+    ae_title: Annotated[str, kinds.AE_TITLE] = ""  # as what routes know it; omitted: its name in capitals
+
+    @property
+    def title(self) -> str:
+        return self.ae_title or self.name.upper()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySection:
+    """C-FIND, C-MOVE and C-GET. Without the table nobody may ask, whatever a modality's services say."""
+
+    through: Annotated[tuple[str, ...], kinds.DESTINATIONS] = ()  # asked as well; empty: what is here alone
+    limit: Annotated[int | None, kinds.COUNT] = None  # answers at most; None: all
+    complete_as: Annotated[str, kinds.AE_TITLE] = ""  # called so, an answer without the archive is a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +288,18 @@ class ConsoleSection:
     user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
     user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+    url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
     banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
     lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0  # the same, of an administrator's
     sessions: Annotated[int, kinds.COUNT] = 3  # of one account at a time
+    certificate: Annotated[str | None, kinds.FILE] = None  # of the console itself: then it speaks TLS
+    key: Annotated[str | None, kinds.SECRET] = None
+    client_ca: Annotated[str | None, kinds.FILE] = None  # people sign in by a certificate (CAC, PIV) of this authority
+    client_crl: Annotated[str | None, kinds.FILE] = None  # revocation lists, one of each authority
+    client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
+    certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"  # what of it is the account's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +323,15 @@ class Calendar:
     holidays: Annotated[tuple[str, ...], kinds.DATES] = ()
     time_zone: Annotated[str | None, kinds.TIME_ZONE] = None  # None: the machine's
 
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone of the site's clock; None: the machine's."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
+
+    def day_at(self, at: float) -> date:
+        """The day at the site, at a moment in seconds since 1970."""
+        return datetime.fromtimestamp(at, timezone.utc).astimezone(self.zone).date()
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -197,16 +345,56 @@ class Config:
     retention: RetentionSection
     console: ConsoleSection
     tls: Tls = field(default_factory=Tls)
+    retention_rules: dict[str, RetentionRule] = field(default_factory=dict)
+    quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
+    hl7: Hl7Section = field(default_factory=Hl7Section)
+    feeds: dict[str, Feed] = field(default_factory=dict)
+    relays: dict[str, Relay] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
+    coercions: dict[str, Coercion] = field(default_factory=dict)
+    masks: dict[str, Mask] = field(default_factory=dict)
     alerts: dict[str, AlertRule] = field(default_factory=dict)
+    dicomweb: DicomWeb = field(default_factory=DicomWeb)
+    clients: dict[str, WebClient] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     emails: dict[str, Email] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    worklist: WorklistSection = field(default_factory=WorklistSection)
+    mpps: MppsSection = field(default_factory=MppsSection)
+    iocm: IocmSection = field(default_factory=IocmSection)
+    prefetches: dict[str, Prefetch] = field(default_factory=dict)
+    drops: dict[str, DropSection] = field(default_factory=dict)
+    maintenances: dict[str, Maintenance] = field(default_factory=dict)
+    serves_queries: bool = field(default=False, compare=False)  # there is a [query] table
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
+
+    @property
+    def retrieves_from(self) -> frozenset[str]:
+        """The destinations from which objects are fetched."""
+        return frozenset(self.query.through) | {each.from_ for each in self.prefetches.values()}
+
+    def coercions_for(self, destination: str) -> list[Coercion]:
+        """The [coerce] rules for the copies of a destination, in the order of the files."""
+        return [each for each in self.coercions.values() if not each.to or destination in each.to]
+
+    def list_anonymous_callers(self) -> dict[str, tuple[str, ...]]:
+        """The AE titles under which destinations of de-identified copies call, each with their names."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, each in self.destinations.items():
+            if each.deidentify != "none":
+                for title in dict.fromkeys((each.ae_title, *each.reports_from)):
+                    found[title] = (*found.get(title, ()), name)
+        return found
+
+    def changes_copies(self, destination: str) -> bool:
+        """May what a destination gets differ from what is kept, beyond the patient of today?"""
+        is_anonymous = self.destinations[destination].deidentify != "none"
+        return is_anonymous or bool(self.coercions_for(destination)) or bool(self.list_anonymous_callers())
 
 
 #: [table] -> its class; the field of Config has the table's name.
@@ -216,12 +404,19 @@ SINGLE_SECTIONS: dict[str, type] = {
     "tls": Tls,
     "storage": StorageSection,
     "retention": RetentionSection,
+    "quality": Quality,
     "identity": Identity,
+    "hl7": Hl7Section,
     "quarantine": Quarantine,
+    "query": QuerySection,
     "console": ConsoleSection,
+    "dicomweb": DicomWeb,
     "audit": Audit,
     "calendar": Calendar,
     "heartbeat": Heartbeat,
+    "worklist": WorklistSection,
+    "mpps": MppsSection,
+    "iocm": IocmSection,
 }
 #: [table.NAME] -> its class, and the field of Config.
 NAMED_SECTIONS: dict[str, tuple[type, str]] = {
@@ -229,10 +424,19 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
     "destination": (Destination, "destinations"),
     "route": (Route, "routes"),
     "hold": (Hold, "holds"),
+    "retention": (RetentionRule, "retention_rules"),
+    "drop": (DropSection, "drops"),
+    "feed": (Feed, "feeds"),
+    "relay": (Relay, "relays"),
+    "client": (WebClient, "clients"),
+    "coerce": (Coercion, "coercions"),
+    "mask": (Mask, "masks"),
     "alert": (AlertRule, "alerts"),
     "email": (Email, "emails"),
     "webhook": (Webhook, "webhooks"),
     "syslog": (SyslogServer, "syslogs"),
+    "prefetch": (Prefetch, "prefetches"),
+    "maintenance": (Maintenance, "maintenances"),
 }
 
 
@@ -240,16 +444,31 @@ NAMED_SECTIONS: dict[str, tuple[type, str]] = {
 def keys(cls: type) -> dict[str, ValueKind]:
     """The keys that a section takes, with their kinds of value."""
     hints = get_type_hints(cls, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    return {_key_of(name): hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def field_of(key: str) -> str:
+    """The field of a key. A key that Python reserves, such as `from`, has an underscore behind it there."""
+    return f"{key}_" if iskeyword(key) else key
+
+
+def _key_of(name: str) -> str:
+    return name[:-1] if iskeyword(name.removesuffix("_")) else name
 
 
 def defaults(cls: type) -> dict[str, Any]:
     """The keys that a section can do without, and what they are then."""
     found = {f.name: f.metadata["omitted"] for f in fields(cls) if f.metadata}
     found |= {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-    return found | {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+    found |= {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}
+    return {_key_of(name): value for name, value in found.items()}
 
 
 def required_keys(cls: type) -> list[str]:
     """The keys that a section cannot do without."""
     return [name for name in keys(cls) if name not in defaults(cls)]
+
+
+def build_section(cls: type, *name: str, **values: Any) -> Any:
+    """A section of its class from the values of its keys; `name` where it has one."""
+    return cls(*name, **{field_of(key): value for key, value in values.items()})

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.config.sections import Config
 from edge.spool import Spool
@@ -16,6 +16,7 @@ from edge.store.database import Store, Transaction
 from edge.store.queries import Instance
 
 if TYPE_CHECKING:
+    from edge.importer.service import ImportService
     from edge.web.guard import Visitor  # with starlette, which only the pages need
     from edge.web.pages import Pages
 
@@ -26,6 +27,8 @@ MAX_REASON = 300
 #: A person who sees one study or instance again within this time has one row in the ledger.
 _VIEW_SECONDS = 15 * 60.0
 _MAX_VIEWS = 10_000
+#: The page of a look at images.
+IMAGES = "its images"
 
 
 class ViewRecorder:
@@ -46,19 +49,20 @@ class ViewRecorder:
         if not visitor.sees_patients:
             return
         now = self._monotonic()
-        views = [(visitor.name, "study", each) for each in studies]
-        views += [(visitor.name, "instance", each) for each in instances]
+        what = f" {page}" if page == IMAGES else ""  # to look at images is more than to read about them
+        views = [(visitor.name, f"study{what}", each) for each in studies]
+        views += [(visitor.name, f"instance{what}", each) for each in instances]
         with self._lock:
             new = [each for each in views if now - self._recorded.get(each, -_VIEW_SECONDS) >= _VIEW_SECONDS]
         if not new:
             return
-        without_study = [number for _, kind, number in new if kind == "instance"]
+        without_study = [number for _, kind, number in new if kind.startswith("instance")]
         payload = {"access": page, "address": visitor.address}
 
         def append_rows(conn: Transaction) -> None:
             at = time.time()
             for _, kind, number in new:
-                if kind == "study":
+                if kind.startswith("study"):
                     ledger.append(conn, at, ledger.VIEWED, visitor.name, [], study_id=number, payload=payload)
             if without_study:
                 ledger.append(conn, at, ledger.VIEWED, visitor.name, without_study, payload=payload)
@@ -71,6 +75,18 @@ class ViewRecorder:
             while len(self._recorded) > _MAX_VIEWS:
                 del self._recorded[next(iter(self._recorded))]
 
+    def record_page(self, visitor: Visitor, page: str) -> None:
+        """Record that a page shows patients of no study, such as the worklist, to a visitor who sees patient data."""
+        key, now = (visitor.name, page, 0), self._monotonic()
+        with self._lock:
+            is_known = now - self._recorded.get(key, -_VIEW_SECONDS) < _VIEW_SECONDS
+        if is_known or not visitor.sees_patients:
+            return
+        payload = {"access": page, "address": visitor.address}
+        self._db.write(lambda conn: ledger.append(conn, time.time(), ledger.VIEWED, visitor.name, [], payload=payload))
+        with self._lock:
+            self._recorded[key] = now
+
     def record_instances(
         self, visitor: Visitor, page: str, shown: Iterable[Instance], study_ids: Mapping[str, int]
     ) -> None:
@@ -79,6 +95,12 @@ class ViewRecorder:
         studies = {study for study, _ in found if study is not None}
         instances = {instance for study, instance in found if study is None}
         self.record(visitor, page, studies=sorted(studies), instances=sorted(instances))
+
+
+class ConfigurationPreview(Protocol):
+    """Changes of the configuration, before they are made (edge.daemon.configuring)."""
+
+    def preview(self, name: str, fields: Mapping[str, Any]) -> list[str]: ...
 
 
 @dataclass(slots=True)
@@ -91,6 +113,8 @@ class Access:
     directory: Path  # of the configuration files
     status: Callable[[], Mapping[str, Any]]  # the JSON of /api/status
     command: Callable[[str, dict[str, Any]], Mapping[str, Any]]  # a command of the control socket, by name
+    configuring: ConfigurationPreview | None = None  # what a change of the configuration would change
+    importer: ImportService | None = None
     views: ViewRecorder = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ retention has deleted the file, the attributes in the catalog decide, if they su
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -18,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from edge import config as configuration
+from edge.config.edit import toml_of
 from edge.config.files import parse_toml
 from edge.config.sections import Config
-from edge.console.access import ConsolePage
+from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.dry_run_copies import CopyChange, CopyDryRun
 from edge.console.instance_header import describe_instance, read_spooled
 from edge.errors import ConfigError, EdgeError, Unreadable
-from edge.model import Assignment, InstanceHeader
-from edge.routing.rules import Companion, RoutingRules, compile_rules
+from edge.intake.routing import RoutingRules, compile_rules
+from edge.model import Assignment, Companion, InstanceHeader
 from edge.store import queries
 from edge.store.queries import Instance
 from edge.web.guard import visitor_of
@@ -36,6 +37,10 @@ WEEK_SECONDS = 7 * 86400.0
 MOST_SERIES = 5000
 MOST_SECONDS = 15.0
 _MAX_TEXT = 64 * 1024
+
+
+def _text_of(request: Request) -> str:
+    return visitor_of(request).raw_field("text")[:_MAX_TEXT].replace("\r\n", "\n")
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class DryRunOutcome:
     unknown: int = 0  # images whose file is gone, and of which the catalog has too few attributes
     complete: bool = True
     changes: list[RoutingChange] = field(default_factory=list)
+    copies: list[CopyChange] = field(default_factory=list)  # by corrections and de-identification
 
 
 @dataclass(slots=True)
@@ -83,21 +89,46 @@ class DryRun(ConsolePage):
         config = self._access.config()
         if request.method != "POST":
             return self._show(request, as_toml(config))
-        text = (visitor_of(request).form.get("text") or [""])[0][:_MAX_TEXT].replace("\r\n", "\n")
+        text = _text_of(request)
         if not self._one_at_a_time.acquire(blocking=False):
             raise EdgeError("Another dry run is in progress; try again in a moment.")
         try:
             candidate = candidate_of(config, text)
-            return self._show(request, text, outcome=self._compare(compile_rules(config), compile_rules(candidate)))
+            return self._show(request, text, outcome=self._compare(compile_rules(config), candidate))
         except ConfigError as error:
             return self._show(request, text, problems=error.problems, code=422)
         finally:
             self._one_at_a_time.release()
 
-    def _show(self, request: Request, text: str, **more: Any) -> Response:
-        return self._pages.render(request, "dry-run.html", text=text, **{"outcome": None, "problems": [], **more})
+    def apply(self, request: Request) -> Response:
+        """POST /dry-run/apply: write the routes of the text into the files, and use them."""
+        visitor, text = visitor_of(request), _text_of(request)
+        fields = {"text": text, "who": visitor.name, "reason": visitor.field("reason")[:MAX_REASON]}
+        try:
+            self._access.command("configuration-routes-set", fields)
+        except ConfigError as error:
+            return self._show(request, text, problems=error.problems, code=422)
+        except EdgeError as error:
+            return self._show(request, text, fault=str(error), code=422)
+        visitor.leave_notice("The routes are written into the files, and in use. The history has the way back.")
+        return RedirectResponse("/configuration/history", 303)
 
-    def _compare(self, before: RoutingRules, after: RoutingRules) -> DryRunOutcome:
+    def _difference(self, text: str) -> tuple[list[str], str]:
+        """The lines that applying a text would change; or why it cannot be applied."""
+        if self._access.configuring is None:
+            return [], ""
+        try:
+            return self._access.configuring.preview("routes-set", {"text": text}), ""
+        except EdgeError as error:
+            return [], str(error)
+
+    def _show(self, request: Request, text: str, **more: Any) -> Response:
+        lines, unfit = self._difference(text) if more.get("outcome") else ([], "")
+        general = {"outcome": None, "problems": [], "lines": lines, "unfit": unfit}
+        return self._pages.render(request, "dry-run.html", text=text, **{**general, **more})
+
+    def _compare(self, before: RoutingRules, candidate: Config) -> DryRunOutcome:
+        after = compile_rules(candidate)
         deadline = time.monotonic() + MOST_SECONDS
         with self._access.db.reading() as conn:
             found = queries.series_since(conn, time.time() - WEEK_SECONDS, MOST_SERIES)
@@ -110,7 +141,19 @@ class DryRun(ConsolePage):
                 break
             time.sleep(0.0005)  # receiving has priority
             sample.header = self._header(sample, wanted)
-        return replace(compare_routes(samples, before, after), complete=complete)
+        copies = self._preview_copies(samples, after, candidate, deadline + MOST_SECONDS)
+        return replace(compare_routes(samples, before, after), complete=complete, copies=copies)
+
+    def _preview_copies(
+        self, samples: Sequence[Sample], rules: RoutingRules, candidate: Config, deadline: float
+    ) -> list[CopyChange]:
+        """What the copies would have otherwise, under the edited configuration."""
+        found = CopyDryRun(self._access.db, self._access.spool, candidate)
+        for sample in samples:
+            if sample.header is not None and time.monotonic() < deadline:
+                to = [each.destination for each in rules.assign(sample.header)]
+                found.add(sample.instance, sample.header, to, sample.images, sample.study_id)
+        return found.list_changes()
 
     def _header(self, sample: Sample, wanted: frozenset[str]) -> InstanceHeader | None:
         try:
@@ -183,7 +226,10 @@ def candidate_of(config: Config, text: str) -> Config:
         (folder / "candidate.toml").write_text(text)
         (folder / "known.toml").write_text(_missing_tables(config, given))
         found = configuration.load_config(folder)
-    return replace(config, routes=found.routes, destinations=config.destinations | found.destinations)
+    coercions = found.coercions if "coerce" in given else config.coercions
+    return replace(
+        config, routes=found.routes, destinations=config.destinations | found.destinations, coercions=coercions
+    )
 
 
 def _missing_tables(config: Config, given: Mapping[str, Any]) -> str:
@@ -198,7 +244,7 @@ def _missing_tables(config: Config, given: Mapping[str, Any]) -> str:
 
 def as_toml(config: Config) -> str:
     """Return the active routes as a configuration file has them."""
-    parts = []
+    parts: list[str] = []
     for route in config.routes.values():
         lines = [f"[route.{toml_of(route.name) if '.' in route.name else route.name}]"]
         if route.when:
@@ -206,14 +252,7 @@ def as_toml(config: Config) -> str:
         lines.append(f"to = {toml_of(route.to)}")
         if route.priority.name != "ROUTINE":
             lines.append(f"priority = {toml_of(route.priority.name.lower())}")
+        if not route.companions:
+            lines.append("companions = false")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def toml_of(value: object) -> str:
-    """Return a value as TOML, whose strings, numbers and booleans are written as in JSON."""
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(toml_of, value))}]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {toml_of(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False, default=str)

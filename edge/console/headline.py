@@ -107,10 +107,25 @@ def destination_state(destination: Mapping[str, Any]) -> tuple[str, str]:
     if destination["state"] == "down":
         return "bad", "does not answer"
     if destination["state"] == "paused":
-        return "idle", "paused"
+        return "idle", "removed"
     if destination["held"]:
         return "warn", "some held"
+    if is_untried(destination):
+        return "idle", "not tried yet"
     return "good", "up"
+
+
+def is_untried(destination: Mapping[str, Any]) -> bool:
+    """Whether nothing was ever sent to a destination: nobody knows whether it answers."""
+    return not (destination["last_success"] or destination["last_error"] or destination["sent"])
+
+
+def fill_forecast(storage: Mapping[str, Any], refuse: float) -> str:
+    """Describe when the disk will be full."""
+    left = storage["full_in_seconds"]
+    if storage["used_fraction"] >= refuse or (left is not None and left < 1):
+        return "full: images are refused"
+    return "not filling up" if left is None else f"full in about {span(left)} at this rate"
 
 
 def disk_state(status: Mapping[str, Any], warn: float, refuse: float) -> tuple[str, str]:
@@ -129,5 +144,7 @@ def drain_forecast(destination: Mapping[str, Any]) -> str:
         return "no backlog"
     if destination["state"] == "down":
         return "sent when it answers"
+    if destination["state"] == "paused":
+        return "not sent: it is not configured"
     left = destination["drain_seconds"]
-    return f"empty in about {span(left)}" if left else "being sent"
+    return f"empty in about {span(left)}" if left and left >= 1 else "being sent"

@@ -1,4 +1,4 @@
-"""The page Exceptions: images that need a decision, and missing ones; the comparison of versions; the decision."""
+"""One image that needs a decision: every version under its SOP Instance UID beside each other, and the decision."""
 
 from __future__ import annotations
 
@@ -11,24 +11,13 @@ from starlette.responses import RedirectResponse, Response
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.instance_header import COMPARED, TECHNICAL, read_spooled
 from edge.errors import EdgeError, Unreadable
-from edge.model import InstanceState, ReasonCode, Values
+from edge.model import InstanceState, Values
 from edge.store import queries, undecided
-from edge.store.mismatches import find_mismatches
-from edge.store.patients import words_for
 from edge.store.queries import Instance
 from edge.store.studies import numbers_of
 from edge.text import mark_guess, printable, size
 from edge.web.guard import visitor_of
 
-_MOST_ROWS = 100
-_HEADINGS = {
-    InstanceState.LOST.value: "Missing or damaged files",
-    InstanceState.CONFLICT.value: "Conflicts: a different object was received with an existing SOP Instance UID",
-    InstanceState.QUARANTINED.value: "Quarantine: objects that cannot be read or trusted",
-    ReasonCode.MISMATCH.value: "Mismatches: the patient differs from that of earlier images of the study",
-    ReasonCode.UNROUTABLE.value: "Unroutable: no route matches",
-    InstanceState.DISCARDED.value: "Discarded by a person; the file is still stored",
-}
 #: action -> (command, its fields besides the instance and the reason)
 _ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "release": ("instance-release", {"named": True}),
@@ -37,29 +26,6 @@ _ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class InstanceExceptions(ConsolePage):
-    def index(self, request: Request) -> Response:
-        """GET /exceptions. UIDs identify patients: only operators see them, and the ledger records it."""
-        states = InstanceState.LOST, InstanceState.CONFLICT, InstanceState.QUARANTINED
-        with self._access.db.reading() as conn:
-            found = {state.value: queries.list_exceptions(conn, state, _MOST_ROWS) for state in states}
-            mismatches = {each.instance.id: each for each in find_mismatches(conn, _MOST_ROWS)}
-            found[ReasonCode.MISMATCH.value] = [each.instance for each in mismatches.values()]
-            found[ReasonCode.UNROUTABLE.value] = undecided.list_held(conn, ReasonCode.UNROUTABLE, _MOST_ROWS)
-            found[InstanceState.DISCARDED.value] = undecided.list_discarded(conn, _MOST_ROWS)
-            shown = [each for instances in found.values() for each in instances]
-            study_ids = numbers_of(conn, (each.study_uid for each in shown))
-        page = "the list of conflicts and quarantine"
-        self._access.views.record_instances(visitor_of(request), page, shown, study_ids)
-        return self._pages.render(
-            request,
-            "exceptions.html",
-            sections=[(kind, heading, found[kind]) for kind, heading in _HEADINGS.items()],
-            study_ids=study_ids,
-            limit=_MOST_ROWS,
-            mismatches=mismatches,
-            words_for=words_for,
-        )
-
     def decide(self, request: Request) -> Response:
         """POST /exceptions/NUMBER/decide: release or discard this instance."""
         visitor, number = visitor_of(request), request.path_params["number"]
@@ -81,7 +47,7 @@ class InstanceExceptions(ConsolePage):
         """GET /exceptions/NUMBER: every version that is stored under the same SOP Instance UID."""
         visitor, number = visitor_of(request), request.path_params["number"]
         with self._access.db.reading() as conn:
-            versions = queries.versions(conn, number)
+            versions = queries.list_object_versions(conn, number)
             study_ids = numbers_of(conn, (each.study_uid for each in versions))
         if not versions:
             return self._pages.render_missing(request)
@@ -98,7 +64,7 @@ class InstanceExceptions(ConsolePage):
         )
 
     def _rows(self, versions: Sequence[Instance], *, masked: bool) -> list[tuple[str, list[str], bool]]:
-        """List (attribute, its text in each version, whether the versions differ)."""
+        """List (attribute, its text in each version, whether the versions differ), what differs first."""
         headers = [self._header(each) for each in versions]
         rows = []
         for keyword in COMPARED:
@@ -112,7 +78,8 @@ class InstanceExceptions(ConsolePage):
             "Size": [size(each.size) for each in versions],
             "Received from": [printable(f"{each.calling_ae} at {each.address}") for each in versions],
         }
-        return rows + [(name, texts, len(set(texts)) > 1) for name, texts in technical.items()]
+        rows += [(name, texts, len(set(texts)) > 1) for name, texts in technical.items()]
+        return sorted(rows, key=lambda row: not row[2])
 
     def _header(self, instance: Instance) -> dict[str, Values] | None:
         try:

@@ -79,7 +79,9 @@ def diagram_of(
     sources = [_source(each, rates.get(("from", each["ae_title"]), 0.0), now) for each in modalities]
     sources += [Box(name, "idle", "", "not seen yet") for name in known if name not in seen]
     destinations = [
-        _destination(name, each, rates.get(("to", name), 0.0)) for name, each in status["destinations"].items()
+        _destination(name, each, rates.get(("to", name), 0.0))
+        for name, each in status["destinations"].items()
+        if each["state"] != "paused" or each["pending"] + each["deferred"] + each["held"]  # one that was removed
     ]
     return Diagram(_fold(sources), _fold(destinations), rates.get(("in", ""), 0.0), disk_state(status, *marks)[0])
 
@@ -103,6 +105,8 @@ def _destination(name: str, destination: Mapping[str, Any], rate: float) -> Box:
         below = f"{amount(waiting, 'image')} · {drain_forecast(destination)}"
     if destination["held"]:
         below = f"{destination['held']:,} held · {below}"
+    if destination["kind"] == "dicomweb":
+        below = f"DICOMweb · {below}"
     return Box(name, level, word, below, rate, level in ("bad", "idle"))
 
 

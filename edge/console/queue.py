@@ -1,24 +1,35 @@
-"""The queue, by study and destination, and a person's decisions about it. The ledger records each with its reason."""
+"""The queue, one line a study, and a person's decisions about it. The ledger records each with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.forecasts import bytes_ahead, forecast
 from edge.errors import EdgeError
-from edge.model import DeliveryState
-from edge.store import batches, deliveries
+from edge.store.database import Transaction
+from edge.store.waiting import (
+    MOST_READ,
+    QUEUE_STATES,
+    StudyFacts,
+    WaitingGroup,
+    WaitingStudy,
+    list_waiting_studies,
+    study_facts,
+    waiting_ids,
+    waiting_reason,
+)
 from edge.text import amount, mask_uids
 from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.listing import ListPage, ListView, cut_page, read_view
 
-_STATES = (DeliveryState.HELD, DeliveryState.DEFERRED, DeliveryState.ACTIVE, DeliveryState.PENDING)
-_MOST_ROWS = 200
 #: Deliveries in one transaction: scanners wait while one runs.
 _BATCH = 500
 _NOTHING_CHANGED = (
@@ -29,7 +40,7 @@ _NOTHING_CHANGED = (
 
 @dataclass(frozen=True, slots=True)
 class QueueAction:
-    """What can be done with the selected rows. A row is many images, so `named` is false: no conflict, no mismatch."""
+    """What can be done with studies. A study is many images, so `named` is false: no conflict, no mismatch."""
 
     label: str
     done: str
@@ -51,64 +62,106 @@ _ACTIONS = {
 }
 
 
+_FILTERS = ("state", "destination", "study")
+#: Column -> what it is sorted by.
+_COLUMNS: Mapping[str, Callable[[QueueRow], Any]] = {
+    "patient": lambda row: (row.facts.patient_name.casefold(), row.facts.patient_id),
+    "accession": lambda row: row.facts.accession,
+    "description": lambda row: row.facts.description.casefold(),
+    "state": lambda row: (QUEUE_STATES.index(row.study.state), row.study.queued_at),
+    "destination": lambda row: tuple(sorted(each.destination for each in row.study.groups)),
+    "images": lambda row: row.study.count,
+    "priority": lambda row: row.study.priority,
+    "age": lambda row: -row.study.queued_at,
+}
+#: Sorted by one of these, a viewer would see the order of what is masked.
+_OF_PATIENTS = frozenset({"patient", "accession", "description"})
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """What waits of one study, and what the study is about."""
+
+    study: WaitingStudy
+    facts: StudyFacts
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLine:
+    """A group of a row, as the page shows it."""
+
+    group: WaitingGroup
+    reason: str
+    forecast: str
+    sent: int  # of the study, to this destination
+    total: int
+    is_web: bool  # it goes by DICOMweb
+
+
 class QueuePage(ConsolePage):
-    def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
-        """GET /queue; `state`, `destination` and `study` narrow it."""
-        visitor, query = visitor_of(request), request.query_params
-        state, destination = query.get("state", ""), query.get("destination")
-        study = _study(query.get("study", ""))
-        states = [each for each in _STATES if state in ("", each.value)]
+    def index(self, request: Request, fault: str = "", code: int = 200, again: ListView | None = None) -> Response:
+        """GET /queue; `state`, `destination` and `study` narrow it, `sort`, `down` and `page` are the list's."""
+        visitor = visitor_of(request)
+        columns = _COLUMNS.keys() if visitor.sees_patients else _COLUMNS.keys() - _OF_PATIENTS
+        view = again or read_view(request, "/queue", columns, _FILTERS)
+        status = self._access.status()
         with self._access.db.reading() as conn:
-            found = batches.list_batches(conn, states, destination, study, _MOST_ROWS)
+            waiting = _select(conn, view)
+            page = _page_of(conn, waiting, view)
+            facts = study_facts(conn, [row.study.study_id for row in page.rows], counts=True)
+            ahead = bytes_ahead(group for each in waiting for group in each.groups)
+            lines = {
+                row.study.study_id: _lines(conn, row, facts[row.study.study_id], status, ahead, visitor)
+                for row in page.rows
+            }
         if visitor.sees_patients:
-            quoting = {each.study_id for each in found if each.reason != mask_uids(each.public_reason)}
-            self._access.views.record(visitor, "the queue", studies=sorted(filter(None, quoting)))
-        else:  # a destination's own text may contain patient data
-            found = [replace(each, reason=mask_uids(each.public_reason), study_uid="") for each in found]
+            self._access.views.record(visitor, "the queue", studies=sorted(filter(None, lines)))
         return self._pages.render(
             request,
             "queue.html",
             code=code,
-            batches=found,
-            totals=self._access.status()["queue"],
-            chosen=state,
-            destination=destination,
-            study=study,
+            fault=fault,
+            view=view,
+            page=page,
+            lines=lines,
+            shown={number: _mask_facts(each, visitor) for number, each in facts.items()},
+            total_images=sum(each.count for each in waiting),
+            totals={name: status["queue"][name] for name in ("held", "deferred", "pending", "active")},
+            most=MOST_READ,
             destination_choices=[(name, name) for name in self._access.config().destinations],
             actions=[(name, action.label) for name, action in _ACTIONS.items()],
-            full=len(found) == _MOST_ROWS,
-            query=urlencode({k: v for k, v in query.items() if k in ("state", "destination", "study")}),
-            fault=fault,
         )
 
     def decide(self, request: Request) -> Response:
-        """POST /queue/decide: apply one action to the selected rows."""
+        """POST /queue/decide: apply one action to the selected studies, or to all that the list shows."""
         visitor = visitor_of(request)
         action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
+        given = dict(parse_qsl(visitor.field("back")))
+        view = ListView("/queue", filters={name: given[name][:64] for name in _FILTERS if name in given})
         try:
-            rows = [_parse_row(each) for each in visitor.form.get("pick", [])]
-            if not rows or action is None:
-                raise EdgeError("Select at least one row, and choose an action.")
+            picked = {row_number(each) for each in visitor.form.get("pick", [])}
+            is_all = visitor.field("all") == "1"
+            if not (picked or is_all) or action is None:
+                raise EdgeError("Select at least one study, and choose an action.")
             if not reason:
                 raise EdgeError("Give a reason: the ledger records it.")
-            changed = sum(self._decide(visitor, action, reason, each) for each in rows)
-            if not changed:
+            with self._access.db.reading() as conn:
+                found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
+                ids = [pair for each in found for pair in waiting_ids(conn, each)]
+            if not (changed := self._decide(visitor, action, reason, ids)):
                 raise EdgeError(_NOTHING_CHANGED)
         except (EdgeError, ValueError) as error:
-            return self.index(request, fault=str(error), code=422)
+            return self.index(request, fault=str(error), code=422, again=view)
         visitor.leave_notice(f"{amount(changed, 'image')} {action.done}.")
-        back = visitor.field("back")
-        return RedirectResponse(f"/queue?{back}" if back else "/queue", 303)
+        return RedirectResponse(f"/queue?{urlencode(given)}" if given else "/queue", 303)
 
-    def _decide(self, visitor: Visitor, action: QueueAction, reason: str, row: SelectedRow) -> int:
-        """Apply an action to all deliveries of a row. Returns how many have changed."""
-        with self._access.db.reading() as conn:
-            found = batches.members(conn, row.study, row.destination, held=row.held, code=row.code)
+    def _decide(self, visitor: Visitor, action: QueueAction, reason: str, found: Sequence[tuple[int, int]]) -> int:
+        """Apply an action to deliveries: (delivery, instance). Returns how many have changed."""
         fields: dict[str, Any] = {**action.fields, "who": visitor.name, "reason": reason}
         if action.command == "queue-reroute":
             fields["destination"] = visitor.field("to")
         by_instance = action.command == "instance-release"
-        ids = [instance if by_instance else delivery for delivery, instance in found]
+        ids = list(dict.fromkeys(instance if by_instance else delivery for delivery, instance in found))
         changed = 0
         for i in range(0, len(ids), _BATCH):
             answer = self._access.command(action.command, {"ids": ids[i : i + _BATCH], **fields})
@@ -116,20 +169,45 @@ class QueuePage(ConsolePage):
         return changed
 
 
-class SelectedRow(NamedTuple):
-    """A row of the page, as its checkbox names it."""
-
-    study: int
-    held: bool
-    code: str | None  # why it is held
-    destination: str  # "" if no route matches
+def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
+    """List the studies that the filters of a list select."""
+    state, destination = view.filters.get("state", ""), view.filters.get("destination")
+    states = [each for each in QUEUE_STATES if state in ("", each.value)]
+    return list_waiting_studies(conn, states, destination, _study(view.filters.get("study", "")))
 
 
-def _parse_row(text: str) -> SelectedRow:
-    """Parse `7:held.refused:archive` or `7:waiting:archive`."""
-    study, kind, destination = text.split(":", 2)
-    state, _, code = kind.partition(".")
-    return SelectedRow(row_number(study), state == "held", code or None, destination or deliveries.UNROUTABLE)
+def _page_of(conn: Transaction, waiting: Sequence[WaitingStudy], view: ListView) -> ListPage[QueueRow]:
+    wanted = [each.study_id for each in waiting] if view.sort in _OF_PATIENTS else []
+    facts = study_facts(conn, wanted, counts=False)
+    rows = [QueueRow(each, facts.get(each.study_id, StudyFacts())) for each in waiting]
+    return cut_page(rows, view, lambda row, column: _COLUMNS[column](row))
+
+
+def _lines(
+    conn: Transaction,
+    row: QueueRow,
+    facts: StudyFacts,
+    status: Mapping[str, Any],
+    ahead: Mapping[int, int],
+    visitor: Visitor,
+) -> list[QueueLine]:
+    lines = []
+    for each in row.study.groups:
+        reason, counts = waiting_reason(conn, each), facts.deliveries.get(each.destination, {})
+        text = reason.text if visitor.sees_patients else mask_uids(reason.public_text)
+        destination = status["destinations"].get(each.destination)
+        when = forecast(each, destination, ahead.get(each.first_id, 0), time.time())
+        sent = counts.get("sent", 0) + counts.get("confirmed", 0)
+        total = sum(counts.values()) - counts.get("cancelled", 0)
+        is_web = destination is not None and destination["kind"] == "dicomweb"
+        lines.append(QueueLine(each, text, when, sent, total, is_web))
+    return lines
+
+
+def _mask_facts(facts: StudyFacts, visitor: Visitor) -> StudyFacts:
+    if visitor.sees_patients:
+        return replace(facts, patient_name=facts.patient_name.replace("^", " ").strip())
+    return replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK)
 
 
 def _study(text: str) -> int | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Console(WebServer):
         pages: Callable[[], Application] | None = None,
         names: frozenset[str] = frozenset(),
         proxies: Sequence[str] = (),
+        context: ssl.SSLContext | None = None,
     ) -> None:
         """Bind the address. Port 0: any; see `port`. Raises OSError.
 
@@ -90,7 +92,7 @@ class Console(WebServer):
         connections may use the reserved places.
         """
         self.known = ProvenCallers()
-        super().__init__(self._serve, host, port, "console", self.known, proxies)
+        super().__init__(self._serve, host, port, "console", self.known, proxies, context)
         self._workers = ThreadPoolExecutor(MACHINE_WORKERS, thread_name_prefix="console")
         self._build, self._names = pages, names
         self._pages: Application | None = None

@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import config as configuration
+from edge.config.edit import toml_of
 from edge.config.files import format_key
-from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, keys
+from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, field_of, keys
 from edge.console.access import MASK, ConsolePage
-from edge.console.dry_run import toml_of
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings
-from edge.room import disk_of
-from edge.store import peers, tallies
+from edge.spool.room import disk_of
+from edge.store import destinations, peers, tallies
 from edge.text import span
 from edge.web.guard import visitor_of
 
@@ -35,6 +35,11 @@ class Setting:
     value: str
     place: str  # file and line; empty: the default
     on_disk: str | None = None  # the value on disk, if it differs
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the files say it, and not the default alone."""
+        return bool(self.place) or self.on_disk is not None
 
 
 class Settings(ConsolePage):
@@ -65,7 +70,8 @@ class Settings(ConsolePage):
         disk = disk_of(config.site.data_dir)
         with self._access.db.reading() as conn:
             seen, daily = peers.senders(conn), tallies.daily_bytes(conn, time.time())
-        return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily)
+            proofs = destinations.list_kept_proofs(conn, list(config.destinations))
+        return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily, proofs=proofs)
 
 
 def _mask(setting: Setting) -> Setting:
@@ -98,7 +104,7 @@ def _flat(config: Config) -> dict[tuple[str, str], str]:
         elif each.name in names:
             sections |= {format_key((names[each.name], name)): value[name] for name in sorted(value)}
     return {
-        (table, key): _text_of(key, getattr(section, key))
+        (table, key): _text_of(key, getattr(section, field_of(key)))
         for table, section in sections.items()
         for key in keys(section.__class__)
     }
@@ -116,7 +122,7 @@ def _text_of(key: str, value: Any) -> str:
         return value.name.lower()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and value >= 60 and key in ("keep", "every", "escalate", "idle", "admin_idle"):
+    if isinstance(value, float) and value > 1:  # seconds; what is at most 1 is a share
         return span(value)
     if isinstance(value, Mapping):
         return toml_of(value)

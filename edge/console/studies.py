@@ -6,31 +6,39 @@ each access is recorded by study, before the page is shown.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from edge.console.access import MASK, ConsolePage
+from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.dates import DateFault, read_dates, today_here
+from edge.console.study_dose import read_study_dose
+from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
+from edge.errors import EdgeError
 from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
-from edge.store import queries
+from edge.monitor.figures import dose_reports_of
+from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
+from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
-from edge.store.studies import Search, Study, find_studies, study_numbered
+from edge.store.series_list import list_study_series
+from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import mask_uids
+from edge.text import amount, end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
+from edge.web.listing import ROWS, read_view
+from edge.web.pages import show_date
 
-_MOST_STUDIES = 100
 #: More instances of one study are amount, not listed.
 _MOST_INSTANCES = 600
-_DATES = {"date_from", "date_to"}
+#: Sorted by one of these, a viewer would see the order of what is masked.
+_OPEN_ORDERS = ("received", "modality", "images")
 
 
 class Studies(ConsolePage):
@@ -38,34 +46,96 @@ class Studies(ConsolePage):
         """POST /studies/search: store the search in the session, and show what matches."""
         visitor = visitor_of(request)
         assert visitor.session is not None
-        given = {name: visitor.field(name)[:64] for name in asdict(Search())}
-        given = {name: re.sub(r"\D", "", value) if name in _DATES else value for name, value in given.items()}
-        visitor.session.kept["search"] = Search(**given)
-        return RedirectResponse("/studies", 303)
+        written = {name: visitor.field(name)[:64] for name in asdict(Search())}
+        try:
+            search = Search(**written | read_dates(written["date_from"], written["date_to"], today_here()))
+        except DateFault as error:
+            return self.index(request, fault=str(error), code=422, written=Search(**written))
+        visitor.session.kept["search"], visitor.session.kept["search as written"] = search, Search(**written)
+        return RedirectResponse("/studies?page=1", 303)
 
-    def index(self, request: Request) -> Response:
-        """GET /studies."""
+    def index(self, request: Request, fault: str = "", code: int = 200, written: Search | None = None) -> Response:
+        """GET /studies; `sort`, `down` and `page` are the list's."""
         visitor = visitor_of(request)
-        search = visitor.session.kept.get("search", Search()) if visitor.session else Search()
+        kept = visitor.session.kept if visitor.session else {}
+        search = kept.get("search", Search())
+        written = written or kept.get("search as written", search)
         if not visitor.sees_patients:  # a match would reveal what is masked
-            search = Search(modality=search.modality)
+            search = written = Search(modality=search.modality)
+        view = read_view(request, "/studies", STUDY_ORDERS.keys() if visitor.sees_patients else _OPEN_ORDERS, ())
         is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
-            found = find_studies(conn, search, _MOST_STUDIES)
+            found = find_studies(
+                conn, search, ROWS + 1, skip=(view.page - 1) * ROWS, order=view.sort, descending=view.descending
+            )
+        has_more, found = len(found) > ROWS, found[:ROWS]
         self._access.views.record(visitor, "a list of studies", studies=[study.id for study in found])
         return self._pages.render(
             request,
             "studies.html",
-            search=search,
+            code=code,
+            fault=fault,
+            search=written,
+            view=view,
             is_settled=is_settled,
             studies=[_prepare(study, visitor) for study in found],
             progress_of=list_progress,
             differing_patients=list_differing_patients,
-            full=len(found) == _MOST_STUDIES,
+            has_more=has_more,
+            described=describe_search(search),
             empty=search == Search(),
         )
 
-    def show(self, request: Request) -> Response:
+    def decide_hold(self, request: Request) -> Response:
+        """POST /studies/NUMBER/hold: place the study under a legal hold, or release it."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        reason, until = visitor.field("reason")[:MAX_REASON], visitor.field("until")
+        with self._access.db.reading() as conn:
+            study = study_numbered(conn, number)
+        if study is None:
+            return self._pages.render_missing(request)
+        fields: dict[str, Any] = {"study_uid": study.study_uid, "reason": reason, "who": visitor.name}
+        try:
+            if visitor.field("what") == "release":
+                self._access.command("study-unhold", fields)
+            else:
+                self._access.command("study-hold", fields | {"ends_at": end_of_date(until) if until else None})
+        except (EdgeError, ValueError) as error:
+            return self.show(request, fault=str(error), code=422)
+        visitor.leave_notice("The legal hold is recorded.")
+        return RedirectResponse(f"/studies/{number}", 303)
+
+    def send(self, request: Request) -> Response:
+        """POST /studies/NUMBER/send: queue the study for a destination."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        fields = {"study": number, "destination": visitor.field("to"), "who": visitor.name}
+        fields |= {"reason": visitor.field("reason")[:MAX_REASON], "again": visitor.field("again") == "1"}
+        try:
+            answer = self._access.command("study-send", fields)
+        except EdgeError as error:
+            return self.show(request, fault=str(error), code=422)
+        left = amount(answer["undecided"], "image") if answer["undecided"] else ""
+        more = f" {left} need a decision first." if left else ""
+        visitor.leave_notice(f"{amount(answer['queued'], 'image')} queued for {fields['destination']}.{more}")
+        return RedirectResponse(f"/studies/{number}", 303)
+
+    def export(self, request: Request) -> Response:
+        """POST /studies/NUMBER/export: the study as a ZIP archive with a DICOMDIR."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        with self._access.db.reading() as conn:
+            study = study_numbered(conn, number)
+            instances = queries.instances_of(conn, number)
+            today = read_todays_patients(conn, self._access.config(), instances)
+        if study is None or not instances:
+            return self._pages.render_missing(request)
+        where = f"a browser at {visitor.address}"
+        fields = {"study": number, "ids": [each.id for each in instances], "where": where, "who": visitor.name}
+        self._access.command("study-exported", fields)
+        parts = zip_parts(self._access.spool.root, instances, file_set_uid(study.study_uid), today)
+        headers = {"content-disposition": f'attachment; filename="study-{number}.zip"'}
+        return StreamingResponse(parts, media_type="application/zip", headers=headers)
+
+    def show(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /studies/NUMBER; with `?proof=1` also verify the ledger's chain, which takes seconds."""
         visitor, number = visitor_of(request), request.path_params["number"]
         is_settled = self._access.command("settle", {})["settled"]
@@ -76,11 +146,22 @@ class Studies(ConsolePage):
             instances = queries.instances_of(conn, study.id)
             proof = custody.custody(conn, study.study_uid) if request.query_params.get("proof") else None
             events = custody.events_of(conn, study.id)
+            identity = read_identity_view(conn, study)
+            holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
+            series = list_study_series(conn, study.id) if visitor.sees_patients else []
+            doses = [self._access.spool.path_of(each) for each in dose_reports_of(conn, study.id)]
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
+        if visitor.sees_patients:
+            identity = replace(identity, preview=preview_first_image(self._access, study, instances))
+        else:
+            identity = mask_identity(identity)
         return self._pages.render(
             request,
             "study.html",
+            code=code,
+            fault=fault,
+            destination_names=list(self._access.config().destinations),
             study=shown,
             is_settled=is_settled,
             several=list_differing_patients(shown.patients),
@@ -90,9 +171,28 @@ class Studies(ConsolePage):
             squares=_squares(instances),
             events=_group(events),
             proof=proof,
+            holds=holds,
+            dose=read_study_dose(doses) if doses else None,
+            identity=identity,
+            series=series,
             reasons=_reasons(instances, visitor),
             more=max(0, len(instances) - _MOST_INSTANCES),
         )
+
+
+def describe_search(search: Search) -> list[str]:
+    """Say what a search asks for, field by field, for a list that is empty."""
+    names = {"patient_name": "name", "patient_id": "patient ID", "study_uid": "UID"}
+    said = [
+        f'{names.get(field, field)} "{value}"'
+        for field, value in asdict(search).items()
+        if value and field not in ("date_from", "date_to")
+    ]
+    if search.date_from:
+        said.append(f"study date from {show_date(search.date_from)}")
+    if search.date_to:
+        said.append(f"study date to {show_date(search.date_to)}")
+    return said
 
 
 def _prepare(study: Study, visitor: Visitor) -> Study:

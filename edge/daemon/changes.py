@@ -11,17 +11,35 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from edge.config.sections import Config
 from edge.console.accounts import record_in_ledger
+from edge.daemon.identity_changes import HL7_CHANGES, decide_study
+from edge.daemon.import_changes import IMPORT_TRANSACTIONS
 from edge.errors import EdgeError
 from edge.model import Priority
-from edge.monitor import engine
+from edge.monitor import announcement, engine
 from edge.storage.release import Releaser
-from edge.store import access_log, destinations, ledger, operator_actions, outbox
+from edge.store import (
+    access_log,
+    destinations,
+    drills,
+    folding,
+    ledger,
+    legal_holds,
+    operator_actions,
+    outbox,
+    performed_steps,
+    queries,
+    studies,
+)
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
+from edge.store.folded_files import DamagedFold, FoldedFiles
 from edge.store.operator_actions import Moved
+from edge.store.sending import SendProgress, send_study
 from edge.web import accounts
 from edge.web.accounts import Account, UserRole
 
@@ -77,8 +95,42 @@ def _reason(request: Params) -> str:
 # -- the rest, in one transaction each ---------------------------------------------------------------------------------
 
 
+def _retry_steps(conn: Transaction, request: Params, now: float) -> Params:
+    ids, to, why = request["ids"], request.get("destination", ""), request.get("reason", "")
+    return {"moved": performed_steps.retry_steps(conn, ids, to, request["who"], why, now)}
+
+
+def _cancel_steps(conn: Transaction, request: Params, now: float) -> Params:
+    ids, to, why = request["ids"], request.get("destination", ""), _reason(request)
+    return {"moved": performed_steps.cancel_steps(conn, ids, to, request["who"], why, now)}
+
+
+def _try_destination(conn: Transaction, request: Params, now: float) -> Params:
+    """What waits for its next attempt is due at once; the caller has the destination tried."""
+    name, who, why = request["name"], request["who"], _reason(request)
+    moved = operator_actions.retry_deferred(conn, name, now, who, why)
+    payload = {"action": ledger.TRY, "reason": why}
+    ledger.append(conn, now, ledger.OVERRIDDEN, who, [], destination=name, payload=payload)
+    return {"moved": moved}
+
+
+def _refresh_worklist(conn: Transaction, request: Params, now: float) -> Params:
+    """A person wants the worklist from its source, `source`, now; the caller has it asked."""
+    payload = {"action": ledger.TRY, "reason": _reason(request)}
+    ledger.append(conn, now, ledger.OVERRIDDEN, request["who"], [], destination=request["source"], payload=payload)
+    return {}
+
+
 def _note_export(conn: Transaction, request: Params, now: float) -> Params:
     operator_actions.note_exported(conn, request["id"], now, request["who"], request["where"])
+    return {}
+
+
+def _note_study_export(conn: Transaction, request: Params, now: float) -> Params:
+    payload = {"path": request["where"], "count": len(request["ids"])}
+    ledger.append(
+        conn, now, ledger.EXPORTED, request["who"], request["ids"], study_id=request["study"], payload=payload
+    )
     return {}
 
 
@@ -113,6 +165,51 @@ def _discard_messages(conn: Transaction, request: Params, now: float) -> Params:
     return {"moved": moved}
 
 
+def _note_drill(conn: Transaction, request: Params, now: float) -> Params:
+    note = str(request.get("note", "")).strip()
+    if not note:
+        raise EdgeError("say how the restore went: the ledger keeps it")
+    drills.note_drill(conn, now, request["who"], note)
+    return {}
+
+
+def _hold_study(db: Store, request: Params) -> Params:
+    """Hold a study; one whose rows lie in a yearly file is brought back into the catalog first.
+
+    Where that file is damaged, the hold counts for what comes again.
+    """
+    uid, ends_at = str(request["study_uid"]), request.get("ends_at")
+    end = None if ends_at is None else float(ends_at)
+
+    def work(conn: Transaction) -> Params:
+        damage = _bring_back(conn, uid, db.path.parent)
+        study = studies.study_by_uid(conn, uid)
+        if study is None and not damage:
+            raise EdgeError(f"no study {uid} is in the catalog: search with `edge studies list --search TEXT`")
+        legal_holds.place_hold(conn, uid, time.time(), request["who"], _reason(request), end)
+        return {"evicted": queries.count_evicted(conn, study.id) if study else 0, "damage": damage}
+
+    return db.write(work)
+
+
+def _bring_back(conn: Transaction, uid: str, data_dir: Path) -> str:
+    """Bring a study back from its yearly file. Returns why that cannot be read; empty: nothing is wrong."""
+    folded = folding.find_study(conn, uid)
+    if folded is None:
+        return ""
+    try:
+        record = folding.record_in(FoldedFiles(data_dir), folded)
+    except DamagedFold as error:
+        return str(error)
+    folding.unfold(conn, record)
+    return ""
+
+
+def _unhold_study(conn: Transaction, request: Params, now: float) -> Params:
+    legal_holds.end_hold(conn, str(request["study_uid"]), now, request["who"], _reason(request))
+    return {}
+
+
 def _put_account(conn: Transaction, request: Params, now: float) -> Params:
     """`changed_at` as it was keeps the account's sessions; omitted: they end."""
     role, changed_at = UserRole[request["role"].upper()], request.get("changed_at", now)
@@ -133,15 +230,24 @@ _TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "queue-hold": _hold,
     "queue-set-priority": _set_priority,
     "queue-reroute": _reroute,
+    "mpps-retry": _retry_steps,
+    "mpps-cancel": _cancel_steps,
+    "destination-try": _try_destination,
+    "worklist-refresh": _refresh_worklist,
     "instance-export": _note_export,
+    "study-exported": _note_study_export,
     "instance-viewed": _note_view,
     "viewed": _record_view,
     "audit-reported": _record_report,
     "alert-acknowledge": _acknowledge,
     "notify-retry": _retry_messages,
     "notify-discard": _discard_messages,
+    "drill-done": _note_drill,
+    "study-unhold": _unhold_study,
     "account-put": _put_account,
     "account-remove": _remove_account,
+    **IMPORT_TRANSACTIONS,
+    **HL7_CHANGES,
 }
 
 
@@ -163,9 +269,36 @@ def _rename(db: Store, request: Params) -> Params:
     return _in_batches(db, lambda conn, after: destinations.rename(conn, old, new, after))
 
 
+def _send_study(db: Store, request: Params) -> Params:
+    """The caller has made sure that there is such a destination."""
+    study, to, who, why = request["study"], request["destination"], request["who"], _reason(request)
+    priority, again = Priority[request.get("priority", "routine").upper()], request.get("again") is True
+    found, after = dict.fromkeys(("queued", "there", "undecided", "gone"), 0), 0
+    while True:
+        begin = after
+
+        def work(conn: Transaction, begin: int = begin) -> SendProgress:
+            return send_study(conn, study, to, priority, begin, time.time(), who, why, again=again)
+
+        progress = db.write(work)
+        for name in found:
+            found[name] += getattr(progress, name)
+        if progress.after is None:
+            return dict(found)
+        after = progress.after
+
+
 def _in_batches(db: Store, batch: Callable[[Transaction, int], Progress]) -> Params:
     done = destinations.all_batches(lambda after: db.write(lambda conn: batch(conn, after)))
     return {"ended": done.ended, "moved": done.moved, "unroutable": done.unroutable}
+
+
+def announce_to_centre(db: Store, config: Config, request: Params) -> Params:
+    """A person's notice of what is to come, by every channel, once."""
+    now, who = time.time(), request["who"]
+    said = request["kind"], now, who, request["from_date"], request.get("expects", ""), request["said"]
+    made, channels = db.write(lambda conn: announcement.make_announcement(conn, config, *said))
+    return {"id": made.id, "at": made.at, "channels": channels}
 
 
 #: Changes of the catalog.
@@ -173,6 +306,8 @@ CHANGES: Mapping[str, Callable[[Store, Params], Params]] = {
     **{name: partial(_transact, work) for name, work in _TRANSACTIONS.items()},
     "destination-retire": _retire,
     "destination-rename": _rename,
+    "study-send": _send_study,
+    "study-hold": _hold_study,
 }
 
 
@@ -193,4 +328,5 @@ def _discard_instances(releaser: Releaser, request: Params) -> Params:
 RELEASER_DECISIONS: Mapping[str, Callable[[Releaser, Params], Params]] = {
     "instance-release": _release_instances,
     "instance-discard": _discard_instances,
+    "study-decide": decide_study,
 }

@@ -12,10 +12,12 @@ from typing import Any
 
 from edge import __version__
 from edge.config.sections import Config
-from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params
+from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params, announce_to_centre
+from edge.daemon.configuring import Configuring, handlers_of
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
+from edge.daemon.restoring import Restores
 from edge.errors import EdgeError
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
@@ -24,6 +26,9 @@ from edge.store.database import Store
 #: Change -> the key of a destination that must be configured, and of one that must not be.
 _DESTINATIONS = {
     "queue-reroute": ("destination", ""),
+    "destination-try": ("name", ""),
+    "worklist-refresh": ("source", ""),
+    "study-send": ("destination", ""),
     "destination-rename": ("new", "old"),
     "destination-retire": ("", "name"),
 }
@@ -43,11 +48,16 @@ class Commands:
         status: Callable[[], Params],
         setup_link: Callable[[], str | None],
         settle: Callable[[], bool],
+        wake_steps: Callable[[], None],
+        configuring: Configuring,
+        ready: Callable[[], tuple[bool, str]],
+        restores: Restores,
     ) -> None:
         """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
-        self._db, self._config, self._repairer = db, config, repairer
-        self._wake = dict.fromkeys(("queue", "destination"), outbound.wake_all) | {
-            "notify": notifications.wake_couriers
+        self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
+        self._wake = dict.fromkeys(("queue", "destination", "study"), outbound.wake_all) | {
+            "notify": notifications.wake_couriers,
+            "mpps": wake_steps,
         }
         self.handlers: Mapping[str, Handler] = {
             **{name: partial(self._change, name) for name in CHANGES},
@@ -57,7 +67,15 @@ class Commands:
             "settle": lambda _: {"settled": settle()},
             "console-setup": lambda _: {"link": setup_link()},
             "repair": self._repair,
+            "announce": self._announce,
+            "ready": lambda _: dict(zip(("ready", "reason"), ready(), strict=True)),
+            "restore-begin": restores.begin,
+            "restore-state": restores.state,
+            **handlers_of(configuring),
         }
+
+    on_import: Callable[[], None] = staticmethod(lambda: None)  # called when an import has work
+    on_worklist: Callable[[], None] = staticmethod(lambda: None)  # called when a person wants the worklist now
 
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:
         """Carry out one command. Raises EdgeError."""
@@ -70,6 +88,12 @@ class Commands:
         """Change the catalog, and wake who has work by it."""
         self._check_destinations(name, request)
         answer = CHANGES[name](self._db, request)
+        if name == "destination-try":
+            self._try_now(request["name"])
+        if name == "import-assign":
+            self.on_import()
+        if name == "worklist-refresh":
+            self.on_worklist()
         if (wake := self._wake.get(name.partition("-")[0])) is not None:
             wake()
         return answer
@@ -83,6 +107,11 @@ class Commands:
         if gone and request[gone] in known:
             text = "is in the running configuration: remove its table and reload first"
             raise EdgeError(f"destination {request[gone]} {text}")
+
+    def _announce(self, request: Params) -> Params:
+        answer = announce_to_centre(self._db, self._config(), request)
+        self._wake["notify"]()
+        return answer
 
     def _repair(self, request: Params) -> Params:
         return {"mended": [asdict(self._repairer.repair(each)) for each in request["ids"]]}  # language: a JSON key

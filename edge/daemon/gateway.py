@@ -3,66 +3,99 @@ lifecycle (start, stop), housekeeping (what is due again and again), reload, com
 
 from __future__ import annotations
 
-import socket
+import os
+import signal
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import config
-from edge.apply import IntakeApplier, disk_bytes
-from edge.audit import AuditTrailProjector
-from edge.audit.refused import Register
+from edge.config import secret
 from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.server import Console
+from edge.console.tls import RevocationLists, console_files
+from edge.daemon import fetching
+from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
+from edge.daemon.configuring import Configuring
 from edge.daemon.control import Control
+from edge.daemon.doors import Door, Doors
+from edge.daemon.fetching import FetchedObjects
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
-from edge.daemon.receivers import Receivers
+from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
+from edge.daemon.restoring import Restores
+from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
+from edge.daemon.standby import require_protection
 from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors.repeats import Repeats
+from edge.importer.service import ImportService
 from edge.intake import Intake
+from edge.intake.apply import IntakeApplier, disk_bytes
 from edge.intake.policy import Policy
+from edge.intake.rechecks import Rechecks
 from edge.journal.segment import ring_size
 from edge.journal.service import JournalService
-from edge.model import Disk
+from edge.messaging.audit import AuditTrailProjector
+from edge.messaging.audit.refused import Register
+from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot
-from edge.network import sockets
+from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
+from edge.network.answer_times import AnswerTimes
+from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
-from edge.room import DiskGuard, disk_of
+from edge.outbound.prefetch import Prefetcher
+from edge.outbound.relay import Relays
+from edge.outbound.steps import StepForwarding
+from edge.outbound.worklist import WorklistKeeper
+from edge.scp.admission import modality_of
 from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.fork_server import ForkServer
 from edge.scp.link import LocalLink
-from edge.scp.ports import Ports
+from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
+from edge.scp.services.worklist_reader import WorklistReader
 from edge.spool import Spool
+from edge.spool.room import DiskGuard, disk_of
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
+from edge.storage.copies import SiteCopies
 from edge.storage.ledger_check import Chain
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
+from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
+from edge.store import leases, ledger, rejections
 from edge.store.database import Transaction
+from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
-from edge.web.accounts import Accounts
+from edge.web.accounts import Accounts, UserRole
+from edge.web.client_certificates import ask_for_certificates, page_context
 from edge.web.setup import Setup
+
+if TYPE_CHECKING:
+    from edge.web.guard import Guard
 
 #: An answer to "is it here?" waits this long for what was received before to be in the catalog.
 ANSWER_SETTLE_SECONDS = 2.0
+#: Receive buffers of the import door.
+IMPORT_SLOTS = 2
 
 
 class Gateway:
@@ -77,19 +110,24 @@ class Gateway:
         self.rejected_at: float | None = None  # when the last configuration was, until a good one is read
         self._build_storage()
         self._build_path()
+        self._build_upkeep()
+        self._build_doors()
+        self._build_callers()
         self._build_services()
 
     def _build_storage(self) -> None:
         data_dir = self.config.site.data_dir
+        if self.config.site.standby:
+            require_protection(data_dir)
         self.lock = claim(data_dir)
-        self.guard = DiskGuard(self.current_config, self.disk)
+        self.guard = DiskGuard(self.current_config, self.disk, owed=lambda: self.arrivals.owed_to_spool)
         self.reserve = ReserveFile(data_dir, self.disk)
         self.reserve.drop_if_tight()
         self.spool = self.reserve.spend(lambda: Spool(data_dir, self.guard.check_room))
         self.db = open_catalog(data_dir / "catalog.db", self.reserve)
         self.reception = Reception(self.guard, self.spool.incoming, self.db)
         self.state = State(self.db, self.reception, self.started_at, self.notify)
-        self.journal = Journal(data_dir)
+        self.journal, self.identity_copy = Journal(data_dir), IdentityCopy(data_dir)
         check_journal(self.db, self.journal)
 
     def _build_path(self) -> None:
@@ -97,32 +135,69 @@ class Gateway:
         self.notifications = Notifications(self.db, self.directory, self.status)
         self.outbound = Outbound(self.db, self.spool, self.config)
         self.intake = Intake(self.db, self.spool, Policy.from_config(self.config), self.outbound.wake)
-        applier = IntakeApplier(self.db, self.spool, self.intake)
+        self.intake.may_reject = self.may_reject
+        applier = IntakeApplier(self.db, self.spool, self.intake, lambda: self.config.relays, self.on_hl7)
         size = ring_size(disk_bytes(self.spool))
         self.arrivals = self.reserve.spend(
             lambda: JournalService(self.config.site.data_dir, size, applier, self.db.fail)
         )
         self.db.on_failure = self.arrivals.refuse
+        self.relays = Relays(self.db, self.outbound.secure_for)
+        self.rechecks = Rechecks(self.db, lambda: self.intake.policy, self.outbound.wake, self.intake.checks.forget)
         self.releaser = Releaser(self.db, self.spool, self.intake, self.outbound.wake)
         self.gauges = Gauges(self.db, self.current_config, self.disk, self.snapshot)
         self.clock = Times(self.db, self.outbound.wake_all, self.gauges.is_clock_synchronized)
+
+    def _build_upkeep(self) -> None:
+        """What keeps the stored images whole, and their room."""
+        self.readers = SpoolReaders()
+        self.retention_review = RetentionReview(self.db, self.intake, self.current_config)
         self.retention = Retention(
-            self.db, self.spool, self.current_config, self.disk, doubts_clock=self.clock.is_doubtful
+            self.db,
+            self.spool,
+            self.current_config,
+            self.disk,
+            doubts_clock=self.clock.is_doubtful,
+            is_read=self.readers.is_read,
+            review=self.retention_review.review,
         )
         self.ageing = Ageing(self.db, doubts_clock=self.clock.is_doubtful)
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
+        self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
+        self.site_copies = SiteCopies(
+            self.db, self.current_config, self.outbound.wake, doubts_clock=self.clock.is_doubtful
+        )
         self.backfill = Backfill(self.db, self.intake)
         self.scrub = Scrub(self.db, self.spool, self.repairer, self.is_busy)
         self.ledger_check = Chain(self.db)
+
+    def _build_doors(self) -> None:
+        """Who calls, and what answers it."""
+        find_object = lambda path: self.db.read(lambda conn: leases.read_object(conn, path))  # noqa: E731
+        steps = lambda to: self.outbound.retrieval_steps(self.config, to)  # noqa: E731
+        self.copies = SpoolCopies(self.outbound.transcoder, self.spool, find_object, steps)
+        self.queries = QueryRegister()
+        self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
-        self.receivers = Receivers(
-            self._server, self.arrivals, self._link, lambda: (self.config, self.intake.policy.header), self.lock
+        plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731
+        receivers = partial(Receivers, self._server, self.arrivals, plan=plan, lock=self.lock)
+        self.doors = Doors(
+            Door("", receivers(self._link), self.refusals.note_refused),
+            Door("HL7", receivers(self._link, door=HL7_DOOR), self.refusals.note_refused),
+            Door("DICOMweb", receivers(self._web_link, door=WEB_DOOR), self.refusals.note_refused),
         )
+        self.web_connections = Associations(end_idle=self.doors.web.receivers.end_idle)
+        self.answerer = Answerer(self._server, self.arrivals, plan, self.config.site.data_dir, self.lock)
         self.associations = Associations(
-            lambda title, address: equipment_of(self.config, title, address), self.receivers.end_idle
+            lambda title, address: equipment_of(self.config, title, address), self.doors.dicom.receivers.end_idle
         )
         self.commitments = RequestRegister(self.db)
+        self.worklist = WorklistReader(self.db, self.current_config)
+        self.steps = StepRegister(self.db, lambda: self.arrivals.is_replayed)
+
+    def _build_callers(self) -> None:
+        """What calls others for what was asked here, and what is fetched from them."""
         self.reports = CommitmentReports(
             self.db,
             self.current_config,
@@ -130,19 +205,71 @@ class Gateway:
             lambda: self.arrivals.lag_seconds,
             doubts_clock=self.clock.is_doubtful,
         )
+        self.step_forwarding = StepForwarding(self.db, self.current_config, self.outbound.secure_for_destination)
+        door = self.arrivals.open_door(fetching.FETCH_SLOTS)
+        recorder = Recorder(
+            door, self.intake.policy.header, self.guard.check_room, self.intake.keeps_unreadable, self.db.fail
+        )
+        self.fetched = FetchedObjects(door, recorder)
+        self.prefetcher = Prefetcher(
+            self.db,
+            self.current_config,
+            self.disk,
+            self.outbound.secure_for_destination,
+            self.fetched.store,
+            self.settle,
+        )
+        self.worklist_keeper = WorklistKeeper(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:
         """For one receiving process."""
+        return self._make_link(self.associations)
+
+    def _web_link(self) -> LocalLink:
+        """For the process of the web door: its connections take no association's place."""
+        link = self._make_link(self.web_connections)
+        link.more = {"record_views": self._record_views, "find_person": self._find_person}
+        return link
+
+    def _find_person(self, cookies: str) -> dict[str, Any]:
+        """Who has signed in at the console, of those who may see patients; empty: nobody."""
+        guard = self._guard_of_pages
+        account = guard.find_person(cookies) if guard is not None else None
+        return {"name": account.name} if account is not None and account.role >= UserRole.OPERATOR else {}
+
+    def _record_views(self, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
+        """A caller of the web door is about to see studies."""
+        payload = {"access": access, "address": address}
+
+        def append_rows(conn: Transaction) -> None:
+            for number in studies:
+                ledger.append(conn, time.time(), ledger.VIEWED, who, [], study_id=number, payload=payload)
+
+        self.db.write(append_rows)
+        return {}
+
+    def _make_link(self, places: Associations) -> LocalLink:
         return LocalLink(
-            self.associations,
+            places,
             self.callers.note,
-            self.refusals.refused,
+            self.refusals.note_refused,
             self.reception.note,
             self.intake.keeps_unreadable,
             self.outbound.report,
             self.db.fail,
             self.commitments,
+            self.steps,
+            self.worklist.read_page,
+            self.queries.note,
+            self.copies,
+            self.readers,
+            self.answers.add,
+            self._is_forbidden,
         )
+
+    def _is_forbidden(self, sop_instance_uid: str) -> bool:
+        with self.db.reading() as conn:
+            return rejections.is_forbidden(conn, sop_instance_uid)
 
     def _build_services(self) -> None:
         """What people and other machines ask, and what reports to them; the addresses come last."""
@@ -150,6 +277,7 @@ class Gateway:
         self.watch = AlertEngine(self.db, self.current_config, self.snapshot, posted=self.notifications.send_notices)
         self.accounts = Accounts(self.db, record_in_ledger)
         self.setup = Setup(self.accounts)
+        self.configuring = Configuring(self.directory, self.db, lambda: os.kill(os.getpid(), signal.SIGHUP))
         self.commands = Commands(
             self.db,
             self.outbound,
@@ -160,10 +288,33 @@ class Gateway:
             self.status,
             self.setup_link,
             self.settle,
+            self.step_forwarding.wake,
+            self.configuring,
+            self.state.ready,
+            self.restores,
         )
+        self.importer = ImportService(
+            self.db,
+            self.current_config,
+            self._import_recorder(),
+            lambda name, fields: dict(self.commands.ask(name, fields)),
+            self.guard.check_room,
+        )
+        self.commands.on_import = self.importer.worker.wake
+        self.commands.on_worklist = self.worklist_keeper.ask_now
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
+        self._guard_of_pages: Guard | None = None  # once the pages are loaded
+        self.revocation = RevocationLists(None, None)
         self.console = bind("console", self._console)
-        self.ports = bind("listen", self._ports)
+        self.doors.bind(self.config, self.refusals.note_refused, self.reception.note)
+
+    def _import_recorder(self) -> Recorder:
+        """The door of imports; one object at a time."""
+        self.import_door = self.reserve.spend(lambda: self.arrivals.open_door(IMPORT_SLOTS))
+        intake = self.intake
+        return Recorder(
+            self.import_door, intake.policy.header, self.guard.check_room, intake.keeps_unreadable, self.db.fail
+        )
 
     def _console(self) -> Console:
         console = self.config.console
@@ -176,27 +327,31 @@ class Gateway:
             self._pages,
             frozenset(name.lower() for name in (*console.names, console.host)),
             console.proxies,
+            self._console_tls(),
         )
 
-    def _ports(self) -> Ports:
-        listen, tls = self.config.listen, self.config.tls
-        port, tls_port = listen.port if listen.plain else None, tls.port if tls.is_on else None
-        inherited = sockets.take_inherited()
-        for strange in inherited.keys() - {port, tls_port}:
-            raise StartError(
-                f"systemd listens for us on port {strange}, which is neither listen.port nor tls.port; "
-                "make ListenStream= of edge.socket agree with the configuration"
-            )
-        return Ports(listen.host, port, tls_port, self.refusals.refused, self.reception.note, inherited)
+    def _console_tls(self) -> ssl.SSLContext | None:
+        """The console's own TLS. Raises StartError."""
+        found = console_files(self.config, self.directory)
+        if found is None:
+            return None
+        try:
+            context = page_context(found.certificate, found.key)
+            if found.client_ca is not None:
+                ask_for_certificates(context, found.client_ca, found.client_crl)
+        except (TlsError, secret.SecretError) as error:
+            raise StartError(f"console: {error}") from None
+        self.revocation = RevocationLists(context, found.client_crl)
+        return context
 
-    def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> None:
-        """A connection has come."""
-        if why := self.receivers.hand_on(sock, address, is_secure):
-            self.refusals.refused(address, "", why)
+    def on_hl7(self) -> None:
+        """HL7 messages have been applied."""
+        self.relays.wake()
+        self.rechecks.worker.wake()
 
     def take_records(self, *, last: bool = False) -> list[Callable[[Transaction], None]]:
         """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later."""
-        found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last)
+        found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last), self.queries.take()
         return [record for record in found if record is not None]
 
     # -- what parts ask -----------------------------------------------------------------------------------------------
@@ -209,13 +364,21 @@ class Gateway:
         """Is anything being received or sent?"""
         return self.outbound.is_busy or self.associations.total > 0
 
+    def may_reject(self, origin: Origin) -> bool:
+        """May this sender send rejection notes?"""
+        found = modality_of(self.config, origin.calling_ae, origin.address)
+        return found is not None and found.name in self.config.iocm.senders
+
     def disk(self) -> Disk:
         return disk_of(self.config.site.data_dir)
 
     def live(self) -> Live:
         """What the catalog cannot know."""
         self.state.check()
-        links = {name: Link(each.state, each.rate) for name, each in self.outbound.describe().items()}
+        links = {
+            name: Link(each.state, each.rate, each.answers, each.outpaced_at)
+            for name, each in self.outbound.describe().items()
+        }
         return Live(
             state=self.state.name,
             reasons=self.state.reasons(),
@@ -233,7 +396,17 @@ class Gateway:
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),
+            answers=self.answers.all(),
+            rejected=self.refusals.total,
+            queries=self.queries.tallies(),
+            web=self._web_use(),
         )
+
+    def _web_use(self) -> WebUse | None:
+        ports = self.doors.web.ports
+        if ports is None:
+            return None
+        return WebUse(ports.port or ports.tls_port, bool(ports.tls_port), self.web_connections.total)
 
     def _journal_use(self) -> JournalUse:
         usage = self.arrivals.usage()
@@ -260,8 +433,18 @@ class Gateway:
         """The pages for people, loaded when they are first asked for."""
         from edge.console import application  # noqa: PLC0415  # a site where nobody does need not pay for them
 
-        access = Access(self.db, self.spool, self.current_config, self.directory, self.status, self.commands.ask)
-        return application.build_console(access, self.setup, self.console.known)
+        access = Access(
+            self.db,
+            self.spool,
+            self.current_config,
+            self.directory,
+            self.status,
+            self.commands.ask,
+            self.configuring,
+            self.importer,
+        )
+        self._guard_of_pages = application.build_console(access, self.setup, self.console.known)
+        return self._guard_of_pages
 
     def setup_link(self) -> str | None:
         console = self.config.console

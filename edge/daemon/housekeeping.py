@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from edge.console.tls import RevocationLists
 from edge.daemon.gateway import Gateway
 from edge.daemon.outbound import Outbound
-from edge.daemon.receivers import Receivers
 from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors import Hindered, StorageUnhealthy
@@ -23,9 +23,21 @@ from edge.monitor import downtime
 from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
+from edge.storage.copies import SiteCopies
 from edge.storage.reserve import ReserveFile
-from edge.store import commitment_requests, commitments, deliveries, gateway_values, journal_progress
+from edge.storage.retention_review import RetentionReview
+from edge.store import (
+    commitment_requests,
+    commitments,
+    deliveries,
+    gateway_values,
+    hl7_messages,
+    journal_progress,
+    performed_steps,
+    rejections,
+)
 from edge.store.database import Store, Transaction
+from edge.store.identity_copy import forget_copied
 from edge.worker import ThreadSpec
 
 log = logging.getLogger(__name__)
@@ -88,6 +100,11 @@ def send_emergency_notice(gateway: Gateway) -> None:
         gateway.notifications.send_emergency_notice(gateway.snapshot().alerts, gateway.config)
 
 
+def check_receivers(gateway: Gateway) -> None:
+    """Raises where no receiving process can be started any more."""
+    gateway.doors.check()
+
+
 def mark_alive(gateway: Gateway) -> None:
     """A sign of life without a transaction: the lock file's time."""
     downtime.touch(gateway.lock, time.time())
@@ -116,6 +133,15 @@ def forget_old_requests(db: Store) -> None:
     before = time.time() - REQUESTS_KEPT_SECONDS
     db.write(lambda conn: commitments.forget_requests(conn, before))
     db.write(lambda conn: commitment_requests.forget_reported_requests(conn, before))
+    db.write(lambda conn: performed_steps.forget_old_steps(conn, before))
+
+
+def settle_rejection_notes(db: Store) -> None:
+    """Notes that wait for what they name are examined again."""
+    with db.reading() as conn:
+        has_notes = rejections.has_notes(conn)
+    if has_notes:
+        db.write(lambda conn: rejections.settle_waiting_notes(conn, time.time()))
 
 
 def forget_recycled_segments(gateway: Gateway) -> None:
@@ -126,6 +152,7 @@ def forget_recycled_segments(gateway: Gateway) -> None:
 def checkpoint(gateway: Gateway) -> None:
     """What the catalog's own file has, the ledger's copy has, too."""
     copy_ledger(gateway)
+    copy_identity(gateway)
     gateway.db.checkpoint()
 
 
@@ -141,6 +168,21 @@ def copy_ledger(gateway: Gateway) -> None:
         log.error("the copy of the custody ledger cannot be written: %s", error)
 
 
+def copy_identity(gateway: Gateway) -> None:
+    """Patients, merges, orders and waiting messages have a second copy, too."""
+    try:
+        with gateway.db.reading() as conn:
+            if gateway.identity_copy.is_large():
+                gateway.identity_copy.write_whole(conn)
+            last = gateway.identity_copy.write(conn)
+        if last:
+            gateway.db.write(lambda conn: forget_copied(conn, last))
+    except StorageUnhealthy as error:
+        gateway.db.fail(str(error))
+    except (OSError, Hindered) as error:
+        log.error("the copy of patients and orders cannot be written: %s", error)
+
+
 def pack_ledger_copy(gateway: Gateway) -> None:
     """One at a time: after an upgrade there may be years of them."""
     try:
@@ -154,27 +196,40 @@ def pack_ledger_copy(gateway: Gateway) -> None:
 TICK: Sequence[Task[Any]] = (
     Task("emergency notice", _SECOND, Gateway, send_emergency_notice),
     Task("state", _SECOND, State, State.check),
-    Task("receiving processes", _SECOND, Receivers, Receivers.check),
+    Task("receiving processes", _SECOND, Gateway, check_receivers),
     Task("clock", _SECOND, Times, Times.check),
     Task("lock file", _SECOND, Gateway, mark_alive),
     Task("certificates", 10 * _SECOND, Outbound, Outbound.refresh_certificates),
     Task("due deliveries, callers, refusals", _SECOND, Gateway, record_due),
+    Task("the console's revocation lists", 10 * _SECOND, RevocationLists, RevocationLists.refresh),
     Task("sign of life", 10 * _SECOND, Store, record_alive),
     Task("checkpoint and ledger copy", 5 * _SECOND, Gateway, checkpoint),
     Task("idle readers", 5 * _SECOND, Store, Store.close_idle_readers),
     Task("repeated log lines", 5 * _SECOND, Repeats, Repeats.flush),
     Task("ended requests for proof", _MINUTE, Store, forget_old_requests),
+    Task("rejection notes", 2 * _SECOND, Store, settle_rejection_notes),
     Task("recycled segments of the journal", _MINUTE, Gateway, forget_recycled_segments),
     Task("stored times in the future", _MINUTE, Times, Times.correct),
 )
+
+
+def forget_hl7(db: Store) -> None:
+    """Let HL7 messages go that nobody needs any more."""
+    db.write(lambda conn: hl7_messages.forget_old_messages(conn, time.time()))
+
+
 PERIODIC: Sequence[Task[Any]] = (
     Task("reserve file", 5 * _SECOND, ReserveFile, ReserveFile.keep),
     Task("disk health", _HOUR, Gauges, Gauges.read_disk_health),
     Task("samples", _MINUTE, Gauges, Gauges.sample),
     Task("equipment", _MINUTE, Gauges, Gauges.identify_equipment),
+    Task("figures", _MINUTE, Gauges, Gauges.count_figures),
     Task("usual hours", 5 * _MINUTE, Gauges, Gauges.learn_usual_hours),
     Task("old samples and alerts", _HOUR, Gauges, Gauges.thin),
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
+    Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.run),
+    Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
+    Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
 )

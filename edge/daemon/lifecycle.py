@@ -21,6 +21,8 @@ from typing import NoReturn
 import sdnotify
 
 from edge import __version__
+from edge.config.maintenance import windows_of
+from edge.daemon.configuring import record_state
 from edge.daemon.gateway import Gateway
 from edge.daemon.housekeeping import HOUSEKEEPING_THREAD, PERIODIC, TICK, Schedule, checkpoint, copy_ledger
 from edge.daemon.reload import reload
@@ -122,24 +124,31 @@ class Lifecycle:
         gateway.console.start()
         if gateway.arrivals.start():
             _checkpoint_or_log(gateway)  # no later start is to read again what this one has replayed
-        gateway.receivers.start()
-        gateway.ports.open(gateway.hand_on)
+        gateway.answerer.start()
+        gateway.doors.open()
         gateway.reports.worker.start()
+        gateway.step_forwarding.worker.start()
+        gateway.worklist_keeper.worker.start()
+        gateway.rechecks.worker.start()
+        gateway.relays.join(gateway.config)
+        gateway.importer.worker.start()
+        gateway.prefetcher.worker.start()
         self._note_start()
         gateway.watch.worker.start()
         self._housekeeping.start()
         self._reconcile.start()
         gateway.state.set_state("running")
         self._notify("READY=1")
-        ports = [f"port {gateway.ports.port}"] * bool(gateway.ports.port)
-        ports += [f"port {gateway.ports.tls_port} (TLS)"] * bool(gateway.ports.tls_port)
-        log.info("edge %s serves site %s on %s", __version__, gateway.config.site.id, " and ".join(ports))
+        where = " and ".join(gateway.doors.addresses())
+        log.info("edge %s serves site %s on %s", __version__, gateway.config.site.id, where)
         if link := gateway.setup_link():
             log.warning("nobody can sign in at the console yet; make the first account within the hour at %s", link)
 
     def _record_start(self, conn: Transaction) -> None:
         ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], payload={"version": __version__})
         apply_holds(conn, self.gateway.config)
+        files = self.gateway.configuring.files()
+        record_state(conn, files, self.gateway.configuring.author_of(files))
 
     def _note_start(self) -> None:
         """The scanners are served again: record since when they were not, and why."""
@@ -147,7 +156,9 @@ class Lifecycle:
         data_dir = gateway.config.site.data_dir
         with gateway.db.reading() as conn:
             left = downtime.marks(conn, data_dir, os.fstat(gateway.lock).st_mtime)
-        found = downtime.find_downtime(left, boot, now)
+        config = gateway.config
+        windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
+        found = downtime.apply_plan(downtime.find_downtime(left, boot, now), windows)
         gateway.db.write(lambda conn: downtimes.begin_run(conn, found, boot, now))
         if found is not None and not found.planned:
             log.warning("the gateway was down for %.0f s: %s", found.seconds, found.why)
@@ -198,15 +209,26 @@ class Lifecycle:
         self._reconcile.stop(0.0)
         self._housekeeping.stop(None)
         gateway.watch.worker.stop(None)
-        gateway.ports.close()
+        gateway.doors.close()
         gateway.notifications.stop_heartbeat()
-        gateway.receivers.drain(DRAIN_SECONDS)
+        gateway.doors.drain(DRAIN_SECONDS)
+        gateway.answerer.stop()
+        gateway.importer.worker.stop()
+        gateway.import_door.close()
+        gateway.prefetcher.worker.stop()
+        gateway.fetched.close()
+        gateway.copies.close()
         gateway.arrivals.stop()
+        gateway.restores.stop()
         gateway.retention.worker.stop()
         gateway.scrub.stop()
         gateway.ledger_check.worker.stop()
         gateway.backfill.worker.stop()
         gateway.reports.stop()
+        gateway.step_forwarding.stop()
+        gateway.worklist_keeper.worker.stop()
+        gateway.rechecks.worker.stop()
+        gateway.relays.stop()
         gateway.outbound.stop()
         gateway.notifications.stop()
         gateway.outbound.transcoder.close()

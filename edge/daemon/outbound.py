@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+from edge.config import secret
 from edge.config.sections import Config, Destination
 from edge.daemon.start import keyring
 from edge.errors import ReportRefused
+from edge.model import Lease
 from edge.network.tls import TlsClient, TlsError
 from edge.outbound import Forwarder
 from edge.outbound.confirm import Confirmer
 from edge.outbound.confirm.status import accept_status
+from edge.outbound.copies import CopySteps
 from edge.outbound.job import Health
 from edge.scp.admission import Caller as ReportCaller
 from edge.scp.admission import Resolver, reporter_fault
 from edge.spool import Spool
-from edge.store import commitments
+from edge.store import commitments, sent_copies
 from edge.store.database import Store
+from edge.store.returned import StudyIdentity, read_identity
+from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
+from edge.transform.confidentiality import Deidentification, options_of
+from edge.transform.corrections import TodayFacts, modifying_system, rules_for
+from edge.transform.demographics import facts_from
+from edge.transform.masking import compile_masks
 from edge.worker.roster import Roster, Wish, run_side_by_side
+
+
+def read_project(destination: Destination) -> Deidentification | None:
+    """The project whose copies a destination gets, with its key. Raises SecretError."""
+    if destination.deidentify == "none":
+        return None
+    options = options_of(destination.retain, destination.clean)
+    return Deidentification(destination.project, secret.read_key(Path(destination.project_key)), options)
+
+
+def _map_uids(config: Config) -> dict[str, Callable[[str], str]]:
+    """By destination the project's UID for another one; of a project whose key cannot be read there is none."""
+    found: dict[str, Callable[[str], str]] = {}
+    for name, destination in config.destinations.items():
+        with suppress(secret.SecretError):
+            if (project := read_project(destination)) is not None:
+                found[name] = project.map_uid
+    return found
+
+
+log = logging.getLogger(__name__)
 
 #: Senders may go on for this time at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
@@ -57,6 +92,7 @@ class Outbound:
         self.transcoder = Transcoder()
         self._stations: Roster[_Station] = Roster()
         self._callers: dict[str, TlsClient] = {}
+        self._copy_steps: dict[str, CopySteps] = {}
 
     def stop(self) -> None:
         """What is under way may end, then it is cut off."""
@@ -67,17 +103,76 @@ class Outbound:
 
     def join_destinations(self, new: Config) -> None:
         """Have a station for each destination, with its configuration of now. Waits for no destination."""
-        title = new.listen.ae_title
+        title, self._site = new.listen.ae_title, new.site.id
+        since = self._rules_since(new)
         for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
+        self._copy_steps = {name: self._steps(new, name, since) for name in new.destinations}
         self._stations.want(
             {
-                name: Wish((destination, title), partial(self._station, destination, title))
+                name: Wish(
+                    (destination, title, bool(new.feeds), new.list_anonymous_callers(), *new.coercions_for(name)),
+                    partial(self._station, destination, title, self._copy_steps[name]),
+                )
                 for name, destination in new.destinations.items()
             }
         )
 
-    def _station(self, destination: Destination, calling_ae: str) -> _Station:
+    def _rules_since(self, new: Config) -> dict[str, float]:
+        """Since when each [coerce] rule is what it is."""
+        digests = {name: hashlib.sha256(repr(rule).encode()).hexdigest() for name, rule in new.coercions.items()}
+        return self._db.write(lambda conn: sent_copies.note_rules(conn, digests, time.time())) if digests else {}
+
+    def _steps(self, new: Config, name: str, since: Mapping[str, float]) -> CopySteps:
+        """What is done to the copies for one destination."""
+        rules = rules_for(new.coercions, name, lambda rule: since.get(rule, 0.0))
+        steps = CopySteps(
+            rules,
+            self._facts_of if new.feeds else None,
+            modifying_system(new.site.id),
+            is_approved=lambda instance: self._is_approved(instance, name),
+            identity_of=self._identities(new),
+            masks=compile_masks(new.masks, name),
+        )
+        try:
+            return replace(steps, project=read_project(new.destinations[name]))
+        except secret.SecretError as error:
+            log.error("%s gets nothing: its copies cannot be de-identified: %s", name, error)
+            return replace(steps, fault=str(error))
+
+    def _identities(self, new: Config) -> Callable[[Lease], StudyIdentity | None] | None:
+        """Whose a result is that came back from a destination of de-identified copies."""
+        callers, projects = new.list_anonymous_callers(), _map_uids(new)
+
+        def find(lease: Lease) -> StudyIdentity | None:
+            if not (origins := callers.get(lease.calling_ae)):
+                return None
+            with self._db.reading() as conn:
+                found = read_identity(conn, origins, lease.study_uid)
+            return found.with_frames(projects.get(found.destination)) if found is not None else None
+
+        return find if callers else None
+
+    def retrieval_steps(self, new: Config, destination: str) -> CopySteps:
+        """What is done to the copies for those who retrieve: they get the patient of today.
+
+        A destination to which they are moved gets what it gets by a route.
+        """
+        if (steps := self._copy_steps.get(destination)) is not None:
+            return steps
+        if destination:
+            return CopySteps(fault="it is no destination any more")
+        return CopySteps(facts=self._facts_of if new.feeds else None, system=modifying_system(new.site.id))
+
+    def _facts_of(self, instance: int) -> TodayFacts:
+        with self._db.reading() as conn:
+            return facts_from(read_today(conn, instance))
+
+    def _is_approved(self, instance: int, destination: str) -> bool:
+        with self._db.reading() as conn:
+            return sent_copies.is_approved(conn, instance, destination)
+
+    def _station(self, destination: Destination, calling_ae: str, steps: CopySteps) -> _Station:
         secure, name = self._secure(destination), destination.name
         forwarder = Forwarder(
             self._db,
@@ -87,6 +182,8 @@ class Outbound:
             calling_ae,
             on_sent=lambda: self._prove(name),
             secure=secure,
+            steps=steps,
+            site=self._site,
         )
         if destination.confirm == "status":
             return _Station(forwarder, None, lambda: accept_status(self._db, name, time.time()))
@@ -103,6 +200,11 @@ class Outbound:
     def wake_all(self) -> None:
         """Work may have come for any destination."""
         self.wake(self._stations.all())
+
+    def try_now(self, name: str) -> None:
+        """Find out at once whether a destination that is down is back."""
+        if (station := self._stations.get(name)) is not None:
+            station.forwarder.try_now()
 
     def _prove(self, name: str) -> None:
         """Instances have been sent: their proof may be asked for."""
@@ -163,6 +265,12 @@ class Outbound:
         caller = self._callers[destination.name] = self.tls.client_for(destination.tls_name or destination.host)
         return caller
 
+    def secure_for_destination(self, destination: Destination) -> TlsClient | None:
+        """What begins TLS with a destination beside its own station; None where it wants none."""
+        if not destination.tls or self.tls is None:
+            return None
+        return self.tls.client_for(destination.tls_name or destination.host)
+
     def secure_for(self, host: str) -> TlsClient | None:
         """What begins TLS with a modality; None where there is no [tls]."""
         return self.tls.client_for(host) if self.tls is not None else None
@@ -170,5 +278,7 @@ class Outbound:
     def certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
         found = {name: caller.expires for name, caller in self._callers.items()}
+        for name, station in self._stations.all().items():
+            found.setdefault(name, station.forwarder.certificate_expires)
         found["listen"] = self.tls.expires if self.tls else None
         return {name: expires for name, expires in found.items() if expires is not None}

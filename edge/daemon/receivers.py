@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,7 +51,7 @@ def count_receivers() -> int:
 class _Process:
     """One receiving process, from its start to its end."""
 
-    def __init__(self, server: ForkServer, door: JournalDoor, link: LocalLink, lock: int) -> None:
+    def __init__(self, server: ForkServer, which: int, door: JournalDoor, link: LocalLink, lock: int) -> None:
         """Raises OSError or EOFError."""
         self.door, self.link = door, link
         feeds = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -59,7 +60,7 @@ class _Process:
         self.feed.setblocking(False)
         self._lock = threading.Lock()
         try:
-            self.pid = server.start([*(theirs.fileno() for _, theirs in pairs), lock, *door.descriptors])
+            self.pid = server.start([*(theirs.fileno() for _, theirs in pairs), lock, *door.descriptors], which)
         finally:
             for _, theirs in pairs:
                 theirs.close()
@@ -101,6 +102,21 @@ class _Process:
         os.close(self._pidfd)
 
 
+@dataclass(frozen=True, slots=True)
+class WhichDoor:
+    """What kind of receiving processes."""
+
+    name: str
+    which: int  # of the fork server's functions
+    slots: int  # receive buffers, of all of them
+    count: int = 0  # processes; 0: as many as pay
+
+
+#: HL7: one process for all feeds, for the order of arrival (edge.hl7.recorder); at 500 messages a second apply may be
+#: half a second behind.
+DICOM_DOOR, WEB_DOOR, HL7_DOOR = WhichDoor("", 0, SLOTS), WhichDoor("web", 2, 192, 1), WhichDoor("hl7", 3, 256, 1)
+
+
 class Receivers:
     """See the module's docstring."""
 
@@ -111,16 +127,17 @@ class Receivers:
         make_link: Callable[[], LocalLink],
         plan: Callable[[], tuple[Config, HeaderSearch]],
         lock: int,
+        door: WhichDoor = DICOM_DOOR,
     ) -> None:
         """`plan`: the configuration of the moment. `lock`: of the data directory, which each process holds as well."""
         self._server, self._journal, self._make_link, self._plan = server, journal, make_link, plan
-        self._data_lock, self.count = lock, count_receivers()
+        self._data_lock, self.count, self._door = lock, door.count or count_receivers(), door
         self._starting = threading.Lock()  # nor is a configuration given meanwhile
         self._running: list[_Process] = []
         self._stopping = threading.Event()
         self._has_server = True
         self._started = threading.Semaphore(0)
-        names = [f"receiver {number + 1}" for number in range(self.count)]
+        names = [f"receiver {door.name or number + 1}" for number in range(self.count)]
         self._threads = [threading.Thread(target=self._keep_one, name=name, daemon=True) for name in names]
 
     def start(self) -> None:
@@ -154,9 +171,9 @@ class Receivers:
 
     def _start_one(self) -> _Process:
         with self._starting:
-            door = self._journal.open_door(SLOTS // self.count)
+            door = self._journal.open_door(self._door.slots // self.count)
             try:
-                process = _Process(self._server, door, self._make_link(), self._data_lock)
+                process = _Process(self._server, self._door.which, door, self._make_link(), self._data_lock)
             except BaseException:
                 self._journal.close_door(door)
                 raise

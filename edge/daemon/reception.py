@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge.errors import Cause, Hindered, StorageUnhealthy, hindrance
 from edge.errors.hindrance import Hindrance, Hindrances, words_of
-from edge.room import DiskGuard
+from edge.spool.room import DiskGuard
 from edge.store.database import Store
 
 log = logging.getLogger(__name__)

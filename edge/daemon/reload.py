@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edge import config
 from edge.config.sections import Config
+from edge.daemon.configuring import BY_HAND, record_state
 from edge.daemon.gateway import Gateway
 from edge.errors import ConfigError
 from edge.intake.policy import Policy
@@ -37,6 +38,7 @@ def reload(gateway: Gateway) -> list[str]:
 
 def _reload(gateway: Gateway) -> list[str]:
     try:
+        files = gateway.configuring.files()
         new = config.load_config(gateway.directory)
         policy = Policy.from_config(new)
         gateway.outbound.use_certificates(new)
@@ -51,35 +53,45 @@ def _reload(gateway: Gateway) -> list[str]:
         log.warning("%s changed: restart to use it", ", ".join(fixed))
     new = keep_bound(gateway.config, new)
     changed = config.changes(gateway.config, new)
-    gateway.config, gateway.intake.policy = new, policy
-    gateway.receivers.configure()
+    # In this order: who acts by the new configuration (the review of retention) has its policy.
+    gateway.intake.policy, gateway.config = policy, new
+    gateway.answerer.configure()
+    gateway.importer.recorder.search = gateway.fetched.recorder.search = policy.header
+    gateway.doors.configure()
     gateway.audit.begin()
+
+    author = gateway.configuring.author_of(files)
 
     def apply(conn: Transaction) -> None:
         apply_holds(conn, new)
-        _record_configured(conn, change_payload(changed))
+        _record_configured(conn, change_payload(changed, author.reason), author.who)
+        record_state(conn, files, author)
 
     gateway.db.write(apply)
+    gateway.configuring.note_read(files)
     gateway.audit.join()
     gateway.outbound.join_destinations(new)
     gateway.notifications.join_channels(new)
+    gateway.relays.join(new)
     _warn_of_unconfigured(gateway)
     log.info("the configuration has been read again")
     return []
 
 
-def change_payload(changed: Sequence[str]) -> ledger.Payload:
+def change_payload(changed: Sequence[str], reason: str = "") -> ledger.Payload:
     """What the ledger says of keys that changed: of very many only some, but each table that has one."""
     return {
         "action": ledger.CHANGE,
         "sections": sorted({key.partition(".")[0] for key in changed}),
         "keys": list(changed[:MAX_CHANGES]),
         "left_out": max(0, len(changed) - MAX_CHANGES),
+        **({"reason": reason} if reason else {}),
     }
 
 
-def _record_configured(conn: Transaction, payload: ledger.Payload) -> None:
-    ledger.append(conn, time.time(), ledger.CONFIGURED, ledger.EDGE, [], payload=payload)
+def _record_configured(conn: Transaction, payload: ledger.Payload, who: str = BY_HAND) -> None:
+    by = ledger.EDGE if who == BY_HAND else who
+    ledger.append(conn, time.time(), ledger.CONFIGURED, by, [], payload=payload)
 
 
 def _warn_of_unconfigured(gateway: Gateway) -> None:
@@ -101,6 +113,8 @@ def keep_bound(old: Config, new: Config) -> Config:
         site=replace(new.site, data_dir=old.site.data_dir),
         listen=replace(new.listen, host=old.listen.host, port=old.listen.port, plain=old.listen.plain),
         console=old.console,
+        hl7=old.hl7,
+        dicomweb=replace(new.dicomweb, host=old.dicomweb.host, port=old.dicomweb.port),
     )
 
 
@@ -113,5 +127,8 @@ def need_restart(old: Config, new: Config) -> list[str]:
         "listen.plain": (old.listen.plain, new.listen.plain),
         "tls.port": (old.tls.is_on and old.tls.port, new.tls.is_on and new.tls.port),
         "console": (old.console, new.console),
+        "hl7": (old.hl7, new.hl7),
+        "dicomweb.host": (old.dicomweb.host, new.dicomweb.host),
+        "dicomweb.port": (old.dicomweb.port, new.dicomweb.port),
     }
     return [key for key, (before, after) in pairs.items() if before != after]

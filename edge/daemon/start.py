@@ -102,7 +102,7 @@ def _check_catalog(path: Path) -> None:
 def check_journal(db: Store, journal: Journal) -> None:
     """What was committed once must still be there."""
     with db.reading() as conn:
-        vanished = journal.vanished(conn)
+        vanished = journal.find_vanished(conn)
     if vanished:
         db.close()
         raise StartError(f"the catalog {db.path} is damaged: {vanished}; {RECOVER}")

@@ -11,9 +11,8 @@ the first ones, which the requestor prefers.
 
 from __future__ import annotations
 
-import logging
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -24,8 +23,7 @@ from edge.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from edge.dicom.pdu import MAX_PDU_IN
 from edge.errors import AssociationRejected, ProtocolError
 
-# pynetdicom logs what it decodes, and pydicom warns of it; a caller's bytes are not ours to print, nor to remember.
-logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+# pydicom warns of what it decodes; a caller's bytes are not ours to print, nor to remember.
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 
@@ -50,6 +48,7 @@ UNSTATED_MAX_PDU = 16_384
 # Items and sub-items (PS3.8 section 9.3, PS3.7 annex D.3.3).
 APPLICATION_ITEM, CONTEXT_RQ, CONTEXT_AC, ABSTRACT_SYNTAX, TRANSFER_SYNTAX = 0x10, 0x20, 0x21, 0x30, 0x40
 USER_INFORMATION, MAXIMUM_LENGTH, IMPLEMENTATION_UID, ROLE_SELECTION, VERSION_NAME = 0x50, 0x51, 0x52, 0x54, 0x55
+EXTENDED_NEGOTIATION = 0x56
 _FIXED = struct.Struct(">6xH2x16s16s32x")  # protocol version, called and calling AE title
 _ITEM = struct.Struct(">BxH")
 #: A-ASSOCIATE-RJ: rejected-permanent, service provider (ACSE), protocol version not supported (PS3.8 table 9-21).
@@ -85,6 +84,8 @@ class Request:
     max_pdu: int
     roles: dict[str, Role] = field(default_factory=dict)
     implementation: str = ""
+    #: SOP class -> Service Class Application Information (PS3.7 annex D.3.3.5)
+    extended: dict[str, bytes] = field(default_factory=dict)
     echoed: bytes = b""  # bytes 11 to 74 as they came: both titles and 32 reserved; an answer repeats them
 
 
@@ -112,6 +113,7 @@ class Accepted:
     max_pdu: int
     contexts: dict[int, str]  # accepted context id -> transfer syntax
     refused: dict[int, int] = field(default_factory=dict)  # context id -> result
+    extended: dict[str, bytes] = field(default_factory=dict)  # what the peer agreed to, by SOP class
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class _Items:
         self.data = data
         self._left = MAX_ITEMS
 
-    def between(self, at: int, end: int, within: str) -> Iterator[tuple[int, int, int]]:
+    def split_items(self, at: int, end: int, within: str) -> Iterator[tuple[int, int, int]]:
         """Type, and start and end of the value, of each item. Up to three bytes behind the last one are padding."""
         while end - at >= 4:
             kind, length = _ITEM.unpack_from(self.data, at)
@@ -170,7 +172,7 @@ def parse_request(request: bytes | bytearray) -> Request:
     contexts: list[Context] = []
     user = _User()
     try:
-        for kind, start, end in items.between(74, len(request), "the A-ASSOCIATE-RQ"):
+        for kind, start, end in items.split_items(74, len(request), "the A-ASSOCIATE-RQ"):
             if kind == CONTEXT_RQ and end > start:
                 contexts.append(_context(items, start, end))
             elif kind == USER_INFORMATION:
@@ -180,13 +182,13 @@ def parse_request(request: bytes | bytearray) -> Request:
     if not version & 1:  # after the items: rubbish has no version
         why = f"the A-ASSOCIATE-RQ has protocol version {version:04X}H, whose bit 0 is not set"
         raise RequestRefused(why, title, reject_pdu(*VERSION_NOT_SUPPORTED))
-    known = (user.max_pdu, user.roles, user.implementation)
+    known = (user.max_pdu, user.roles, user.implementation, user.extended)
     return Request(title, title_of(called), tuple(contexts), *known, bytes(request[10:74]))
 
 
 def _context(items: _Items, start: int, end: int) -> Context:
     number, abstract_syntax, syntaxes = items.data[start], "", dict[str, None]()
-    sub_items = items.between(start + 4, end, f"presentation context {number}")
+    sub_items = items.split_items(start + 4, end, f"presentation context {number}")
     for kind, at, stop in islice(sub_items, MAX_CONTEXT_ITEMS):
         if kind == ABSTRACT_SYNTAX:
             abstract_syntax = items.text(at, stop)
@@ -202,9 +204,10 @@ class _User:
     max_pdu: int = UNSTATED_MAX_PDU
     roles: dict[str, Role] = field(default_factory=dict)
     implementation: str = ""
+    extended: dict[str, bytes] = field(default_factory=dict)
 
     def read(self, items: _Items, start: int, end: int) -> None:
-        for kind, at, stop in items.between(start, end, "the user information"):
+        for kind, at, stop in items.split_items(start, end, "the user information"):
             if kind == MAXIMUM_LENGTH and stop - at >= 4:
                 self.max_pdu = items.number(at)
             elif kind == ROLE_SELECTION and stop - at > 4:
@@ -212,6 +215,10 @@ class _User:
                 if behind + 2 <= stop:
                     roles = Role(bool(items.data[behind]), bool(items.data[behind + 1]))
                     self.roles[items.text(at + 2, behind)] = roles
+            elif kind == EXTENDED_NEGOTIATION and stop - at > 2:
+                behind = at + 2 + int.from_bytes(items.data[at : at + 2], "big")
+                if behind <= stop:
+                    self.extended[items.text(at + 2, behind)] = bytes(items.data[behind : min(stop, behind + MAX_TEXT)])
             elif kind == VERSION_NAME:
                 self.implementation = title_of(items.data[at : min(stop, at + MAX_TEXT)])
 
@@ -237,8 +244,16 @@ def answer_contexts(
     return list(answers.values()), accepted
 
 
-def accept_pdu(request: Request, answers: Iterable[ContextResult], roles: dict[str, Role]) -> bytes:
-    """Encode the A-ASSOCIATE-AC that answers `request`; `roles` are those we grant, for the SOP classes that asked."""
+def accept_pdu(
+    request: Request,
+    answers: Iterable[ContextResult],
+    roles: dict[str, Role],
+    extended: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """Encode the A-ASSOCIATE-AC that answers `request`; `roles` are those we grant, for the SOP classes that asked.
+
+    `extended`: what we agree to of the extended negotiation, by SOP class.
+    """
     items = b"".join(
         _item(
             CONTEXT_AC,
@@ -247,7 +262,7 @@ def accept_pdu(request: Request, answers: Iterable[ContextResult], roles: dict[s
         )
         for each in answers
     )
-    return _associate(pdu.A_ASSOCIATE_AC, request, items, roles)
+    return _associate(pdu.A_ASSOCIATE_AC, request, items, roles, extended or {})
 
 
 def request_pdu(request: Request) -> bytes:
@@ -261,16 +276,21 @@ def request_pdu(request: Request) -> bytes:
         )
         for each in request.contexts
     )
-    return _associate(pdu.A_ASSOCIATE_RQ, request, items, request.roles)
+    return _associate(pdu.A_ASSOCIATE_RQ, request, items, request.roles, request.extended)
 
 
-def _associate(kind: int, request: Request, contexts: bytes, roles: dict[str, Role]) -> bytes:
+def _associate(
+    kind: int, request: Request, contexts: bytes, roles: dict[str, Role], extended: Mapping[str, bytes]
+) -> bytes:
     titles = (each.encode("latin-1", "replace")[:16].ljust(16) for each in (request.called_ae, request.calling_ae))
     user = _item(MAXIMUM_LENGTH, struct.pack(">L", MAX_PDU_IN))
     user += _uid_item(IMPLEMENTATION_UID, IMPLEMENTATION_CLASS_UID)
     for sop_class, role in roles.items():
         uid = sop_class.encode("latin-1", "replace")
         user += _item(ROLE_SELECTION, struct.pack(">H", len(uid)) + uid + bytes([role.scu, role.scp]))
+    for sop_class, information in extended.items():
+        uid = sop_class.encode("latin-1", "replace")
+        user += _item(EXTENDED_NEGOTIATION, struct.pack(">H", len(uid)) + uid + information)
     user += _uid_item(VERSION_NAME, IMPLEMENTATION_VERSION)
     body = (
         b"\0\1\0\0"
@@ -302,7 +322,7 @@ def parse_accept(accept: bytes) -> Accepted:
     items, user = _Items(accept), _User()
     contexts: dict[int, str] = {}
     refused: dict[int, int] = {}
-    for kind, start, end in items.between(74, len(accept), "the A-ASSOCIATE-AC"):
+    for kind, start, end in items.split_items(74, len(accept), "the A-ASSOCIATE-AC"):
         if kind == CONTEXT_AC and end - start >= 4:
             number, result = accept[start], accept[start + 2]
             if result == ACCEPTED:
@@ -313,7 +333,7 @@ def parse_accept(accept: bytes) -> Accepted:
             user.read(items, start, end)
     if not contexts and not refused:
         raise ProtocolError("an A-ASSOCIATE-AC that answers no presentation context (PS3.8 section 9.3.3)")
-    return Accepted(user.max_pdu, contexts, refused)
+    return Accepted(user.max_pdu, contexts, refused, user.extended)
 
 
 def parse_reject(pdu: bytes) -> AssociationRejected:

@@ -2,6 +2,7 @@
 
 Promise: text is certain where it is ASCII, or where its bytes are right under the character set that is declared. Where
 none is declared, or the bytes are wrong under it, the best guess is given and is said to be one. Never raises.
+`encode_text` is the way back: bytes that decode to the same text with certainty, or None.
 
 A guess is UTF-8 where the bytes are that, then a declared set, then Windows Latin 1. UTF-8 is also guessed under a
 declared Latin 1, in which such bytes would be right but never a name ("MÃ¼ller").
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
@@ -27,7 +29,7 @@ _LATIN_9 = {"ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}  # newe
 _ASCII = "ascii"
 
 
-def decode(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
+def decode_bytes(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
     """The text, and whether it is a guess. `resets`: bytes that end a code extension (PS3.5 6.1.2.5.3)."""
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode(_ASCII), False
@@ -38,6 +40,19 @@ def decode(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
     if text is None or (_is_iso_8859(declared) and _C1.search(text)) or (declared == "latin_1" and _utf8(raw)):
         return _guess(raw, declared), True
     return text, False
+
+
+def encoding_for(charset: Values, texts: Iterable[str]) -> str:
+    """Python's name of a character set that holds all these texts without code extensions; empty where none does."""
+    encoding = _encoding(charset[0]) if len(charset) == 1 else _ASCII
+    if encoding in (_ASCII, "UTF8"):
+        return ""
+    try:
+        for text in texts:
+            text.encode(encoding)
+    except UnicodeEncodeError:
+        return ""
+    return encoding
 
 
 @lru_cache(maxsize=256)
@@ -108,3 +123,47 @@ def _part(part: bytes, initial: str, resets: bytes, errors: str) -> str:
     body = part[len(escape) :]
     reset = next((at for at, byte in enumerate(body) if byte in resets), len(body))
     return body[:reset].decode(encoding, errors) + body[reset:].decode(initial, errors)
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+_SEPARATORS = re.compile(r"([\\^=])")
+
+
+def encode_text(text: str, charset: Values, resets: bytes) -> bytes | None:
+    """The text in a character set; None where that cannot hold it. `resets` as for `decode`."""
+    if text.isascii():
+        return text.encode(_ASCII)
+    first = _encoding(charset[0] if charset else "")
+    raw = _encode_strictly(text, first)
+    if raw is None and len(charset) > 1:
+        raw = _encode_extended(text, first, [_encoding(term) for term in charset[1:]])
+    return raw if raw is not None and decode_bytes(raw, charset, resets) == (text, False) else None
+
+
+def _encode_strictly(text: str, encoding: str) -> bytes | None:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        return None
+
+
+def _encode_extended(text: str, first: str, others: list[str]) -> bytes | None:
+    """Each component in one of the encodings, with its escape sequence (PS3.5 section 6.1.2.5)."""
+    parts = []
+    for part in _SEPARATORS.split(text):
+        raw = _encode_strictly(part, first) if part.isascii() or first != _ASCII else None
+        for encoding in others:
+            raw = raw if raw is not None else _with_escape(part, encoding)
+        if raw is None:
+            return None
+        parts.append(raw)
+    return b"".join(parts)
+
+
+def _with_escape(part: str, encoding: str) -> bytes | None:
+    raw = _encode_strictly(part, encoding)
+    if raw is None or encoding.startswith("iso2022"):
+        return raw  # Python's codec writes the escape sequences, and returns to ASCII
+    escape = next((code for code, name in CODES_TO_ENCODINGS.items() if name == encoding), None)
+    return None if escape is None else escape + raw

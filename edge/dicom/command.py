@@ -36,6 +36,7 @@ class Element(IntEnum):
     AFFECTED_SOP_INSTANCE_UID = 0x1000
     REQUESTED_SOP_INSTANCE_UID = 0x1001
     EVENT_TYPE_ID = 0x1002
+    ATTRIBUTE_IDENTIFIER_LIST = 0x1005
     ACTION_TYPE_ID = 0x1008
     REMAINING = 0x1020  # sub-operations; completed, failed and warning ones follow
     COMPLETED = 0x1021
@@ -43,6 +44,7 @@ class Element(IntEnum):
     WARNING = 0x1023
     MOVE_ORIGINATOR_AE_TITLE = 0x1030
     MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
+    PASSED_SITES = 0x7F01  # between two Edges alone, which have agreed on it (edge.network.sites)
 
 
 #: DIMSE statuses (PS3.7 annex C).
@@ -65,8 +67,12 @@ class CommandField(IntEnum):
     C_ECHO_RSP = 0x8030
     N_EVENT_REPORT_RQ = 0x0100
     N_EVENT_REPORT_RSP = 0x8100
+    N_SET_RQ = 0x0120
+    N_SET_RSP = 0x8120
     N_ACTION_RQ = 0x0130
     N_ACTION_RSP = 0x8130
+    N_CREATE_RQ = 0x0140
+    N_CREATE_RSP = 0x8140
 
 
 _E = Element
@@ -96,9 +102,10 @@ _UID = frozenset(
         _E.REQUESTED_SOP_INSTANCE_UID,
     }
 )
-_TEXT = frozenset({_E.MOVE_DESTINATION, _E.ERROR_COMMENT, _E.MOVE_ORIGINATOR_AE_TITLE})
+_TEXT = frozenset({_E.MOVE_DESTINATION, _E.ERROR_COMMENT, _E.MOVE_ORIGINATOR_AE_TITLE, _E.PASSED_SITES})
 _HEADER = struct.Struct("<HHL")
 _US_ELEMENT = struct.Struct("<HHLH")
+_AT_ELEMENT = struct.Struct("<HHLHH")  # one attribute, of which a response speaks
 _GROUP_LENGTH = struct.Struct("<HHLL")
 _SHORT = struct.Struct("<H")
 
@@ -125,7 +132,7 @@ class Command(dict[int, "int | str"]):
         return self.get(_E.DATA_SET_TYPE, NO_DATA_SET) != NO_DATA_SET
 
 
-def decode(data: bytes | bytearray | memoryview) -> Command:
+def decode_command(data: bytes | bytearray | memoryview) -> Command:
     """Read a command set. Raises ProtocolError for anything that is not one."""
     command = Command()
     at, end = 0, len(data)
@@ -154,7 +161,9 @@ def encode(elements: dict[int, int | str]) -> bytes:
     parts = []
     for element in sorted(elements):
         value = elements[element]
-        if isinstance(value, int):
+        if element == _E.ATTRIBUTE_IDENTIFIER_LIST and isinstance(value, int):
+            parts.append(_AT_ELEMENT.pack(0, element, 4, value >> 16, value & 0xFFFF))
+        elif isinstance(value, int):
             parts.append(_US_ELEMENT.pack(0, element, 2, value))
         else:
             raw = value.encode("latin-1", "replace")

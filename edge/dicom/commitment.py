@@ -34,6 +34,7 @@ from edge.dicom.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     STORAGE_COMMITMENT_PUSH,
     STORAGE_COMMITMENT_PUSH_INSTANCE,
+    STUDY_ROOT_FIND,
 )
 from edge.errors import PeerError, ProtocolError, Unreadable
 
@@ -44,8 +45,6 @@ FIND_SECONDS = 120.0
 #: How soon a stay for a report notices that it is over.
 NOTICE_SECONDS = 0.1
 
-#: Study Root Query/Retrieve Information Model - FIND (PS3.4 section C.6.2).
-STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 QUERY_RETRIEVE_LEVEL, SOP_INSTANCE_UID = 0x00080052, 0x00080018
 STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = 0x0020000D, 0x0020000E
@@ -201,7 +200,7 @@ class Query:
         for answer in self._association.request(1, elements, identifier, deadline=deadline):
             status = answer.status
             if data := self._association.read(answer, deadline):
-                found.add(_matched(data, syntax))
+                found.add(_read_matched_uid(data, syntax))
         raise_failure("the query", status)
         return found & wanted
 
@@ -212,7 +211,7 @@ def open_query(destination: Destination, calling_ae: str, secure: Secure | None 
         yield Query(association)
 
 
-def _matched(data: bytes, transfer_syntax_uid: str) -> str:
+def _read_matched_uid(data: bytes, transfer_syntax_uid: str) -> str:
     try:
         return items.decode_items(data, transfer_syntax_uid).text(SOP_INSTANCE_UID)
     except Unreadable:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from edge.dicom import header, items
 from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, UNDEFINED, Form
-from edge.dicom.header import PIXEL_DATA, UNKNOWN_END, Inflated, Read, Walk, Window
+from edge.dicom.header import MAX_LOOK, PIXEL_DATA, UNKNOWN_END, Inflated, Read, Walk, Window
 from edge.errors import Unreadable
 from edge.model import Values
 
@@ -23,16 +23,24 @@ _NOTHING: frozenset[int] = frozenset()
 
 def compact(read: Read, length: int, transfer_syntax_uid: str) -> bytes:
     """The small elements of a data set of `length` bytes, in its own encoding. Raises Unreadable."""
+    return compact_header(read, length, transfer_syntax_uid)[0]
+
+
+def compact_header(read: Read, length: int, transfer_syntax_uid: str) -> tuple[bytes, bool]:
+    """The same, and whether these are all that stand before the pixel data. Raises Unreadable."""
+    is_whole = True
     if transfer_syntax_uid in DEFLATED:
         read, length = Inflated(read).read, UNKNOWN_END
-    window, parts, total = Window(read, length), [], 0
+    window, parts, total = Window(read, length, MAX_LOOK), list[bytes](), 0
     for tag, begin, end in _elements(window, FORMS.get(transfer_syntax_uid, EXPLICIT)):
         if end - begin <= (MOST_PRIVATE if tag >> 16 & 1 else MOST_STANDARD):
             total += end - begin
             if total > MOST_TOTAL:
-                break
+                return b"".join(parts), False
             parts.append(window.value(begin, end - begin))
-    return b"".join(parts)
+        else:
+            is_whole = False
+    return b"".join(parts), is_whole
 
 
 def _elements(window: Window, form: Form) -> Iterator[tuple[int, int, int]]:

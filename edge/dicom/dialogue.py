@@ -21,7 +21,7 @@ from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.items import MAX_DATA_SET
-from edge.dicom.pdu import IDLE_SECONDS, Digest, Released, Sink, Wire
+from edge.dicom.pdu import IDLE_SECONDS, DataSetTarget, Digest, Released, Sink, Wire
 from edge.errors import PeerError, ProtocolError
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
@@ -47,15 +47,18 @@ class DimseMessage(NamedTuple):
 
 
 class SubOperations(NamedTuple):
-    """Sub-operations of a C-GET or C-MOVE (PS3.7 section 9.1.3); in order of their elements, (0000,1020) on."""
+    """Sub-operations of a C-GET or C-MOVE (PS3.7 section 9.1.3); in order of their elements, (0000,1020) on.
 
-    remaining: int
+    `remaining`: None in a final answer that is no cancellation (PS3.4 section C.4.2.1.6).
+    """
+
+    remaining: int | None
     completed: int
     failed: int
     warning: int
 
     def elements(self) -> dict[int, int | str]:
-        return {Element.REMAINING + at: number for at, number in enumerate(self)}
+        return {Element.REMAINING + at: min(number, 0xFFFF) for at, number in enumerate(self) if number is not None}
 
 
 class Deadline:
@@ -112,6 +115,10 @@ class Dialogue:
             self._note_cancel(message)
         return request.command.number(Element.MESSAGE_ID) == self._cancelled
 
+    def withdraw(self) -> int:
+        """Forget the answers that wait for the next one: their request is cancelled. Returns how many."""
+        return self.wire.withdraw()
+
     def _note_cancel(self, message: DimseMessage) -> None:
         self._cancelled = message.command.get(Element.MESSAGE_ID_RESPONDED_TO)
         self.skip(message)
@@ -136,6 +143,11 @@ class Dialogue:
         if message.command.has_data_set:
             self.wire.read_data_set(message.context, sink)
 
+    def read_to(self, message: DimseMessage, target: DataSetTarget) -> None:
+        """Receive the data set of a message straight to where `target` has room for it."""
+        if message.command.has_data_set:
+            self.wire.read_data_set_to(message.context, target)
+
     def skip(self, message: DimseMessage) -> None:
         """Let the data set of a message pass by."""
         self.read_into(message, lambda _: None)
@@ -153,14 +165,20 @@ class Dialogue:
         comment: str = "",
         data: bytes = b"",
         counts: SubOperations | None = None,
+        more: Mapping[int, int | str] | None = None,
+        *,
+        may_wait: bool = False,
     ) -> None:
-        """Answer a request, whose data set has been read; a pending status announces more answers."""
-        elements = response_to(request.command, status, comment)
+        """Answer a request, whose data set has been read; a pending status announces more answers.
+
+        `more`: further elements of the command set. `may_wait`: the next answer follows at once (Wire.send_message).
+        """
+        elements = response_to(request.command, status, comment) | dict(more or {})
         if counts is not None:
             elements |= counts.elements()
         if data:
             elements[Element.DATA_SET_TYPE] = dimse.DATA_SET
-        self.wire.send_message(request.context, elements, data)
+        self.wire.send_message(request.context, elements, data, may_wait=may_wait)
 
     def request(
         self,
@@ -206,11 +224,13 @@ class Dialogue:
         expected: Digest | None = None,
         priority: int = MEDIUM,
         originator: tuple[str, int] | None = None,
+        passed: str = "",
     ) -> tuple[int, str]:
         """C-STORE `length` bytes of the file from `offset` (PS3.7 section 9.1.1); its status and Error Comment.
 
-        `originator`: AE title and message ID of the C-MOVE for which it is. Raises PeerError; Unreadable when the bytes
-        are too few or not the `expected` ones; OSError when they cannot be read. Then the peer never has all of it.
+        `originator`: AE title and message ID of the C-MOVE for which it is. `passed`: see Element.PASSED_SITES.
+        Raises PeerError; Unreadable when the bytes are too few or not the `expected` ones; OSError when they cannot
+        be read. Then the peer never has all of it.
         """
         with self._or_abort():
             request: dict[int, int | str] = {
@@ -223,6 +243,8 @@ class Dialogue:
             }
             if originator is not None:
                 request[Element.MOVE_ORIGINATOR_AE_TITLE], request[Element.MOVE_ORIGINATOR_MESSAGE_ID] = originator
+            if passed:
+                request[Element.PASSED_SITES] = passed
             self.wire.send_file(context, request, fd, offset, length, expected, pad=True)
             _, answer = found = self._answer(context, CommandField.C_STORE_RSP, Deadline(self.answer_seconds))
             self.refuse_data_set(found)
@@ -275,7 +297,7 @@ class Dialogue:
 
     def count_moved(self) -> int:
         """How many bytes have come and gone; from any thread."""
-        return self.wire.moved()
+        return self.wire.bytes_moved()
 
     @contextmanager
     def _or_abort(self) -> Iterator[None]:

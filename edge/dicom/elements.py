@@ -98,15 +98,23 @@ def read_head(data: bytes, at: int, form: Form) -> tuple[int, bytes, int, int]:
 
 def write_head(tag: int, vr: str, size: int, form: Form) -> bytes:
     """The head of an element or item with a value of `size` bytes; ValueError where its length field is too short."""
-    group, number, code = tag >> 16, tag & 0xFFFF, vr.encode("ascii")
+    begin, length = _head_parts(tag, vr, form.explicit, form.order)
     try:
-        if not form.explicit or group == 0xFFFE:
-            return struct.pack(form.order + "HHI", group, number, size)
-        if code in SHORT_VRS:
-            return struct.pack(form.order + "HH2sH", group, number, code, size)
-        return struct.pack(form.order + "HH2s2xI", group, number, code, size)
+        return begin + length.pack(size)
     except struct.error:
-        raise ValueError(f"a value of {size} bytes is too long for ({group:04X},{number:04X}) {vr}") from None
+        raise ValueError(f"a value of {size} bytes is too long for ({tag >> 16:04X},{tag & 0xFFFF:04X}) {vr}") from None
+
+
+@lru_cache(maxsize=8192)
+def _head_parts(tag: int, vr: str, explicit: bool, order: str) -> tuple[bytes, struct.Struct]:
+    """What a head begins with, and the field of its length."""
+    group, number, code = tag >> 16, tag & 0xFFFF, vr.encode("ascii")
+    begin = struct.pack(order + "HH", group, number)
+    if not explicit or group == 0xFFFE:
+        return begin, struct.Struct(order + "I")
+    if code in SHORT_VRS:
+        return begin + code, struct.Struct(order + "H")
+    return begin + code + bytes(2), struct.Struct(order + "I")
 
 
 @lru_cache(maxsize=8192)
@@ -129,7 +137,7 @@ def to_values(vr: str, raw: bytes, order: str, charset: Values) -> Values:
         return _numbers(vr, raw, order)
     is_guess = False
     if vr in LOCAL_TEXT:
-        text, is_guess = character_sets.decode(raw, charset, b"\\^=" if vr == "PN" else b"\\\t\n\f\r")
+        text, is_guess = character_sets.decode_bytes(raw, charset, resets_of(vr))
     elif vr in ASCII_TEXT:
         text, is_guess = raw.decode("latin_1"), not raw.isascii()
     else:
@@ -147,6 +155,11 @@ def _numbers(vr: str, raw: bytes, order: str) -> Values:
     return tuple("".join(format(part, style) for part in number) for number in item.iter_unpack(raw[:whole]))
 
 
+def resets_of(vr: str) -> bytes:
+    """Bytes that end a code extension (PS3.5 section 6.1.2.5.3)."""
+    return b"\\^=" if vr == "PN" else b"\\\t\n\f\r"
+
+
 def to_bytes(vr: str, values: Values, order: str, encoding: str) -> bytes:
     """The value of an element, padded to even length (PS3.5 section 6.2)."""
     if vr in NUMBERS:
@@ -156,4 +169,12 @@ def to_bytes(vr: str, values: Values, order: str, encoding: str) -> bytes:
             return struct.pack(order + "H" * len(parts), *parts)
         return struct.pack(order + letters * len(values), *(float(v) if vr in ("FL", "FD") else int(v) for v in values))
     raw = "\\".join(values).encode(encoding, "replace")
-    return raw + (b"\0" if vr == "UI" else b" ") * (len(raw) & 1)
+    return raw if not len(raw) & 1 else raw + (b"\0" if vr == "UI" else b" ")
+
+
+def encode_values(vr: str, values: Values, charset: Values, order: str) -> bytes | None:
+    """The value of an element, padded to even length; None where the character set cannot hold it."""
+    if vr not in LOCAL_TEXT:
+        return to_bytes(vr, values, order, "ascii")
+    raw = character_sets.encode_text("\\".join(values), charset, resets_of(vr))
+    return None if raw is None else raw + b" " * (len(raw) & 1)

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-from pynetdicom.status import (
-    GENERAL_STATUS,
-    QR_FIND_SERVICE_CLASS_STATUS,
-    STATUS_SUCCESS,
-    STATUS_WARNING,
-    code_to_category,
-)
-
 from edge.errors import EdgeError, PeerError, Permanent
 
 #: Statuses that say that asking again soon is of no use (PS3.7 annex C).
@@ -19,6 +11,36 @@ LASTING = frozenset({0x0112, 0x0117, 0x0118, 0x0119, 0x0122, 0x0123, 0x0124, 0x0
 #: class, SOP class not supported, no such action, not authorized, unrecognized operation (PS3.7 annex C), out of
 #: resources (0213: PS3.7 annex C; A700: PS3.4 table C.4-1).
 GENERAL = frozenset({0x0118, 0x0122, 0x0123, 0x0124, 0x0211, 0x0213, 0xA700})
+
+
+#: PS3.7 annex C, PS3.4 table C.4-1.
+_WORDS = {
+    0x0105: "no such attribute",
+    0x0106: "invalid attribute value",
+    0x0110: "processing failure",
+    0x0111: "duplicate SOP instance",
+    0x0112: "no such SOP instance",
+    0x0113: "no such event type",
+    0x0114: "no such argument",
+    0x0115: "invalid argument value",
+    0x0117: "invalid object instance",
+    0x0118: "no such SOP class",
+    0x0119: "class-instance conflict",
+    0x0120: "missing attribute",
+    0x0121: "missing attribute value",
+    0x0122: "SOP class not supported",
+    0x0123: "no such action",
+    0x0124: "not authorized",
+    0x0210: "duplicate invocation",
+    0x0211: "unrecognized operation",
+    0x0212: "mistyped argument",
+    0x0213: "resource limitation",
+    0xA700: "out of resources",
+    0xA710: "invalid prior record key",
+    0xA900: "identifier does not match SOP class",
+}
+#: PS3.7 annex C: requested optional attributes are not supported, attribute list error, value out of range.
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 
 
 class ServiceRefused(Permanent):
@@ -49,9 +71,9 @@ def is_of_request(error: EdgeError) -> bool:
 
 def failure(service: str, status: int) -> EdgeError | None:
     """What the final status of a request means; None for success and warnings."""
-    if code_to_category(status) in (STATUS_SUCCESS, STATUS_WARNING):
+    if not status or status in _WARNINGS or status >> 12 == 0xB:
         return None
-    _, words = GENERAL_STATUS.get(status) or QR_FIND_SERVICE_CLASS_STATUS.get(status) or ("", "")
+    words = _WORDS.get(status)
     text = f"{service} failed with status {status:04X}" + (f" ({words})" if words else "")
     return ServiceRefused(text, status) if status in LASTING else RequestFailed(text, status)
 

@@ -51,7 +51,7 @@ MAX_NESTED_VALUES = 64  # distinct values of one attribute found inside sequence
 
 MAX_REFERENCES = 10_000  # SOP Instance UIDs that are taken from one object
 
-REFERENCED_SOP_INSTANCE_UID = 0x00081155
+_REFERENCED_SOP_INSTANCE_UID = 0x00081155
 _BEHIND_REFERENCES = 0x0040FFFF  # wanted so that the walk reaches (0040,A375) and (0040,A730)
 PIXEL_DATA = 0x7FE00008  # Float; (7FE0,0009) Double Float and (7FE0,0010) follow
 END_OF_DATA = 1 << 32  # stands for a tag, and is greater than all
@@ -103,7 +103,7 @@ def scan(
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
     if transfer_syntax_uid in DEFLATED:
         read, length = Inflated(read).read, UNKNOWN_END
-    walk = Walk(Window(read, length), wanted, nested, most_nested)
+    walk = Walk(Window(read, length, MAX_LOOK), wanted, nested, most_nested)
     try:
         walk.top_level(form)
     except _TooMuch:
@@ -114,9 +114,9 @@ def scan(
 
 def references(read: Read, length: int, transfer_syntax_uid: str) -> tuple[str, ...]:
     """Every SOP Instance UID that a data set references (0008,1155), at any depth; MAX_REFERENCES at most."""
-    tags = frozenset({REFERENCED_SOP_INSTANCE_UID, _BEHIND_REFERENCES})
-    return scan(read, length, transfer_syntax_uid, tags, frozenset({REFERENCED_SOP_INSTANCE_UID}), MAX_REFERENCES).get(
-        REFERENCED_SOP_INSTANCE_UID, ()
+    tags = frozenset({_REFERENCED_SOP_INSTANCE_UID, _BEHIND_REFERENCES})
+    return scan(read, length, transfer_syntax_uid, tags, frozenset({_REFERENCED_SOP_INSTANCE_UID}), MAX_REFERENCES).get(
+        _REFERENCED_SOP_INSTANCE_UID, ()
     )
 
 
@@ -131,10 +131,11 @@ def _unreadable(tag: int, offset: int, why: str) -> Unreadable:
 class Window:
     """The part of the data set that is in memory; it only moves forward."""
 
-    __slots__ = ("_base", "_bytes", "_last", "_read", "_read_bytes", "end")
+    __slots__ = ("_base", "_bytes", "_last", "_most", "_read", "_read_bytes", "end")
 
-    def __init__(self, read: Read, end: int) -> None:
-        self._read = read
+    def __init__(self, read: Read, end: int, most: int) -> None:
+        """`most`: bytes that are read of all windows."""
+        self._read, self._most = read, most
         self.end = end
         self._base, self._bytes, self._last, self._read_bytes = 0, b"", -1, 0
 
@@ -157,7 +158,7 @@ class Window:
     def value(self, offset: int, size: int) -> bytes:
         """Those bytes, which lie within the data set."""
         at = offset - self._base
-        if at + size <= len(self._bytes):
+        if 0 <= at <= len(self._bytes) - size:
             return self._bytes[at : at + size]
         return _read_fully(self._read, offset, size)
 
@@ -165,8 +166,10 @@ class Window:
         """Let the window begin at `offset`; false if the data set ends there."""
         size = min(WINDOW, self.end - offset)
         self._read_bytes += max(size, 0)
-        if self._read_bytes > MAX_LOOK:
-            raise _TooMuch(f"the header of the data set is too long: it goes on after {MAX_LOOK} bytes, byte {offset}")
+        if self._read_bytes > self._most:
+            raise _TooMuch(
+                f"the header of the data set is too long: it goes on after {self._most} bytes, byte {offset}"
+            )
         data = _read_fully(self._read, offset, size) if size > 0 else b""
         if len(data) < size:
             if self.end != UNKNOWN_END:
@@ -281,7 +284,7 @@ class Walk:
             if level.closed_by and tag == level.closed_by:
                 stack.pop()
             else:
-                inner = self._entered(level, tag, vr, start, size)
+                inner = self._enter_level(level, tag, vr, start, size)
                 if self.below:
                     stack[-1] = self._take_below(level, tag, vr, start, size)
                 if inner is None:
@@ -295,7 +298,7 @@ class Walk:
             if len(stack) == 1:
                 return offset
 
-    def _entered(self, level: _Level, tag: int, vr: bytes, start: int, size: int) -> _Level | None:
+    def _enter_level(self, level: _Level, tag: int, vr: bytes, start: int, size: int) -> _Level | None:
         """What begins with this element of `level`; None if its value is to be passed over."""
         undefined = size == UNDEFINED
         end = level.end if undefined else start + size

@@ -8,10 +8,11 @@ enough.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edge.dicom import charset as character_sets
 from edge.dicom.elements import (
     CHARACTER_SET,
     DEFLATED,
@@ -20,11 +21,13 @@ from edge.dicom.elements import (
     IMPLICIT,
     ITEM,
     ITEM_END,
+    LOCAL_TEXT,
     MAX_DEPTH,
     OPAQUE,
     SEQUENCE_END,
     UNDEFINED,
     Form,
+    encode_values,
     is_sequence,
     read_head,
     to_bytes,
@@ -155,12 +158,20 @@ def _damage(offset: int) -> Unreadable:
     return Unreadable(f"a data set that is damaged, or has more than {MAX_ELEMENTS} elements, at byte {offset}")
 
 
-def encode_items(data_set: Attributes, transfer_syntax_uid: str) -> bytes:
-    """Write a data set. Raises ValueError for a value that its VR cannot hold."""
+def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values = ()) -> bytes:
+    """Write a data set. Raises ValueError for a value that its VR cannot hold.
+
+    `charset`: a Specific Character Set, perhaps with code extensions, that is kept where it can hold all texts; else
+    they are UTF-8.
+    """
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-    is_ascii = _is_ascii(data_set)
-    if not is_ascii:
-        data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", (_UTF_8,))})
+    texts, encode = _texts(data_set), "ascii"
+    extended: Values = ()
+    if not "".join(texts).isascii():
+        extended = charset if len(charset) > 1 and _fits(data_set, charset) else ()
+        encode = character_sets.encoding_for(charset, texts) or "utf-8"
+        declared = extended or ((_UTF_8,) if encode == "utf-8" else charset)
+        data_set = Attributes({**data_set, CHARACTER_SET: ElementValue("CS", declared)})
     out = bytearray()
     todo: list[tuple[int, ElementValue | Attributes | int]] = _in_order(data_set)
     while todo:
@@ -171,10 +182,21 @@ def encode_items(data_set: Attributes, transfer_syntax_uid: str) -> bytes:
             out += write_head(tag, "SQ", 0, form)
             todo.append((tag, len(out) - 4))
             todo += _in_order(what) if isinstance(what, Attributes) else [(ITEM, each) for each in reversed(what.items)]
+        elif what.values:
+            value = encode_values(what.vr, what.values, extended, form.order) if extended else None
+            if value is None:
+                value = to_bytes(what.vr, what.values, form.order, encode)
+            out += write_head(tag, what.vr, len(value), form)
+            out += value
         else:
-            value = to_bytes(what.vr, what.values, form.order, "ascii" if is_ascii else "utf-8")
-            out += write_head(tag, what.vr, len(value), form) + value
+            out += write_head(tag, what.vr, 0, form)
     return bytes(out)
+
+
+def _fits(data_set: Attributes, charset: Values) -> bool:
+    """Can this character set hold all texts, with its code extensions (PS3.5 section 6.1.2.5)?"""
+    texts = (each for each in _elements(data_set) if each.vr in LOCAL_TEXT)
+    return all(encode_values(each.vr, each.values, charset, "<") is not None for each in texts)
 
 
 def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes | int]]:
@@ -182,11 +204,15 @@ def _in_order(data_set: Attributes) -> list[tuple[int, ElementValue | Attributes
     return [(tag, data_set[tag]) for tag in sorted(data_set, reverse=True)]
 
 
-def _is_ascii(data_set: Attributes) -> bool:
+def _texts(data_set: Attributes) -> list[str]:
+    """Every value, those of nested items among them."""
+    return [value for element in _elements(data_set) for value in element.values]
+
+
+def _elements(data_set: Attributes) -> Iterator[ElementValue]:
+    """Every element, those of nested items among them."""
     todo = [data_set]
     while todo:
         for element in todo.pop().values():
-            if not all(map(str.isascii, element.values)):
-                return False
-            todo.extend(element.items)
-    return True
+            yield element
+            todo += element.items

@@ -13,11 +13,13 @@ from functools import lru_cache
 
 from edge import __version__
 from edge.errors import Unreadable
-from edge.model import ContextKey, Origin
+from edge.model import ContextKey, Origin, Priority
 
 #: Our Private Information Creator UID (0002,0100); also the root of the implementation class UID.
 PRIVATE_CREATOR = "2.25.190146791043182537444806132342625375407"
 IMPLEMENTATION_CLASS_UID = PRIVATE_CREATOR
+#: Extended negotiation under this UID says that the peer is an Edge, and of which site.
+EDGE_UID = PRIVATE_CREATOR
 IMPLEMENTATION_VERSION = f"EDGE_{__version__}"[:16]
 MAX_META = 65_536
 
@@ -76,8 +78,20 @@ def preamble_and_meta(
 ) -> bytes:
     """Everything before the data set; its length is the data set's offset. `version`: of the Edge that wrote it."""
     before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address, version)
-    sent_by = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}}}'.encode())
+    fetched = f', "fetched_from": {json.dumps(origin.fetched_from)}' if origin.fetched_from else ""
+    fetched += f', "passed": {json.dumps(origin.passed)}, "priority": {origin.priority:d}' if origin.passed else ""
+    sent_by = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}{fetched}}}'.encode())
     body = b"".join((before, _uid(0x0003, sop_instance_uid), behind, sent_by))
+    return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
+
+
+def plain_head(kind: ContextKey, sop_instance_uid: str) -> bytes:
+    """Everything before the data set of a copy that leaves: nothing in it says where it came from."""
+    before, implementation = _VERSION + _uid(0x0002, kind.sop_class_uid), _uid(0x0012, IMPLEMENTATION_CLASS_UID)
+    version = _text(0x0013, b"SH", IMPLEMENTATION_VERSION)
+    body = b"".join(
+        (before, _uid(0x0003, sop_instance_uid), _uid(0x0010, kind.transfer_syntax_uid), implementation, version)
+    )
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
 
@@ -114,6 +128,8 @@ def _origin(elements: dict[int, bytes]) -> Origin | None:
         return None
     try:
         fields = json.loads(elements[0x0102])
-        return Origin(fields["calling"], fields["called"], fields["address"], float(fields["received_at"]))
+        sender, received_at = (fields["calling"], fields["called"], fields["address"]), float(fields["received_at"])
+        passed, priority = str(fields.get("passed", "")), Priority(fields.get("priority", Priority.ROUTINE))
+        return Origin(*sender, received_at, str(fields.get("fetched_from", "")), passed, priority)
     except (KeyError, ValueError, TypeError):
         return None

@@ -14,12 +14,10 @@ from edge.dicom.dialogue import Deadline, DimseMessage
 from edge.dicom.failures import ServiceRefused
 from edge.dicom.pdu import Sink
 from edge.dicom.scu import Association, Secure, associate
-from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_GET
 from edge.errors import ProtocolError
 from edge.model import ContextKey
 
-#: Study Root Query/Retrieve Information Model - GET (PS3.4 section C.6.2).
-STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 GET, STORE = 1, 3  # presentation contexts
 #: Seconds for the whole of one C-GET.
 GET_SECONDS = 300.0

@@ -122,7 +122,7 @@ class Association(Dialogue):
 
     def __init__(self, wire: Wire, proposed: Sequence[Context], accepted: Accepted, answer_seconds: float) -> None:
         self.proposed = {context.id: context for context in proposed}
-        self.accepted, self.refused = accepted.contexts, accepted.refused
+        self.accepted, self.refused, self.extended = accepted.contexts, accepted.refused, accepted.extended
         contexts = {c: (self.proposed[c].abstract_syntax, syntax) for c, syntax in self.accepted.items()}
         super().__init__(wire, contexts, answer_seconds)
 
@@ -138,13 +138,14 @@ class Association(Dialogue):
         roles: dict[str, Role] | None = None,
         patience: Patience | None = None,
         secure: Secure | None = None,
+        extended: dict[str, bytes] | None = None,
     ) -> Association:
         """Connect (IPv4 or IPv6), begin TLS where `secure` is given, and negotiate.
 
         Raises AssociationRejected, or PeerError saying what else was met.
         """
         patience = patience or Patience()
-        request = request_pdu(Request(calling_ae, called_ae, tuple(contexts), 0, roles or {}))
+        request = request_pdu(Request(calling_ae, called_ae, tuple(contexts), 0, roles or {}, extended=extended or {}))
         sock = _connect(host, port, patience.connect)
         if secure is not None:
             sock = secure(sock, patience.connect)
@@ -212,9 +213,10 @@ def associate(
     roles: dict[str, Role] | None = None,
     secure: Secure | None = None,
 ) -> Iterator[Association]:
-    """An association in which a peer offers each of these contexts; released at the end, aborted after an error.
+    """An association in which a peer offers each named context; released at the end, aborted after an error.
 
-    `services`: context ID -> what it is for, in words. Each step may take `seconds`. Raises PeerError, ServiceRefused.
+    `services`: context ID -> what it is for, in words; the peer may refuse the other contexts. Each step may take
+    `seconds`. Raises PeerError, ServiceRefused.
     """
     association = Association.open(
         where.host,
@@ -227,6 +229,8 @@ def associate(
         secure=secure,
     )
     for context, result in association.refused.items():
+        if context not in services:
+            continue
         association.release()
         why = CONTEXT_RESULTS.get(result, "it does not say why")
         raise ServiceRefused(f"{where.host}:{where.port} does not offer {services[context]}: {why}")

@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
 
-import pynetdicom.sop_class as tables
-from pydicom.uid import UID
+from pydicom._uid_dict import UID_dictionary  # PS3.6 annex A; pydicom gives it no public name
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: Query/Retrieve Information Models (PS3.4 annex B of C.6): Patient Root and Study Root.
+PATIENT_ROOT_FIND, STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1", "1.2.840.10008.5.1.4.1.2.2.1"
+PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.2.2"
+PATIENT_ROOT_GET, STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3"
 STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_PUSH_INSTANCE = "1.2.840.10008.1.20.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+#: Those in which objects are kept (PS3.5 section 10).
+TRANSFER_SYNTAXES = (
+    *(EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"),
+    *(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93)),
+    *(f"1.2.840.10008.1.2.4.{n}" for n in (100, 101, 102, 103, 104, 105, 106, 107, 108, 110, 201, 202, 203)),
+    "1.2.840.10008.1.2.5",
+)
+
+#: Of PS3.6 annex A, newer than pydicom's table: label and height map segmentations, waveform presentation states.
+_NEWER = tuple(f"1.2.840.10008.5.1.4.1.1.{part}" for part in ("66.7", "66.8", "9.100.1", "9.100.2"))
 
 
-def _standard_non_storage() -> frozenset[str]:
-    """Every standard SOP class of pynetdicom's tables that C-STORE does not carry."""
-    groups = [value for name, value in vars(tables).items() if name.startswith("_") and name.endswith("_CLASSES")]
-    storage = set(tables._STORAGE_CLASSES.values())
-    # Non-patient objects (colour palettes, hanging protocols, implants) are stored too: their keywords say so.
-    return frozenset(
-        str(uid)
-        for group in groups
-        for keyword, uid in group.items()
-        if uid not in storage and not keyword.endswith("Storage")
-    )
+def _is_stored(name: str) -> bool:
+    """The name of a SOP class says whether C-STORE carries it; two of the retired ones have none any more."""
+    return not name or ("Storage" in name and not name.startswith("Storage Commitment"))
 
 
-_NON_STORAGE = _standard_non_storage()
+#: Every standard SOP class that C-STORE does not carry.
+_NON_STORAGE = frozenset(
+    uid for uid, (name, kind, *_) in UID_dictionary.items() if "SOP Class" in kind and not _is_stored(name)
+)
+
+#: Images of the usual equipment.
+_USUAL = ("CTImage", "MRImage", "ComputedRadiographyImage", "DigitalXRayImageForPresentation", "UltrasoundImage")
+_COMMON = "Image|SR|RT|Presentation|PDF|KeyObject|Segmentation"
+
+
+def _storage_classes() -> tuple[str, ...]:
+    """Those of medicine that are not retired (the others' `info` names another standard)."""
+    current = {
+        uid: keyword
+        for uid, (name, kind, info, retired, keyword) in UID_dictionary.items()
+        if kind == "SOP Class" and name and not info and not retired and _is_stored(name)
+    }
+
+    def rarity(uid: str) -> tuple[bool, bool]:
+        return not current[uid].startswith(_USUAL), not re.search(_COMMON, current[uid])
+
+    return (*sorted(current, key=rarity), *_NEWER)
+
+
+#: The usual ones first, then images, reports, radiotherapy and presentation states: an association has no room for all.
+STORAGE_CLASSES = _storage_classes()
 
 
 def is_storage(abstract_syntax: str) -> bool:
@@ -35,10 +65,10 @@ def is_storage(abstract_syntax: str) -> bool:
     return abstract_syntax not in _NON_STORAGE
 
 
-@lru_cache(maxsize=4096)  # callers choose what is asked
 def name_of(uid: str) -> str:
     """The standard's name of a UID, or the UID itself."""
-    return UID(uid).name
+    name, *_ = UID_dictionary.get(uid, (uid,))
+    return name or uid
 
 
 def usable_uid(uid: str) -> bool:

@@ -111,6 +111,14 @@ class AssociationRejected(PeerError):
         self.result, self.source, self.reason = result, source, reason
 
 
+class Unavailable(PeerError):
+    """The peer answers that it takes nothing from us now. `seconds`: when to ask again, where that is known."""
+
+    def __init__(self, text: str, seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
 class ProtocolError(PeerError):
     """The peer sent what PS3.7 or PS3.8 does not allow, or more, or more slowly, than our limits allow."""
 

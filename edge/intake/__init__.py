@@ -11,41 +11,31 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from edge.dicom import compact, header
 from edge.dicom.header import read_header
+from edge.dicom.items import MAX_DATA_SET
+from edge.dicom.rejection import KEY_OBJECT_SELECTION, RejectionNote, read_note
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
+from edge.intake.check_memory import CheckMemory
+from edge.intake.entries import CatalogEntry, InstanceEntry, QuarantineEntry, enter_or_quarantine
 from edge.intake.policy import Policy
-from edge.model import (
-    Assignment,
-    ContextKey,
-    InstanceHeader,
-    InstanceState,
-    Origin,
-    Priority,
-    ReasonCode,
-)
-from edge.routing.rules import Companion, Decision
+from edge.model import ContextKey, InstanceHeader, Origin
 from edge.spool import Bucket, Spool, Stored
-from edge.store import catalog, companions, deliveries, folding, ledger, patients, releases
-from edge.store.catalog import Added, Arrival
-from edge.store.database import Store, Transaction, try_work
+from edge.store import companions, folding, ledger
+from edge.store.catalog import Added
+from edge.store.database import Store, Transaction
 from edge.store.folded_study import StudyIsFolded
-from edge.store.patients import Placed
 from edge.store.placement_memory import Memory
 from edge.store.quarantine import QuarantineShare, total_bytes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Why an object waits in quarantine that the gateway itself failed on.
-ODD = "the gateway could not enter it: a fault of the gateway, see its log"
-
 
 class Intake:
-    """See the module's promise. Thread-safe: every association calls it from its own thread."""
+    """See the module's promise. Thread-safe."""
 
     def __init__(
         self,
@@ -59,9 +49,18 @@ class Intake:
         self._db, self.spool, self.policy = db, spool, policy
         self.queued, self._clock = queued, clock
         self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
-        self.memory = Memory()
+        self.may_reject: Callable[[Origin], bool] = lambda _: False
+        self.memory, self.checks = Memory(), CheckMemory()
         with db.reading() as conn:
             self.companions = companions.Arrivals(conn)
+
+    def read_rejection(self, stored: Stored, facts: InstanceHeader) -> RejectionNote | None:
+        """What an object rejects, where it is a rejection note."""
+        length = stored.size - stored.dataset_offset
+        if facts.sop_class_uid != KEY_OBJECT_SELECTION or length > MAX_DATA_SET:
+            return None
+        with self.spool.path_of(stored.path).open("rb") as file:
+            return read_note(os.pread(file.fileno(), length, stored.dataset_offset), facts.transfer_syntax_uid)
 
     def keeps_unreadable(self, origin: Origin, size: int) -> bool:
         """Take of a sender's share of quarantine; False: it is used up."""
@@ -89,15 +88,15 @@ class Intake:
 
     def prepare_entry(
         self, stored: Stored, facts: InstanceHeader, policy: Policy, event: str = ledger.RECEIVED
-    ) -> _InstanceEntry:
+    ) -> InstanceEntry:
         """Decide all that does not need the catalog."""
-        return _InstanceEntry(self, stored, facts, policy, event)
+        return InstanceEntry(self, stored, facts, policy, event)
 
     def prepare_quarantine(
         self, stored: Stored, kind: ContextKey, uid: str, origin: Origin, reason: str
     ) -> CatalogEntry:
         """Prepare the rows of an object that cannot be read or trusted."""
-        return _QuarantineEntry(self, stored, kind, uid, origin, reason)
+        return QuarantineEntry(self, stored, kind, uid, origin, reason)
 
     def enter_all(self, entries: Sequence[CatalogEntry], also: Callable[[Transaction], None]) -> None:
         """Enter all, and do `also`, in one transaction. An object that the catalog cannot take goes to quarantine.
@@ -113,7 +112,7 @@ class Intake:
 
         def one_by_one(conn: Transaction) -> None:
             for entry in entries:
-                _enter_or_quarantine(conn, entry)
+                enter_or_quarantine(conn, entry)
             also(conn)
 
         try:
@@ -196,13 +195,17 @@ class Intake:
         origin = meta.origin or Origin("", "", "", self.spool.path_of(name).stat().st_mtime)
         return self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
 
-    def compact_header(self, name: str) -> bytes:
-        """The small elements of a file's header (edge.dicom.compact). Raises Unreadable or OSError."""
+    def compact_header(self, name: str) -> tuple[bytes, bool]:
+        """The small elements of a file's header, and whether they are all (edge.dicom.compact).
+
+        Raises Unreadable or OSError.
+        """
         meta = self.spool.read_meta(name)
         with self.spool.path_of(name).open("rb") as file:
             offset, fd = meta.dataset_offset, file.fileno()
             length = os.fstat(fd).st_size - offset
-            return compact.compact(lambda at, n: os.pread(fd, n, offset + at), length, meta.kind.transfer_syntax_uid)
+            read = lambda at, n: os.pread(fd, n, offset + at)  # noqa: E731
+            return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
         """The facts of a file that lies in the spool."""
@@ -212,170 +215,3 @@ class Intake:
             return read_header(
                 lambda at, n: os.pread(file.fileno(), n, offset + at), length, kind, uid, origin, policy.header
             )
-
-
-class CatalogEntry(Protocol):
-    """One object, or what another record brings, on its way into the catalog."""
-
-    def work(self, conn: Transaction, nearby: Memory | None) -> object:
-        """Make its rows. May be repeated after a rollback. `nearby`: where objects of this transaction were placed."""
-
-    def finish(self) -> None:
-        """Do what follows from the commit."""
-
-    def as_odd(self) -> CatalogEntry:
-        """The entry of an object that the catalog could not take."""
-
-
-def _enter_or_quarantine(conn: Transaction, entry: CatalogEntry) -> None:
-    error = try_work(conn, lambda: entry.work(conn, None))
-    if error is not None:
-        log.critical("an object goes to quarantine, for it cannot be entered: %s", place_of(error))
-        entry.as_odd().work(conn, None)
-
-
-class _InstanceEntry:
-    """See Entry. Of an object that can be read."""
-
-    def __init__(self, intake: Intake, stored: Stored, facts: InstanceHeader, policy: Policy, event: str) -> None:
-        self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
-        self._decision, self._hold = policy.rules.decide(facts), policy.rules.hold_reason(facts)
-        self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
-        self._said = Memory.said_by(facts)
-        self._known = intake.memory.find(self._said)
-        self._added: Added | None = None
-        self._more: list[str] = []
-        self._joins = False
-
-    def work(self, conn: Transaction, nearby: Memory | None) -> Added:
-        facts, stored, policy, assignments = self._facts, self._stored, self._policy, self._decision.assignments
-        known = self._known or (nearby.find(self._said) if nearby else None)
-        self._more, self._joins = [], False
-        added = self._added = catalog.add(conn, facts, stored, self._hold, known)
-        if nearby is not None:
-            nearby.note(self._said, added.placed)
-        if added.arrival is not Arrival.DUPLICATE:
-            now = facts.origin.received_at
-            code = _enqueue(conn, added, stored.size, assignments, now, policy)
-            _record(conn, added, stored, assignments, facts.origin, self._event)
-            note_mismatch(conn, added.instance_id, added.placed, code, now)
-            self._joins = _joins(added, self._decision, code, policy)
-            if self._joins:
-                self._more = self._join(conn, added)
-            elif code is ReasonCode.MISMATCH:
-                companions.mark_companion(conn, added.instance_id, self._decision.companion)
-        return added
-
-    def _join(self, conn: Transaction, added: Added) -> list[str]:
-        here = companions.StoredInstance(added.instance_id, added.kind_id, self._stored.size)
-        assert added.study_id is not None
-        uid, now = self._facts.sop_instance_uid, self._facts.origin.received_at
-        return self._intake.companions.join(
-            conn,
-            here,
-            added.study_id,
-            uid,
-            self._decision,
-            self._references,
-            self._policy.routes_without_companions,
-            now,
-        )
-
-    def finish(self) -> None:
-        added, intake = self._added, self._intake
-        assert added is not None
-        if self._known is None:
-            intake.memory.note(self._said, added.placed)
-        if added.path != self._stored.path:
-            intake.spool.remove(self._stored.path)
-            return
-        if self._joins and added.study_id is not None:
-            intake.companions.note_committed(added.study_id, self._decision, self._policy.routes_without_companions)
-        intake.queued([*(each.destination for each in self._decision.assignments), *self._more])
-
-    def as_odd(self) -> CatalogEntry:
-        facts, stored = self._facts, self._stored
-        kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
-        self._added = Added(Arrival.NEW, 0, None, 0, stored.path)
-        self._decision, self._joins, self._more = replace(self._decision, assignments=()), False, []
-        return _QuarantineEntry(self._intake, stored, kind, facts.sop_instance_uid, facts.origin, ODD)
-
-
-class _QuarantineEntry:
-    """See Entry. Of an object that cannot be read or trusted."""
-
-    def __init__(self, intake: Intake, stored: Stored, kind: ContextKey, uid: str, origin: Origin, reason: str) -> None:
-        self._intake, self._stored, self._kind, self._uid = intake, stored, kind, uid
-        self._origin, self._reason = origin, reason
-        self._added: Added | None = None
-
-    def work(self, conn: Transaction, nearby: Memory | None) -> Added:
-        origin, reason = self._origin, self._reason
-        added = self._added = catalog.quarantine(conn, self._kind, self._uid, origin, self._stored, reason)
-        if added.arrival is Arrival.NEW:
-            who, ids = origin.calling_ae, [added.instance_id]
-            ledger.append(conn, origin.received_at, ledger.QUARANTINED, who, ids, payload={"fault": reason})
-        return added
-
-    def finish(self) -> None:
-        added = self._added
-        assert added is not None
-        if added.path != self._stored.path:
-            self._intake.spool.remove(self._stored.path)
-        calling = self._origin.calling_ae
-        log.warning("instance %d from %s is in quarantine: %s", added.instance_id, calling, self._reason)
-
-    def as_odd(self) -> CatalogEntry:
-        return self
-
-
-def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -> bool:
-    """May companions follow it, or may it follow images? It leads nothing while a person has to decide about it.
-
-    A companion of another patient than its study's follows, and waits there as well.
-    """
-    if added.study_id is None or (added.arrival is Arrival.CONFLICT and policy.hold_conflicts):
-        return False
-    return code is not ReasonCode.MISMATCH or decision.companion is Companion.FOLLOWS
-
-
-def _enqueue(
-    conn: Transaction, added: Added, size: int, assignments: tuple[Assignment, ...], now: float, policy: Policy
-) -> ReasonCode:
-    held_for = policy.waits_for(assignments, added.placed, is_conflict=added.arrival is Arrival.CONFLICT)
-    to = assignments or (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
-    deliveries.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held_for)
-    return held_for.code
-
-
-def fill_placement(conn: Transaction, instance: int, study: int, facts: InstanceHeader) -> Placed:
-    """Keep what the header says of an instance that was entered before that was kept."""
-    placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
-    patients.set_series(conn, instance, placed, patients.text(facts, patients.INSTANCE_NUMBER))
-    return placed
-
-
-def note_mismatch(conn: Transaction, instance: int, placed: Placed | None, code: ReasonCode, now: float) -> None:
-    """Put an image of another patient on record; where it is not held for a decision, an alert says so."""
-    if placed is None or not placed.is_mismatch:
-        return
-    state = releases.instance_state(conn, instance)
-    held = code in (ReasonCode.MISMATCH, ReasonCode.CONFLICT) or (code and state == InstanceState.CONFLICT)
-    if not held:
-        patients.alarm(conn, placed, now)
-    payload = {"differs_in": list(placed.differs_in), "held": bool(held)}
-    ledger.append(conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, payload=payload)
-
-
-def _record(
-    conn: Transaction, added: Added, stored: Stored, assignments: tuple[Assignment, ...], origin: Origin, event: str
-) -> None:
-    if added.arrival is Arrival.CONFLICT:
-        event = ledger.CONFLICT
-    payload = {
-        "address": origin.address,
-        "destinations": [each.destination for each in assignments],
-        "sha256": stored.sha256.hex(),
-    }
-    ids = [added.instance_id]
-    ledger.append(conn, origin.received_at, event, origin.calling_ae, ids, study_id=added.study_id, payload=payload)

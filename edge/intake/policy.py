@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydicom.datadict import tag_for_keyword
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
+from edge.identity.checks import CheckResult, IdentityCheck
+from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import EMPTY_REASON, Assignment, Priority, Reason, ReasonCode
-from edge.routing.rules import RoutingRules, compile_rules
 from edge.store import patients
 from edge.store.patients import Placed
 
@@ -26,6 +27,8 @@ class Policy:
     hold_stat: bool  # an urgent image is held for a mismatch, too
     routes_without_companions: frozenset[str]  # routes whose images are not followed by companions
     quarantine_most: float  # part of the disk
+    hides_quality: bool = True  # what is rejected for its quality is not shown
+    anonymous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # AE title -> destinations
 
     @classmethod
     def from_config(cls, config: Config) -> Policy:
@@ -38,19 +41,34 @@ class Policy:
         hold_conflicts, hold_mismatches = config.listen.conflicts == "hold", identity.mismatch == "hold"
         hold_stat, most = identity.hold_stat, config.quarantine.most
         routes = rules.routes_without_companions
-        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most)
+        hides, anonymous = config.iocm.quality == "hide", config.list_anonymous_callers()
+        return cls(rules, search, hold_conflicts, hold_mismatches, hold_stat, routes, most, hides, anonymous)
 
-    def waits_for(self, assignments: Sequence[Assignment], placed: Placed | None, *, is_conflict: bool) -> Reason:
-        """Why an instance waits for a person; EMPTY_REASON where it goes."""
+    def waits_for(
+        self,
+        assignments: Sequence[Assignment],
+        placed: Placed | None,
+        check: IdentityCheck | None = None,
+        *,
+        is_conflict: bool,
+    ) -> Reason:
+        """Why an instance waits for a person; EMPTY_REASON where it goes. `check`: against its order."""
         if is_conflict and self.hold_conflicts:
             return Reason(ReasonCode.CONFLICT if assignments else ReasonCode.UNROUTABLE)
-        if placed is not None and placed.is_mismatch and self.hold_mismatches:
-            is_stat = any(each.priority is Priority.STAT for each in assignments)
-            if self.hold_stat or not is_stat:
+        is_stat = any(each.priority is Priority.STAT for each in assignments)
+        if self.hold_mismatches and (self.hold_stat or not is_stat):
+            if placed is not None and placed.is_mismatch:
                 return mismatch(placed)
+            if check is not None and check.result is CheckResult.DIFFERS:
+                return order_mismatch(check)
         return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
 
 
 def mismatch(placed: Placed) -> Reason:
     """In what the patient differs, without saying whose image it is."""
     return Reason(ReasonCode.MISMATCH, {"differs_in": list(placed.differs_in)})
+
+
+def order_mismatch(check: IdentityCheck) -> Reason:
+    """In what the patient differs from the order's, without saying whose image it is."""
+    return Reason(ReasonCode.MISMATCH, {"differs_in": list(check.differs_in), "against": "order"})

@@ -25,10 +25,10 @@ class Applier(Protocol):
         """Generation -> records applied, as the last committed transaction says."""
 
     def prepare(self, item: Item) -> None:
-        """Do what may be done of an item before its batch is whole; only now it may be read from memory.
+        """Begin what may be done of an item before its batch is whole. Raises EdgeError: then `apply` does it."""
 
-        Raises EdgeError: then `apply` does it.
-        """
+    def await_prepared(self, identity: RecordIdentity) -> None:
+        """Return once the memory of a record is not read any more. What `prepare` has failed to do, `apply` does."""
 
     def apply(self, batch: Sequence[Item], upto: Mapping[int, int]) -> None:
         """Bring a batch into spool and catalog; return when files and rows are on stable storage.
@@ -63,16 +63,21 @@ class AppliedProgress:
 
 
 class Batches:
-    """Collects items and applies them. `applied` is called with (generation, records) once that is durable."""
+    """Collects items and applies them.
+
+    `applied` is called with (generation, records) once that is durable; before, `spooled` with each record and its end
+    (`RecordHead.end`; 0: unknown), when its file is written.
+    """
 
     def __init__(
         self,
         applier: Applier,
         applied: Callable[[int, int], None],
+        spooled: Callable[[RecordIdentity, int], None] = lambda _identity, _end: None,
         most_records: int = BATCH_RECORDS,
         most_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._applier, self._applied = applier, applied
+        self._applier, self._applied, self._spooled = applier, applied, spooled
         self._most_records, self._most_bytes = most_records, most_bytes
         self._progress = AppliedProgress(dict(applier.read_applied()))
         self._items: list[Item] = []
@@ -81,7 +86,7 @@ class Batches:
     def add(self, item: Item) -> None:
         """Put an item into the batch; a full batch is applied at once. Raises what the applier raises.
 
-        Its memory is not needed afterwards, whatever happened: what has to be done again is read from the segments.
+        Its memory is not needed behind `await_prepared`: what has to be done again is read from the segments.
         """
         if isinstance(item, JournalRecord):
             self._items.append(replace(item, memory=None))
@@ -89,8 +94,15 @@ class Batches:
         else:
             self._items.append(item)
         self._applier.prepare(item)
+        if not isinstance(item, JournalRecord) or item.memory is None:
+            self._spooled(item.identity, item.head.end if item.head is not None else 0)
         if len(self._items) >= self._most_records or self._bytes >= self._most_bytes:
             self.flush()
+
+    def await_prepared(self, identity: RecordIdentity, end: int) -> None:
+        """Return once a record's memory is not needed any more. For each that had memory, in their order."""
+        self._applier.await_prepared(identity)
+        self._spooled(identity, end)
 
     @property
     def is_empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the running processes share: of each segment its state, generation, records written and records applied; and
+"""What the running processes share: of each segment its state, generation, what is written and what is applied; and
 whether anything may be received.
 
 Memory that is shared by its descriptor, or a file that is mapped by all; made new at each start and never trusted
@@ -12,14 +12,16 @@ import mmap
 import os
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from edge.errors import Cause
 
 CONTROL_FILE = "control"
-_WORDS = 4
-_STATE, _GENERATION, _WRITTEN, _APPLIED = range(_WORDS)
+_WORDS = 7
+_STATE, _GENERATION, _WRITTEN, _APPLIED, _WRITTEN_END, _SPOOLED, _SPOOLED_END = range(_WORDS)
 #: Behind the words of the segments: of all.
 _FAILED, _WAITING_SINCE, _CAUSE = range(3)
+_NOTHING = memoryview(bytes((_WORDS - _WRITTEN) * 8)).cast("Q")
 _CAUSES: tuple[Cause | None, ...] = (None, *Cause)
 
 
@@ -31,6 +33,13 @@ class SegmentState(IntEnum):
     CLOSED = 4
     POISONED = 5  # a flush has failed: never appended to again
     BROKEN = 6  # the daemon could not recycle it, or found damage in it
+
+
+class Owed(NamedTuple):
+    """What is answered and not in the spool yet: it will take this number of files, and of bytes, at most."""
+
+    files: int
+    bytes: int
 
 
 class RingControl:
@@ -90,8 +99,10 @@ class RingControl:
         """Records that were appended with success."""
         return self._words[number * _WORDS + _WRITTEN]
 
-    def set_written(self, number: int, records: int) -> None:
+    def set_written(self, number: int, records: int, end: int) -> None:
+        """`end`: of these records, in the segment. It comes behind their number: see `set_spooled`."""
         self._words[number * _WORDS + _WRITTEN] = records
+        self._words[number * _WORDS + _WRITTEN_END] = end
 
     def applied_count(self, number: int) -> int:
         """Records whose transaction is durable."""
@@ -100,12 +111,27 @@ class RingControl:
     def set_applied(self, number: int, records: int) -> None:
         self._words[number * _WORDS + _APPLIED] = records
 
+    def set_spooled(self, number: int, records: int, end: int) -> None:
+        """`end`: of these records, in the segment; 0 where that is not known, for the last one is damaged."""
+        place = number * _WORDS
+        written_end, written = self._words[place + _WRITTEN_END], self._words[place + _WRITTEN]
+        self._words[place + _SPOOLED] = min(records, written)  # of an earlier run nothing is known to be written
+        if records >= written or end:
+            self._words[place + _SPOOLED_END] = written_end if records >= written else min(end, written_end)
+
+    def owed_to_spool(self) -> Owed:
+        """Of this run. What an earlier one has left is not counted: a start waits for it."""
+        spooled, written, spooled_end, written_end = (
+            sum(self._words[word : self._of_all : _WORDS].tolist())
+            for word in (_SPOOLED, _WRITTEN, _SPOOLED_END, _WRITTEN_END)
+        )
+        return Owed(max(0, written - spooled), max(0, written_end - spooled_end))
+
     def begin(self, number: int, generation: int, state: SegmentState) -> None:
         """A segment with a new generation; its state is said last."""
         self.set_state(number, SegmentState.ABSENT)
         self._words[number * _WORDS + _GENERATION] = generation
-        self.set_written(number, 0)
-        self.set_applied(number, 0)
+        self._words[number * _WORDS + _WRITTEN : (number + 1) * _WORDS] = _NOTHING
         self.set_state(number, state)
 
     def numbers(self, *states: SegmentState) -> list[int]:

@@ -33,7 +33,7 @@ class JournalDoor:
     """See the module's docstring."""
 
     def __init__(self, plan: DoorPlan, control: RingControl, notices: Notices, slots: SlotPool) -> None:
-        self.plan, self.folder, self.slots, self._control = plan, plan.folder, slots, control
+        self.plan, self.folder, self.slots, self.control = plan, plan.folder, slots, control
         self.descriptors = (control.fd, notices.writer, *slots.descriptors)
         self.writers = Writers(Claims(plan.folder, control=control), partial(notices.send, pool=plan.pool))
 
@@ -47,17 +47,17 @@ class JournalDoor:
     @property
     def has_failed(self) -> bool:
         """A write or sync of the catalog, the spool or the journal has failed: nothing is accepted until a restart."""
-        return self._control.has_failed
+        return self.control.has_failed
 
     @property
     def waiting_since(self) -> float | None:
         """Since when the oldest record waits to be applied; monotonic."""
-        return self._control.waiting_since
+        return self.control.waiting_since
 
     @property
     def cause(self) -> Cause | None:
         """Why the batch in hand could not be applied yet."""
-        return self._control.cause
+        return self.control.cause
 
     def close(self) -> None:
         """In order: its segments are closed."""

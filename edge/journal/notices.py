@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.journal import record, segment
-from edge.journal.record import MAX_HEAD_BYTES, RecordHead, RecordIdentity
+from edge.journal.record import RecordHead, RecordIdentity
 from edge.journal.replay import BodyDamaged, JournalRecord, read_file_bytes
-from edge.journal.slots import SlotPool
 from edge.journal.writer import Appended
 
 _NOTICE = struct.Struct("<hBxLQLLQ")
@@ -40,12 +39,12 @@ class RecordNotice:
         """No record: the door of this pool has ended, and this is the last notice of it."""
         return self.slot == _ENDED
 
-    def record(self, folder: Path, pool: SlotPool | None) -> JournalRecord:
-        """The record, from its buffer or else from its segment. Raises BodyDamaged or OSError."""
-        if pool is not None and self.slot >= 0:
-            slot = pool.slot(self.slot)
-            head = self._check_head(record.decode_head(slot.whole[MAX_HEAD_BYTES - self.head_length : MAX_HEAD_BYTES]))
-            return JournalRecord(folder, head, None if head.file else slot.body[: head.body_length])
+    def record(self, folder: Path, memory: memoryview | None) -> JournalRecord:
+        """The record, from memory that begins with its head or else from its segment. Raises BodyDamaged, OSError."""
+        if memory is not None:
+            head = self._check_head(record.decode_head(memory[: self.head_length]))
+            body = memory[self.head_length : self.head_length + head.body_length]
+            return JournalRecord(folder, head, None if head.file else body)
         data = read_file_bytes(folder / segment.file_name(self.segment), self.offset, self.head_length)
         return JournalRecord(folder, self._check_head(record.decode_head(data)))
 

@@ -100,6 +100,11 @@ class RecordHead:
         """In its segment: of head, body and padding."""
         return self.length + (0 if self.file else pad_to_block(self.body_length))
 
+    @property
+    def end(self) -> int:
+        """In its segment: where the next record begins."""
+        return self.offset + self.record_length
+
 
 def pad_to_block(length: int) -> int:
     """Rounded up to whole blocks."""
@@ -165,6 +170,11 @@ def declared_length(block: Bytes) -> int:
         return 0
     length = int.from_bytes(block[56:60], "little")
     return length if length % BLOCK == 0 and BLOCK <= length <= MAX_HEAD_BYTES else 0
+
+
+def body_bytes_in_slot(data: Bytes) -> int:
+    """How long the body is that lies behind the head that begins here; nothing is verified."""
+    return 0 if any(data[80:96]) else int.from_bytes(data[72:80], "little")
 
 
 def decode_head(data: Bytes) -> RecordHead | None:

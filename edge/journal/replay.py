@@ -224,12 +224,12 @@ class SegmentReader:
             if head is not None and head.index == index:
                 if self.is_body_whole(head):
                     yield head
-                elif index < self._expected or self.next_head(_end(head)):
+                elif index < self._expected or self.next_head(head.end):
                     yield RecordDamage(head.identity, self.path, offset, DamagedPart.BODY, head)
                 else:
                     self.torn_at = offset
                     return
-                offset, index = _end(head), index + 1
+                offset, index = head.end, index + 1
                 continue
             later = self.next_head(offset + BLOCK)
             upto = later.index if later is not None else self._expected
@@ -247,10 +247,6 @@ class SegmentReader:
         block = _read_or_nothing(self._fd, offset, BLOCK)
         if block.startswith(record.RECORD_MAGIC) and block[24:40] == self.header.salt:
             self.torn_at = offset
-
-
-def _end(head: RecordHead) -> int:
-    return head.offset + head.record_length
 
 
 class Replay:

@@ -17,6 +17,7 @@ from pathlib import Path
 from edge.errors import Cause, EdgeError, StorageFull
 from edge.journal import segment
 from edge.journal.control import RingControl, SegmentState
+from edge.journal.record import RecordIdentity
 from edge.journal.segment import RingSize, SegmentHeader
 
 JOURNAL_FOLDER = "journal"
@@ -98,6 +99,12 @@ class Ring:
         if number is not None and self.control.generation(number) == generation:
             self.control.set_applied(number, records)
 
+    def mark_spooled(self, identity: RecordIdentity, end: int) -> None:
+        """The file of a record is written. `end`: of the record, in its segment; 0: unknown."""
+        number = self._number_of.get(identity.generation)
+        if number is not None and self.control.generation(number) == identity.generation:
+            self.control.set_spooled(number, identity.index + 1, end)
+
     def close_abandoned(self) -> int | None:
         """Close a segment whose writer has died: apply may not have heard of its last records. None: there is none.
 
@@ -116,8 +123,11 @@ class Ring:
                 return number
         return None
 
-    def prepare(self) -> bool:
-        """Recycle or lay out one segment; False when there is nothing to do. For a task of low priority."""
+    def prepare(self, ahead: int = 0) -> bool:
+        """Recycle or lay out one segment; False when there is nothing to do. For a task of low priority.
+
+        `ahead`: have this number of free segments, where that is more.
+        """
         for number in self.control.numbers(SegmentState.CLOSED, SegmentState.POISONED):
             if self.control.applied_count(number) < self.control.written_count(number):
                 continue
@@ -126,7 +136,7 @@ class Ring:
             else:
                 self._recycle(number)
             return True
-        if self.free_segments >= self._ahead:
+        if self.free_segments >= max(ahead, self._ahead):
             return False
         for number in self.control.numbers(SegmentState.ABSENT):
             if number < self.size.segments:

@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,10 @@ from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
 from edge.errors.hindrance import CauseClass, cause_of, classify_cause
 from edge.journal import body_file
 from edge.journal.apply import Applier, Batches
+from edge.journal.control import Owed
 from edge.journal.door import DoorPlan, JournalDoor
-from edge.journal.notices import Notices, RecordNotice
+from edge.journal.holding import HELD_QUIET_SECONDS, HeldRecord, HeldRecords, hold_back
+from edge.journal.notices import Notices
 from edge.journal.record import BLOCK, MAX_HEAD_BYTES, RecordHead
 from edge.journal.replay import BodyDamaged, DamagedPart, Item, JournalRecord, RecordDamage, Replay, read_segment
 from edge.journal.ring import JOURNAL_FOLDER, Ring, RingUsage
@@ -44,10 +47,17 @@ SLOT_BYTES = MIB
 POOLS = 256
 #: Free segments that are kept ready, and that a start waits for.
 AHEAD, AHEAD_AT_START = 4, 2
-#: A batch is applied when no door has appended for the first of these times, or when it is as old as the second.
-BATCH_PAUSE_SECONDS, BATCH_SECONDS = 0.02, 0.1
+#: What a door of few buffers appends meanwhile is of the same batch, until that is so old.
+BATCH_SECONDS = 0.1
+#: Records are held back only while as many segments are free: the ring is not to stop a sender.
+FREE_WHILE_HOLDING = 2
+#: Records that are prepared at the same time, and keep their memory for that.
+PREPARED_AT_ONCE = 8
 #: Between two tries of a batch that failed for a passing reason.
 APPLY_PAUSE_SECONDS = 0.5
+#: When nothing is to be applied the ring grows to this number of free segments, so that a burst finds them ready:
+#: one after the other, once the gateway has run for a while.
+AHEAD_AT_REST, GROW_AFTER_SECONDS, GROW_SECONDS = 24, 15.0, 0.5
 #: A start waits this long for what an earlier run has left.
 REPLAY_SECONDS = 20.0
 
@@ -75,10 +85,13 @@ class JournalService:
         # Several records fit each segment; a longer object has a file of its own.
         self._body_bytes = min(SLOT_BYTES, size.segment_bytes // 4 - 2 * BLOCK - MAX_HEAD_BYTES)
         self._pools: dict[int, SlotPool] = {}
+        self._held = HeldRecords(self.ring.folder, self._pools)
+        self._under_way: deque[HeldRecord] = deque()
         self._next_pool = 0
         self._count_replayed = 0
         self._wants_segments = False
         self._replayed, self._ending = threading.Event(), threading.Event()
+        self._hurry = threading.Event()  # somebody waits for what is recorded
         self._prepare, self._wake = threading.Event(), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._applying = threading.Thread(target=self._apply, name="apply", daemon=True)
         self._preparing = threading.Thread(target=self._prepare_segments, name="segments", daemon=True)
@@ -150,9 +163,6 @@ class JournalService:
         """Is all that an earlier run has left applied?"""
         return self._replayed.is_set()
 
-    def wait_replayed(self, seconds: float) -> bool:
-        return self._replayed.wait(seconds)
-
     @property
     def pending(self) -> bool:
         """Is anything recorded that is not applied?"""
@@ -161,6 +171,10 @@ class JournalService:
     def _has_unapplied(self) -> bool:
         control = self.ring.control
         return any(control.applied_count(number) < control.written_count(number) for number in range(control.segments))
+
+    @property
+    def owed_to_spool(self) -> Owed:
+        return self.ring.control.owed_to_spool()
 
     @property
     def lag_seconds(self) -> float:
@@ -184,6 +198,7 @@ class JournalService:
         while not (self.is_replayed and all(is_applied(*each) for each in recorded)):
             if time.monotonic() > end or not self._applying.is_alive():
                 return False
+            self._hurry.set()
             time.sleep(0.002)
         return True
 
@@ -191,13 +206,14 @@ class JournalService:
 
     def _apply(self) -> None:
         try:
-            self._batches = Batches(self._applier, self.ring.mark_applied)
+            self._batches = Batches(self._applier, self.ring.mark_applied, self.ring.mark_spooled)
             self._replay()
             while not self._ending.is_set():
                 ready = wait_readable(self.notices.reader, self._wake)
                 if self.notices.reader in ready:
                     self._take_all()
                     self._flush()
+                    self._hurry.clear()
         except _Ending:
             log.warning("the gateway ends before the journal is applied: the next start goes on")
         except StorageUnhealthy as error:
@@ -224,26 +240,44 @@ class JournalService:
         self._prepare.set()
 
     def _take_all(self) -> None:
-        """What comes while doors go on to append, for a while: one sync and one commit serve for all of it."""
+        """What doors have appended, and what they append meanwhile: few syncs and commits serve for all of it."""
         end = time.monotonic() + BATCH_SECONDS
-        while True:
-            for notice in self.notices.read():
-                self._take(notice)
-            ready = wait_readable(self.notices.reader, self._wake, seconds=BATCH_PAUSE_SECONDS)
-            if self.notices.reader not in ready or time.monotonic() > end:
+        while self._read_notices(0.0):
+            hold_back(self._held, self._read_notices, self._is_urgent)
+            goes_on = self._held.has_thin_door and time.monotonic() < end
+            while self._held:
+                self._take(self._held.take())
+                self._read_notices(0.0)
+            self._let_go()
+            if not goes_on or not wait_readable(self.notices.reader, self._wake, seconds=HELD_QUIET_SECONDS):
                 return
 
-    def _take(self, notice: RecordNotice) -> None:
-        control = self.ring.control
-        if control.waiting_since is None:
-            control.set_waiting_since(time.monotonic())
+    def _read_notices(self, seconds: float) -> bool:
+        """Keep what is there after some seconds; False: nothing is."""
+        if seconds and self._ending.wait(seconds):
+            return False
+        if not wait_readable(self.notices.reader, seconds=0.0):
+            return False
+        for notice in self.notices.read():
+            self._held.add(notice)
+            if not notice.is_last and notice.identity.index == 0:  # its writer has a new segment, and has left one
+                self._wants_segments = True
+                self._prepare.set()
+        if self.ring.control.waiting_since is None:
+            self.ring.control.set_waiting_since(self._held.oldest_at)
+        return True
+
+    def _is_urgent(self) -> bool:
+        """Does somebody wait for what is held, or may a door soon have no segment?"""
+        return self._hurry.is_set() or self._ending.is_set() or self.ring.free_segments < FREE_WHILE_HOLDING
+
+    def _take(self, held: HeldRecord) -> None:
+        notice = held.notice
         if notice.is_last:
             self._read_rest(notice.pool)
             return
-        self._wants_segments |= notice.identity.index == 0  # its writer has left another one
-        pool = self._pools[notice.pool]
         try:
-            item: Item = self._read(lambda: notice.record(self.ring.folder, pool))
+            item: Item = self._read(lambda: notice.record(self.ring.folder, self._held.memory_of(held)))
         except BodyDamaged:
             try:
                 item = self._read(lambda: notice.record(self.ring.folder, None))
@@ -251,12 +285,21 @@ class JournalService:
                 log.critical("%s", error)
                 item = RecordDamage(notice.identity, self.ring.path_of(notice.segment), notice.offset, DamagedPart.HEAD)
         self._add(item)
-        pool.give_back(notice.slot)
+        self._under_way.append(held)
+        self._let_go(PREPARED_AT_ONCE)
+
+    def _let_go(self, most: int = 0) -> None:
+        """Give back the memory of the oldest records, until that of `most` is left."""
+        while len(self._under_way) > most:
+            held = self._under_way.popleft()
+            self._batches.await_prepared(held.notice.identity, held.end)
+            self._held.let_go(held)
 
     def _read_rest(self, pool: int) -> None:
         """A door has ended: what apply has not heard of is in its segments, up to "written"."""
         control = self.ring.control
         self._flush()
+        self._let_go()
         has_damage = False
         while (number := self._read(self.ring.close_abandoned)) is not None:
             self._wants_segments = True
@@ -302,7 +345,7 @@ class JournalService:
                     raise _Ending from error
         self.ring.control.set_cause(None)
         if self._batches.is_empty:
-            self.ring.control.set_waiting_since(None)
+            self.ring.control.set_waiting_since(self._held.oldest_at)
             if self._wants_segments:
                 self._wants_segments = False
                 self._prepare.set()
@@ -310,12 +353,16 @@ class JournalService:
     # -- segments -----------------------------------------------------------------------------------------------------
 
     def _prepare_segments(self) -> None:
+        at_rest = min(AHEAD_AT_REST, self.ring.size.segments // 4)
+        grow_at = time.monotonic() + GROW_AFTER_SECONDS
         while True:
-            self._prepare.wait()
+            is_asked = self._prepare.wait(GROW_SECONDS if self.ring.free_segments < at_rest else None)
             self._prepare.clear()
             if self._ending.is_set():
                 return
             try:
+                if not is_asked and time.monotonic() > grow_at and not self.pending:
+                    self.ring.prepare(at_rest)
                 while not self._ending.is_set() and self.ring.prepare():
                     pass
             except StorageUnhealthy as error:

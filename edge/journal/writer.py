@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge.errors import Permanent, StorageUnhealthy
@@ -40,6 +40,30 @@ class Appended:
     slot: int
 
 
+@dataclass(slots=True)
+class JournalEntry:
+    """A record that is to be appended. Its body is `length` bytes in the slot, or else in a sealed file."""
+
+    slot: Slot
+    length: int
+    draft: Draft
+    file: BodyFile | None = None
+    appended: Appended | None = None  # once it is durable
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A record with its place in the segment; `view`: as it goes to the disk."""
+
+    entry: JournalEntry
+    head: RecordHead
+    view: memoryview
+
+
+#: Records of one flush: far below the views that pwritev(2) takes.
+MOST_IN_GROUP = 64
+
+
 class SegmentWriter:
     """See the module's docstring. `notify` is called after each append, before it returns: apply is to know of it."""
 
@@ -52,28 +76,65 @@ class SegmentWriter:
 
     def append(self, slot: Slot, length: int, draft: Draft, file: BodyFile | None = None) -> Appended:
         """Make a record durable. Its body is `length` bytes in the slot, or else in a file, which is sealed before."""
+        entry = JournalEntry(slot, length, draft, file)
+        self.append_all([entry])
+        assert entry.appended is not None
+        return entry.appended
+
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
+        """Make records durable, those of one segment with one flush. What raises leaves those before appended."""
         if self._has_failed:
             raise StorageUnhealthy("the journal could not be written: nothing more is accepted until a restart")
-        algorithm, checksum = record.checksum(slot.body[:length])
-        claimed = self._room_for(record.head_length(len(draft.facts), len(draft.prefix)) + record.pad_to_block(length))
+        group, end = list[_Placed](), 0  # records that lie behind one another, and where the next one begins
+        for entry in entries:
+            draft, algorithm_and_sum = entry.draft, record.checksum(entry.slot.body[: entry.length])
+            size = record.head_length(len(draft.facts), len(draft.prefix)) + record.pad_to_block(entry.length)
+            if group and (len(group) == MOST_IN_GROUP or not self._fits(end, size)):
+                self._append_group(group, end)
+                group = []
+            if not group:
+                self._room_for(size)
+                end = self._at
+            placed = self._place(entry, *algorithm_and_sum, end, self._index + len(group))
+            group.append(placed)
+            end += placed.head.record_length
+        if group:
+            self._append_group(group, end)
+
+    def _place(self, entry: JournalEntry, algorithm: int, checksum: bytes, at: int, index: int) -> _Placed:
+        header, draft = self._open().header, entry.draft
         head = RecordHead(
-            draft.kind, claimed.header.generation, claimed.header.salt, claimed.header.number, self._index, self._at,
-            length, checksum, algorithm, draft.facts, draft.prefix, earlier=self._earlier,
+            draft.kind, header.generation, header.salt, header.number, index, at, entry.length, checksum, algorithm,
+            draft.facts, draft.prefix, earlier=self._earlier,
         )  # fmt: skip
-        if file is not None:
+        if (file := entry.file) is not None:
             head = replace(head, body_length=file.length, checksum=file.checksum, algorithm=record.XXH3, file=file.id)
-            file.hand_over()
-        self._flush(claimed, slot.place_head(record.encode_head(head), length))
-        self._at, self._index = self._at + head.record_length, self._index + 1
-        self._claims.control.set_written(claimed.header.number, self._index)
-        appended = Appended(head, slot.number)
-        self._notify(appended)
-        return appended
+        return _Placed(entry, head, entry.slot.place_head(record.encode_head(head), entry.length))
+
+    def _append_group(self, group: Sequence[_Placed], end: int) -> None:
+        """Flush records that lie behind one another, and report each."""
+        for each in group:
+            if each.entry.file is not None:
+                each.entry.file.hand_over()
+        self._flush(self._open(), [each.view for each in group], self._at)
+        self._at, self._index = end, self._index + len(group)
+        self._claims.control.set_written(self._open().header.number, self._index, self._at)
+        for each in group:
+            each.entry.appended = Appended(each.head, each.entry.slot.number)
+            self._notify(each.entry.appended)
+
+    def _open(self) -> Claimed:
+        """The segment that is written."""
+        assert self._claimed is not None
+        return self._claimed
+
+    def _fits(self, at: int, length: int) -> bool:
+        return at + length <= self._open().header.size - BLOCK
 
     def _room_for(self, length: int) -> Claimed:
         """The segment that takes a record of this number of bytes."""
         claimed = self._claimed
-        if claimed is not None and self._at + length > claimed.header.size - BLOCK:
+        if claimed is not None and not self._fits(self._at, length):
             self._leave(SegmentState.CLOSED)
             claimed = None
         if claimed is None:
@@ -94,10 +155,10 @@ class SegmentWriter:
             self._claims.control.set_state(claimed.header.number, state)
             os.close(claimed.fd)
 
-    def _flush(self, claimed: Claimed, view: memoryview) -> None:
+    def _flush(self, claimed: Claimed, views: list[memoryview], offset: int) -> None:
         try:
             with segment.storage_errors("write the journal", is_flush=True):
-                write_durably(claimed.fd, view, self._at)
+                write_durably(claimed.fd, views, offset)
         except BaseException as error:
             self._has_failed = isinstance(error, StorageUnhealthy)
             self._leave(SegmentState.POISONED)
@@ -108,21 +169,27 @@ class SegmentWriter:
         self._leave(SegmentState.CLOSED)
 
 
-def write_durably(fd: int, view: memoryview, offset: int) -> None:
+def write_durably(fd: int, views: list[memoryview], offset: int) -> None:
     """Returns when the bytes are on stable storage. Raises OSError: what the disk holds there is then unknown."""
-    end = offset + len(view)
-    while offset < end:
+    while views:
         try:
-            count = os.pwritev(fd, [view], offset, os.RWF_DSYNC)
+            count = os.pwritev(fd, views, offset, os.RWF_DSYNC)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
-            segment.write_all(fd, view, offset)
+            for view in views:
+                segment.write_all(fd, view, offset)
+                offset += len(view)
             os.fdatasync(fd)
             return
         if count <= 0:
             raise OSError(errno.EIO, "nothing was written")
-        view, offset = view[count:], offset + count
+        offset += count
+        while views and count >= len(views[0]):
+            count -= len(views[0])
+            views = views[1:]
+        if count:
+            views = [views[0][count:], *views[1:]]
 
 
 class Writers:

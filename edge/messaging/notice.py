@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.errors import Permanent
 from edge.monitor.escalation import CLOSED, ESCALATED, OPENED
-from edge.text import from_iso, iso, printable, span
+from edge.text import from_iso, iso, moment_text, printable, span
 
 #: What the directive, under which the site reports to the central office, calls its notices.
 DIRECTIVE = {
@@ -46,10 +46,11 @@ class Notice:
     site_id: str
     site_name: str
     version: str
+    runbook: str = ""  # the address of the alert's page
 
 
 #: Keys that a notice may lack.
-_SPARE = ("ended", "means", "do", "directive", "version")
+_SPARE = ("ended", "means", "do", "directive", "version", "runbook")
 
 
 def parse_notice(body: str) -> Notice:
@@ -105,6 +106,7 @@ def letter(notice: Notice) -> str:
         ("When", _time_text(notice)),
         ("What it means for patients' images", notice.means),
         ("What to do", "" if notice.event == CLOSED else notice.do),
+        ("Page of this alert", "" if notice.event == CLOSED else notice.runbook),
         ("Why you get this", _directive_text(notice)),
         ("Site", f"{notice.site_name} ({notice.site_id})"),
     ]
@@ -126,7 +128,8 @@ def _time_text(notice: Notice) -> str:
 
 
 def _moment(text: str) -> str:
-    return f"{text[:10]} {text[11:19]} UTC"
+    """A time as people read it; the receiver sees the zone of the site."""
+    return moment_text(from_iso(text), seconds=True)
 
 
 def log_line(notice: Notice) -> str:

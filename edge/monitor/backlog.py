@@ -21,7 +21,7 @@ from edge.monitor.snapshot_model import (
     Queue,
     UnknownCaller,
 )
-from edge.store import peers, tallies
+from edge.store import copies, legal_holds, peers, sent_copies, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
@@ -34,11 +34,13 @@ TO_GO = (*AUTOMATIC, DeliveryState.HELD)
 UNKNOWN_CALLER_SECONDS = 7 * 86400.0
 
 
-def sum_instances(counts: Mapping[str, Sum]) -> Instances:
+def sum_instances(counts: Mapping[str, Sum], fetched: Mapping[str, Sum]) -> Instances:
+    """Sum what the catalog has, by state. `fetched`: by the destination that had it; it was received from nobody."""
     number = {state: n for state, (n, _) in counts.items()}
     others = {state: number.get(state, 0) for state in ("stored", "evicted", "lost", "quarantined", "discarded")}
     stored_bytes = counts.get(InstanceState.STORED.value, (0, 0))[1]
-    return Instances(stored_bytes=stored_bytes, conflicts=number.get("conflict", 0), **others)
+    cached = sum(n for n, _ in fetched.values())
+    return Instances(stored_bytes=stored_bytes, conflicts=number.get("conflict", 0), cached=cached, **others)
 
 
 def queue(tally: Tally, ages: Mapping[str, float], now: float) -> Queue:
@@ -59,7 +61,7 @@ def destinations(
     conn: Transaction, config: Config, live: Live, tally: Tally, ages: Mapping[str, float], now: float
 ) -> Iterator[DestinationStatus]:
     """The configured ones, then those that only the catalog has."""
-    known = tallies.known_destinations(conn)
+    known, changed = tallies.known_destinations(conn), sent_copies.list_tallies(conn)
     used = {destination for (destination, _), (n, _) in tally.items() if destination and n}
     for name in [*config.destinations, *sorted(used - config.destinations.keys())]:
         numbers = {state: tally.get((name, state.value), (0, 0)) for state in DeliveryState}
@@ -69,6 +71,7 @@ def destinations(
         unproved = tallies.oldest_unproved(conn, name) if numbers[DeliveryState.SENT][0] else None
         yield DestinationStatus(
             name=name,
+            kind=given.kind if given else "",
             state=_state(link, row) if given else "paused",
             since=row["since"] if row else None,
             configured=given is not None,
@@ -77,10 +80,16 @@ def destinations(
             last_error=(row["last_error"] or None) if row else None,
             oldest_seconds=now - ages[name] if name in ages else None,
             rate=rate,
+            answers=link.answers if link else None,
+            outpaced_at=link.outpaced_at if link else None,
             certificate_expires=live.certificates.get(name),
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,
+            keep_last=given.keep_last if given else None,
+            oldest_not_there=copies.oldest_not_there(conn, name) if given and given.keep_last else None,
             breaks_proof=() if unproved is None else tuple(tallies.unprovable(conn, name)[1]),
+            changed_copies=changed[name].copies if name in changed else 0,
+            saved_bytes=changed[name].saved_bytes if name in changed else 0,
         )
 
 
@@ -120,13 +129,18 @@ APART = (InstanceState.CONFLICT, InstanceState.QUARANTINED, InstanceState.DISCAR
 def keeping(conn: Transaction, config: Config, tally: Tally, counts: Mapping[str, Sum]) -> Keeping:
     """Why retention cannot free what is stored."""
     apart = sum(counts.get(state.value, (0, 0))[1] for state in APART)
-    first, holds = tallies.first_evictable(conn), tallies.active_holds(conn)
+    firsts, keep = tallies.first_evictable(conn), config.retention.keep
+    holds = {each.removeprefix(legal_holds.PREFIX) for each in tallies.active_holds(conn)} - {""}
+    longer = {name: max(keep, config.retention_rules[name].keep) for name in firsts if name in config.retention_rules}
+    first = min((at for name, at in firsts.items() if name not in longer), default=None)
     return Keeping(
         image_bytes=counts.get(InstanceState.STORED.value, (0, 0))[1] + apart,
         apart_bytes=apart,
         keep_seconds=config.retention.keep,
         next_at=None if first is None else first + config.retention.keep,
         holds=tuple(sorted(holds)),
+        rules={name: (seconds, firsts[name] + seconds) for name, seconds in longer.items()},
+        legal=legal_holds.count_active(conn),
         waiting=_by_destination(tally, *AUTOMATIC),
         unproved=_by_destination(tally, DeliveryState.SENT),
         undecided=sum(_by_destination(tally, DeliveryState.HELD).values()),

@@ -7,22 +7,29 @@ that is hard to decide (a pattern of titles under a `not`, a character class, a 
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import permutations
+from pathlib import Path
 from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from edge.config import values as kinds
 from edge.config.conditions import Condition
 from edge.config.files import Key, fault_line
+from edge.config.maintenance import windows_of
 from edge.config.sections import Config, Destination, Modality
 from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
+from edge.intake.routing import compile_rules
 from edge.model import Disk
-from edge.routing.rules import compile_rules
-from edge.store.destinations import DestinationCounts
+from edge.store.destinations import DestinationCounts, KeptProof
 from edge.text import amount, size
 
 #: The traffic of a day while nothing is measured: a busy clinic with CT and MR.
@@ -41,15 +48,24 @@ def warnings(
     disk: tuple[int, int] | None = None,
     daily_bytes: float | None = None,
     gone: Sequence[DestinationCounts] = (),
+    proofs: Sequence[KeptProof] = (),
+    now: float | None = None,
 ) -> list[str]:
     """All warnings, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
     of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
-    `gone` the destinations that have work left and no table.
+    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept,
+    `now` the time (None: the clock's).
     """
     found = [warning for check in WARNING_CHECKS for warning in check(config)]
-    found += [*_gone_destinations(gone), *_silent_modalities(config, seen), *_small_disk(config, disk, daily_bytes)]
+    found += [
+        *_past_maintenance(config, time.time() if now is None else now),
+        *_gone_destinations(gone),
+        *_gone_proofs(proofs),
+        *_silent_modalities(config, seen),
+        *_small_disk(config, disk, daily_bytes),
+    ]
     return [fault_line(config.lines, key, text) for key, text in found]
 
 
@@ -69,6 +85,78 @@ def room_warnings(config: Config, disk: Disk, refusing: Collection[str] = ()) ->
         for each in dict.fromkeys(causes)
         if each is not Cause.BYTES
     ]
+
+
+def _odd_values(config: Config) -> Iterator[ConfigWarning]:
+    """Conditions that no object meets as they are written: codes (PS3.5, VR CS) are in upper case."""
+    for table, rules in (("route", config.routes), ("hold", config.holds)):
+        for name, rule in rules.items():
+            for keyword, value in rule.when.items():
+                for odd in _lower_case_codes(keyword, value):
+                    text = f'"{odd}" matches nothing: {keyword} is a code in upper case; write "{odd.upper()}"'
+                    yield (table, name, "when", keyword), text
+
+
+def _lower_case_codes(keyword: str, value: Any) -> list[str]:
+    tag = tag_for_keyword(keyword)
+    if tag is None or dictionary_VR(tag) != "CS":
+        return []
+    written = value if isinstance(value, list) else [value]
+    return [each for each in written if isinstance(each, str) and each != each.upper()]
+
+
+def _open_doors(config: Config) -> Iterator[ConfigWarning]:
+    """Equipment that anybody can pretend to be."""
+    for modality in config.modalities.values():
+        key = ("modality", modality.name)
+        if modality.ae_title.strip("*") == "" and not modality.hosts and not modality.certificate:
+            text = "anybody on the network can send under any AE title; name its hosts, or a certificate"
+            yield (*key, "ae_title"), text
+        for network in modality.hosts:
+            if ip_network(network).prefixlen == 0:
+                yield (*key, "hosts"), f"{network} is every address; name those of the equipment"
+
+
+def secret_warnings(config: Config, directory: Path) -> list[str]:
+    """Keys that name a file with a secret, and hold the secret itself as it seems: there is no such file."""
+    named: list[tuple[Key, str | None]] = [(("heartbeat", "key"), config.heartbeat.key)]
+    named += [(("email", name, "password"), each.password) for name, each in config.emails.items()]
+    named += [(("webhook", name, "key"), each.key) for name, each in config.webhooks.items()]
+    found = []
+    for key, value in named:
+        if value and not (directory / value).exists() and not re.fullmatch(r"[\w-]+([./][\w-]+)*", value):
+            text = "this looks like the secret itself, and everybody who reads the file sees it"
+            remedy = "put it into a file of its own (chmod 600) and write the name of that file here"
+            found.append(fault_line(config.lines, key, f"{text}; {remedy}"))
+    return found
+
+
+def _mail_in_clear(config: Config) -> Iterator[ConfigWarning]:
+    for name, each in config.emails.items():
+        if each.security == "none" and not is_loopback(each.host):
+            yield (
+                ("email", name, "security"),
+                'notices cross the network in clear; set "starttls" where the server has it',
+            )
+
+
+def _unwatched_folders(config: Config) -> Iterator[ConfigWarning]:
+    """Folders of [drop.NAME] that nobody can put a file into, or that we cannot take one from."""
+    for name, each in config.drops.items():
+        key = ("drop", name, "path")
+        if not each.path.is_dir():
+            yield key, f"there is no folder {each.path}: nothing is imported from it; create it, or correct the path"
+        elif not os.access(each.path, os.R_OK | os.W_OK | os.X_OK):
+            yield (
+                key,
+                f"{each.path} cannot be read and written by this account: files would be imported again and again",
+            )
+
+
+def _past_maintenance(config: Config, now: float) -> Iterator[ConfigWarning]:
+    for each in windows_of(config.maintenances.values(), config.calendar.time_zone):
+        if each.end < now - _DAY:
+            yield ("maintenance", each.name, "to"), "it is over, so it has no effect any more; remove it"
 
 
 def _audit_in_clear(config: Config) -> Iterator[ConfigWarning]:
@@ -103,6 +191,19 @@ def _unreachable_routes(config: Config) -> Iterator[ConfigWarning]:
         if asked and callers and not any(_may_be(modality, asked, when) for modality in callers):
             text = "no [modality] meets this, so the route never matches; correct it, or name the modality"
             yield ("route", route.name, "when", asked[0].keyword), text
+
+
+def _corrected_copies(config: Config) -> Iterator[ConfigWarning]:
+    """Originals whose destinations all get corrected copies stay until the site says otherwise."""
+    meant = {name for each in config.coercions.values() for name in each.to or config.destinations}
+    corrected = meant | {name for name, each in config.destinations.items() if each.deidentify != "none"}
+    kept = [route for route in config.routes.values() if corrected.issuperset(route.to)]
+    if kept and not config.retention.corrected:
+        text = "every destination of this route may get corrected copies: their originals are then never evicted"
+        yield ("route", kept[0].name, "to"), f"{text}; `retention.corrected = true` lets them go"
+    if corrected and config.retention.corrected:
+        text = "an original may be evicted that is nowhere else as it was received"
+        yield ("retention", "corrected"), f"{text}: destinations with corrected copies cannot repair it"
 
 
 def _may_be(modality: Modality, asked: list[Condition], when: dict[str, Any]) -> bool:
@@ -144,9 +245,11 @@ def globs_meet(a: str, b: str) -> bool:
 
 def _odd_destinations(config: Config) -> Iterator[ConfigWarning]:
     used = {name for route in config.routes.values() for name in route.to}
+    used |= {config.worklist.from_, *config.mpps.to, *config.mpps.ian, *config.query.through}
+    used |= {each.from_ for each in config.prefetches.values()}
     for destination in config.destinations.values():
         key = ("destination", destination.name)
-        if destination.name not in used:
+        if destination.name not in used and destination.keep_last is None:
             yield key, "no route sends there; name it in the `to` of a [route], or remove it"
         if _is_ourselves(destination, config):
             yield (*key, "host"), "this is the gateway itself: what it sends returns to it; correct host or port"
@@ -193,10 +296,51 @@ def _gone_destinations(gone: Sequence[DestinationCounts]) -> Iterator[ConfigWarn
         yield ("destination", each.name), f"{text} {commands}"
 
 
+def _gone_proofs(proofs: Sequence[KeptProof]) -> Iterator[ConfigWarning]:
+    for each in proofs:
+        text = (
+            f"it has proved {amount(each.count, 'image')} that {each.rule} keeps, and is configured no more: send them"
+        )
+        yield ("destination", each.destination), f"{text} to another archive before this one is switched off"
+
+
+def _short_rules(config: Config) -> Iterator[ConfigWarning]:
+    """A rule of retention keeps longer, never shorter."""
+    for rule in config.retention_rules.values():
+        if rule.keep <= config.retention.keep:
+            yield (
+                ("retention", rule.name, "keep"),
+                "it is not longer than retention.keep and has no effect; lengthen it",
+            )
+
+
 def _console_in_clear(config: Config) -> Iterator[ConfigWarning]:
-    if not is_loopback(config.console.host) and not config.console.proxies:
+    if not is_loopback(config.console.host) and not config.console.proxies and config.console.certificate is None:
         text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
         yield ("console", "host"), text
+
+
+def _web_door(config: Config) -> Iterator[ConfigWarning]:
+    """What does not come together of [dicomweb], [client.NAME] and [query]."""
+    if config.dicomweb.is_on and not config.clients:
+        yield ("dicomweb",), "no [client.NAME] may call it: only people who have signed in at the console are served"
+    if config.dicomweb.is_on and not config.tls.is_on and config.dicomweb.host in _EVERYWHERE:
+        text = "without [tls] only this machine is served; put a proxy with TLS before it, or add the table"
+        yield ("dicomweb", "host"), text
+    for name, client in config.clients.items():
+        if not config.dicomweb.is_on:
+            yield ("client", name), "nothing is open for it: there is no [dicomweb] table"
+        elif "query" in client.services and not config.serves_queries:
+            yield ("client", name, "services"), "query needs the table [query]"
+
+
+def _web_destinations(config: Config) -> Iterator[ConfigWarning]:
+    for name, each in config.destinations.items():
+        if each.is_web and each.url.startswith("http:") and not is_loopback(each.host):
+            yield ("destination", name, "url"), "patient data crosses the network in clear; use https://"
+        if each.is_web and each.confirm == "status":
+            text = 'the server\'s word at the time of sending is the only proof; "query" asks it later, by QIDO-RS'
+            yield ("destination", name, "confirm"), text
 
 
 def _unusable_addresses(config: Config) -> Iterator[ConfigWarning]:
@@ -235,6 +379,16 @@ def _services_to_come(config: Config) -> Iterator[ConfigWarning]:
             yield ("modality", modality.name, "services"), f"{' and '.join(closed)} has no effect yet: it may stay"
 
 
+def _idle_queries(config: Config) -> Iterator[ConfigWarning]:
+    """Queries that nobody may ask, and words that open nothing."""
+    asking = [each for each in config.modalities.values() if kinds.QUERY_SERVICES & set(each.services)]
+    if config.serves_queries and not asking:
+        yield ("query",), 'nobody may ask: add "query" and "retrieve" to the services of a [modality]'
+    for modality in asking if not config.serves_queries else ():
+        words = " and ".join(each for each in modality.services if each in kinds.QUERY_SERVICES)
+        yield ("modality", modality.name, "services"), f"{words} has no effect yet: there is no [query] table"
+
+
 def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
     """Storage commitment that is never reported, or that promises less than it seems to."""
     by_status = [name for name, each in config.destinations.items() if each.confirm == "status"]
@@ -248,6 +402,41 @@ def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
         if modality.commit == "archive" and by_status:
             text = f'of {" and ".join(by_status)} the C-STORE status alone is the proof (confirm = "status")'
             yield (*key, "commit"), f'{text}: set confirm = "commitment" or "query"'
+
+
+def _hollow_hl7(config: Config) -> Iterator[ConfigWarning]:
+    """A door that nobody may use, and feeds that have no door."""
+    if config.hl7.is_on and not config.feeds:
+        yield ("hl7",), "no [feed] may send: every caller is refused"
+    if config.feeds and not config.hl7.is_on:
+        yield ("feed", next(iter(config.feeds))), "[hl7] has no port, so nothing is received"
+    yield from _overlapping_feeds(config)
+    for name, feed in config.feeds.items():
+        if not feed.authority:
+            text = "patient numbers without an assigning authority (CX-4) have none: name this feed's with authority"
+            yield ("feed", name), text
+
+
+def _overlapping_feeds(config: Config) -> Iterator[ConfigWarning]:
+    """An address that two feeds name: the smaller network counts, which a reader of the file may not expect."""
+    networks = [(name, ip_network(host, strict=False)) for name, feed in config.feeds.items() for host in feed.hosts]
+    for (one, outer), (other, inner) in permutations(networks, 2):
+        if one != other and outer.version == inner.version and outer != inner and inner.subnet_of(outer):  # type: ignore[arg-type]
+            yield ("feed", other, "hosts"), f"{inner} is in {outer} of feed {one}: what comes from there is of {other}"
+
+
+def _hollow_departments(config: Config) -> Iterator[ConfigWarning]:
+    """Worklists and performed steps that lead nowhere."""
+    for modality in config.modalities.values():
+        key = ("modality", modality.name, "services")
+        if "mpps" in modality.services and not config.mpps.to:
+            yield key, "its performed steps are kept and go on to nobody: name the RIS in [mpps] to"
+        if "worklist" in modality.services and not config.worklist.from_ and not config.feeds:
+            yield key, "its worklist is empty: there is neither [worklist] from nor a [feed] that brings orders"
+        if config.worklist.per_modality and "worklist" in modality.services and set(modality.ae_title) & set("*?["):
+            yield ("modality", modality.name, "ae_title"), "a pattern has no worklist of its own (per_modality)"
+    if config.prefetches and not config.worklist.from_ and not config.feeds:
+        yield ("prefetch",), "nothing is fetched: there is neither [worklist] from nor a [feed] that brings orders"
 
 
 def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[ConfigWarning]:
@@ -270,14 +459,25 @@ def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float
 
 #: The checks of a configuration alone.
 WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
+    _corrected_copies,
     _missing_tables,
+    _short_rules,
     _unreachable_routes,
     _companions_left,
     _odd_destinations,
     _odd_reporters,
     _console_in_clear,
+    _web_door,
+    _web_destinations,
     _unusable_addresses,
     _services_to_come,
+    _idle_queries,
     _hollow_commitments,
+    _hollow_departments,
+    _hollow_hl7,
     _audit_in_clear,
+    _odd_values,
+    _open_doors,
+    _mail_in_clear,
+    _unwatched_folders,
 )

@@ -9,10 +9,12 @@ ExecStopPost into `ended` how the service ended ($SERVICE_RESULT). `find_downtim
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from edge.config.maintenance import PlannedWork
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime, all_downtimes
 from edge.store.gateway_values import recall_all
@@ -53,6 +55,14 @@ def find_downtime(last: Marks, boot_id: str, now: float) -> Downtime | None:
     if last.failed or last.fatal:
         return Downtime(began, now, CRASH, False, last.failed or "Python was ended by a signal; see fatal.log")
     return Downtime(began, now, RESULTS.get(last.result, KILLED), planned=False)
+
+
+def apply_plan(found: Downtime | None, windows: Iterable[PlannedWork]) -> Downtime | None:
+    """A downtime during planned work is planned, however it began."""
+    if found is None or found.planned:
+        return found
+    plan = next((each for each in windows if each.covers(found.began, found.ended)), None)
+    return found if plan is None else replace(found, planned=True, detail=f"maintenance.{plan.name}: {plan.reason}")
 
 
 def marks(conn: Transaction, data_dir: Path, touched_at: float) -> Marks:

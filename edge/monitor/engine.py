@@ -7,7 +7,8 @@
 
 `transition` decides, purely, for one alert; `AlertEngine` is the thread that evaluates the snapshot every few seconds,
 records what changed, and posts each notice to every channel's outbox in the same transaction. An alert that was open
-when the gateway stopped is the same alert afterwards. An event (a downtime, new equipment) has one notice, at its end.
+when the gateway stopped is the same alert afterwards. During planned work ([maintenance.NAME]) what it explains is not
+notified. An event (a downtime, new equipment) has one notice, at its end.
 
 Limits: on an unhealthy disk nothing can be written, notices neither; the daemon sends that one from memory.
 """
@@ -24,12 +25,15 @@ from typing import Any
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES, OUTSIDERS, Alarm, alarms
 from edge.config.channels import channels_for
+from edge.config.maintenance import PlannedWork, explains, windows_of
 from edge.config.sections import Calendar, Config, SiteSection
+from edge.identity.checks import CheckResult
 from edge.monitor.alerts.decisions import NOT_HELD
+from edge.monitor.alerts.identity import FINDING_KINDS, NOT_HELD_ORDER
 from edge.monitor.escalation import CLOSED, ESCALATED, OpenCondition, notice_due
 from edge.monitor.snapshot_model import Alert, Snapshot
 from edge.network.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
-from edge.store import alert_records, ledger, outbox, patients, tallies
+from edge.store import alert_records, identity_checks, identity_findings, ledger, outbox, patients, tallies
 from edge.store.alert_records import AlertRecord
 from edge.store.database import Store, Transaction
 from edge.text import iso, iso_or_none
@@ -97,9 +101,9 @@ def condition_of(record: AlertRecord, alarm: Alarm) -> OpenCondition:
 
 
 def body(
-    number: int, event: str, record: AlertRecord, at: float, site: SiteSection, ended: float | None
+    number: int, event: str, record: AlertRecord, at: float, site: SiteSection, ended: float | None, url: str = ""
 ) -> dict[str, Any]:
-    """A notice, as channels and the central office receive it. No PHI."""
+    """A notice, as channels and the central office receive it. No PHI. `url`: of the console; empty: not known."""
     return {
         "notice": number,
         "event": event,
@@ -115,6 +119,7 @@ def body(
         "text": _sentence(record.what),
         "means": _sentence(record.means),
         "do": _sentence(record.do),
+        "runbook": f"{url}/help/alerts/{record.kind}" if url else None,
         "acknowledged": record.acknowledged_by or None,
         "site": {"id": site.id, "name": site.name},
         "version": __version__,
@@ -137,13 +142,30 @@ def acknowledge_alert(conn: Transaction, number: int, who: str, note: str, now: 
 
     Raises NoSuchAlert where it is over.
     """
-    found = alert_records.acknowledge(conn, number, who, note, now)
+    found = alert_records.note_acknowledgement(conn, number, who, note, now)
     if found.kind in SETTLED_STATES:
         instances = tallies.settle_instances(conn, SETTLED_STATES[found.kind], now, who, note)
-    elif (found.kind, found.subject) != ("patient-mismatch", NOT_HELD) or not (instances := patients.settle(conn, now)):
+    elif (
+        _settle_identity(conn, found, now)
+        or (found.kind, found.subject) != ("patient-mismatch", NOT_HELD)
+        or not (instances := patients.settle(conn, now))
+    ):
         return found
     ledger.append(conn, now, ledger.SETTLED, who, instances, payload={"reason": note})
     return found
+
+
+def _settle_identity(conn: Transaction, found: AlertRecord, now: float) -> bool:
+    """Settle what an alert about orders or messages is for. False: it is none of these."""
+    if found.kind in FINDING_KINDS:
+        identity_findings.settle_findings(conn, found.kind, found.subject, now)
+    elif found.kind == "order-missing":
+        identity_checks.settle_checks(conn, CheckResult.NO_ORDER, now)
+    elif (found.kind, found.subject) == ("patient-mismatch", NOT_HELD_ORDER):
+        identity_checks.settle_checks(conn, CheckResult.DIFFERS, now)
+    else:
+        return False
+    return True
 
 
 # -- the thread --------------------------------------------------------------------------------------------------------
@@ -177,7 +199,8 @@ class AlertEngine:
         rules = alarms(config.alerts)
         with self._db.reading() as conn:
             known = [each for each in alert_records.records(conn) if each.kind in rules]
-        steps = list(_list_changes(seen.alerts, known, rules, config.calendar, now))
+        windows = windows_of(config.maintenances.values(), config.calendar.time_zone)
+        steps = list(_list_changes(seen.alerts, known, rules, config.calendar, now, windows))
         if steps:
             ended = {(alert.kind, alert.subject): alert.ended for alert in seen.alerts}
             notified = self._db.write(
@@ -192,16 +215,30 @@ class AlertEngine:
 
 
 def _list_changes(
-    found: Sequence[Alert], known: Sequence[AlertRecord], rules: Mapping[str, Alarm], calendar: Calendar, now: float
+    found: Sequence[Alert],
+    known: Sequence[AlertRecord],
+    rules: Mapping[str, Alarm],
+    calendar: Calendar,
+    now: float,
+    windows: Sequence[PlannedWork] = (),
 ) -> Iterator[tuple[AlertRecord, Transition]]:
     """Every alert that changes, and how. A text alone is no change: it has counts in it, which change all the time."""
     causes = {(alert.kind, alert.subject): alert for alert in found}
     opened = {(each.kind, each.subject) for each in known}
     new = [notice_new(alert, now) for key, alert in causes.items() if key not in opened]
     for record in [*known, *new]:
-        step = transition(record, causes.get((record.kind, record.subject)), rules[record.kind], calendar, now)
+        cause = causes.get((record.kind, record.subject))
+        step = transition(record, cause, rules[record.kind], calendar, now)
+        if step.event and step.event != CLOSED and explains(windows, record.kind, now):
+            step = _withhold_notice(record, step)
         if record.id is None or step.event or _without_text(step.record) != _without_text(record):
             yield record, step
+
+
+def _withhold_notice(before: AlertRecord, step: Transition) -> Transition:
+    """During planned work the alert is on record, and is notified after it, if its cause is still there."""
+    assert step.record is not None
+    return Transition(replace(step.record, notified=before.notified, escalated_at=before.escalated_at))
 
 
 def _without_text(record: AlertRecord | None) -> AlertRecord | None:
@@ -240,7 +277,7 @@ def _post_notice(
             record = replace(record, means=f"{record.means}; {LAST_OF_HOUR}")
     assert record.id is not None
     number = alert_records.note_notice(conn, record.id, event, now)
-    text = json.dumps(body(number, event, record, now, config.site, ended), ensure_ascii=False)
+    text = json.dumps(body(number, event, record, now, config.site, ended, config.console.url), ensure_ascii=False)
     alert_records.fill_notice(conn, number, text)
     for channel in channels_for(config, record.kind, record.severity, event):
         outbox.post(conn, channel, "notice", now, text)

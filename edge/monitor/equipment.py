@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import astuple
 
 from edge.config.sections import LEARNED, Config
 from edge.monitor.snapshot_model import ModalityStatus, Usual
 from edge.monitor.usual_hours import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual
-from edge.store import peers
+from edge.store import equipment, peers
 from edge.store.database import Transaction
+from edge.store.equipment import Make
 from edge.store.samples import DAY
 from edge.text import printable
 
 #: More are not shown: a port scan must not fill each status.
 MOST_PEERS, MOST_UNKNOWN = 1_000, 50
 #: Columns of a peer that its status has as they are.
-PEER_COLUMNS = ("ae_title", "address", "first_seen", "last_seen", "stored", "last_stored", "manufacturer", "model")
+PEER_COLUMNS = (
+    *("ae_title", "address", "first_seen", "last_seen", "stored", "last_stored"),
+    *("manufacturer", "model", "serial", "software", "changed_at"),
+)
 
 
 def modalities(conn: Transaction, config: Config, rhythms: Mapping[str, Usual]) -> Iterator[ModalityStatus]:
     """Admitted equipment, the last caller first, then unknown callers; archives that only report are left out."""
     reporting = config.destinations.keys() - config.modalities.keys()
-    unknown = 0
+    unknown, makes = 0, equipment.count_makes(conn)
     for row in peers.all_peers(conn, MOST_PEERS):
         unknown += not row["admitted"]
         if row["modality"] in reporting or unknown > MOST_UNKNOWN:
@@ -35,22 +40,61 @@ def modalities(conn: Transaction, config: Config, rhythms: Mapping[str, Usual]) 
             contexts=tuple((abstract, tuple(syntaxes)) for abstract, syntaxes in json.loads(row["contexts"])),
             usual=known.text,
             missed_at=known.missed_at,
+            change=tuple(json.loads(row["change"])),
+            makes=makes.get((row["ae_title"], row["address"]), 1),
         )
 
 
-#: What a peer is made of -> the keyword by which its objects say it.
-_MAKE = {"manufacturer": "Manufacturer", "model": "ManufacturerModelName", "station": "StationName"}
+#: What a make is made of -> the keyword by which objects say it (PS3.3 C.7.5.1).
+_MAKE = {
+    "manufacturer": "Manufacturer",
+    "model": "ManufacturerModelName",
+    "serial": "DeviceSerialNumber",
+    "software": "SoftwareVersions",
+}
 LONGEST_NAME = 64
+#: Series that are read in one transaction.
+SERIES_BATCH = 500
 
 
-def describe(conn: Transaction, now: float) -> list[dict[str, str]]:
-    """The make of each peer that has sent since it was last described, a day ago or more, by one of its objects."""
-    found = []
-    for ae_title, address in peers.to_describe(conn, now - DAY):
-        if (facts := peers.last_facts(conn, ae_title, address)) is not None:
-            made = {name: printable(facts.get(keyword, ""))[:LONGEST_NAME] for name, keyword in _MAKE.items()}
-            found.append({"ae_title": ae_title, "address": address, **made})
-    return found
+def make_of(facts: Mapping[str, object], known: Make | None) -> Make:
+    """The make that an object states; what it does not say is as it is known."""
+    said = {name: printable(str(facts.get(keyword, "")))[:LONGEST_NAME].strip() for name, keyword in _MAKE.items()}
+    if not any(said.values()):
+        return known or Make()
+    before = known or Make()
+    if any(said[name] and said[name] != getattr(before, name) for name in ("manufacturer", "model", "serial")):
+        return Make(**said)  # another device: what it does not say is not what the one before said
+    return Make(**{name: said[name] or getattr(before, name) for name in said})
+
+
+def identify(conn: Transaction) -> bool:
+    """Learn the makes of the senders of the next new series; False when there are none left.
+
+    A make that was never seen under a known AE title and address is a change at the time when it came, up to MOST_MAKES
+    of them. A series is of one piece of equipment (PS3.3 section A.1.2.5): its first object speaks for it.
+    """
+    found = equipment.list_new_series(conn, SERIES_BATCH)
+    for each in found:
+        known = equipment.current_make(conn, each.ae_title, each.address)
+        made = make_of(each.facts, known)
+        if known is None or made == known:
+            continue
+        makes = equipment.makes_of(conn, each.ae_title, each.address)
+        if made in makes:
+            equipment.keep_current(conn, each.ae_title, each.address, made)
+        elif len(makes) < equipment.MOST_MAKES:
+            before = None if known == Make() or _completes(known, made) else known
+            equipment.enter_make(conn, each.ae_title, each.address, made, each.received_at, before)
+    if found:
+        equipment.keep_equipment_place(conn, found[-1].base_id)
+    return len(found) == SERIES_BATCH
+
+
+def _completes(before: Make, now: Make) -> bool:
+    """Is a make the same as before, with what was not said then?"""
+    pairs = zip(astuple(before), astuple(now), strict=True)
+    return all(old in ("", new) for old, new in pairs)
 
 
 def rhythms(conn: Transaction, config: Config, margin: float, now: float) -> dict[str, Usual]:

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from statistics import median
 
 from edge.store.samples import DAY, HOUR
 
@@ -25,6 +26,10 @@ HALF_LIFE = 2 * HOUR
 STEP = 600.0
 #: Growth above this multiple of the most in SURGE_SECONDS of the days before is of another kind.
 SURGE, SURGE_SECONDS = 2.0, 3 * HOUR
+#: Of this number of days and more, one that grew by more than this multiple of the median day counts as that much.
+LEAST_KNOWN_DAYS, UNUSUAL = 5, 2.0
+#: A load is over when it has grown by less than this share of its rate for this time.
+LULL_SECONDS, LULL_SHARE = 1800.0, 0.1
 #: Samples may begin late by this time, and a period still counts as known.
 GAP_SECONDS = HOUR
 
@@ -41,9 +46,35 @@ def full_in_seconds(usage: Usage, limit: float) -> float | None:
         return None
     period = next((period for period in (7 * DAY, DAY) if known >= period - GAP_SECONDS), None)
     if period is None or _surges(usage, period):
+        if not _still_grows(usage):
+            return None if period is None else _replay(_without_surge(_steps(usage, period)), left)
         rate = recent_rate(usage)
         return left / rate if rate > 0 else None
-    return _replay(_steps(usage, period), left)
+    return _replay(_usual_days(_steps(usage, period)), left)
+
+
+def _usual_days(steps: Sequence[float]) -> list[float]:
+    """A week's steps, with each day that had a load of another kind scaled down to the usual day."""
+    width = int(DAY / STEP)
+    days = [list(steps[at : at + width]) for at in range(0, len(steps) - width + 1, width)]
+    usual = median([sum(day) for day in days]) if len(days) >= LEAST_KNOWN_DAYS else 0.0
+    if usual <= 0:
+        return list(steps)
+    return [step * min(1.0, UNUSUAL * usual / max(sum(day), 1.0)) for day in days for step in day]
+
+
+def _still_grows(usage: Usage) -> bool:
+    """Whether the load goes on: one that is over says nothing about the hours to come."""
+    now, used = usage[-1]
+    grown = used - _used_at(usage, now - LULL_SECONDS)
+    return grown > LULL_SHARE * recent_rate(usage) * LULL_SECONDS
+
+
+def _without_surge(steps: Sequence[float]) -> list[float]:
+    """The same days as if the load of the last hours had been as the most before it."""
+    width = int(SURGE_SECONDS / STEP)
+    most = max(steps[:-width], default=0.0)
+    return [min(step, most) for step in steps]
 
 
 def recent_rate(usage: Usage) -> float:

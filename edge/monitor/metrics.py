@@ -7,16 +7,16 @@ success) has no sample: absent, never a made-up number. No PHI.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from edge.monitor.exposition import Family, Labels, MetricSample, expose, histogram, process_families
 from edge.monitor.snapshot_model import Snapshot
+from edge.network.answer_times import BOUNDS, AnswerTally
 
 GATEWAY_STATES = ("starting", "running", "refusing", "draining", "down")
 
-Labels = dict[str, str]
-MetricSample = tuple[Labels, "float | None"]
 #: Name, help, and how the value is read from one row of the snapshot.
 MetricColumn = tuple[str, str, "Callable[[Any], float | None]"]
 
@@ -29,6 +29,11 @@ _GATEWAY: tuple[MetricColumn, ...] = (
         "queue_oldest_seconds",
         "Age of the oldest delivery that is not held; absent when there is none.",
         lambda s: s.queue.oldest_seconds,
+    ),
+    (
+        "retention_review_left",
+        "Instances that new rules of retention have not reviewed yet.",
+        lambda s: 0 if s.review is None or s.review.is_done else s.review.last - s.review.after,
     ),
     ("storage_used_ratio", "Used part of the file system, 0 to 1.", lambda s: s.storage.used_fraction),
     (
@@ -49,7 +54,26 @@ _GATEWAY: tuple[MetricColumn, ...] = (
         lambda s: s.clock.synchronized,
     ),
     ("clock_offset_seconds", "Estimated error of the system's clock.", lambda s: s.clock.offset_seconds),
+    (
+        "web_connections",
+        "Open connections of the door for DICOMweb; absent when it is closed.",
+        lambda s: s.web.connections if s.web is not None else None,
+    ),
     ("ledger_rows_total", "Rows of the custody ledger.", lambda s: s.ledger_seq),
+    ("hl7_received_total", "HL7 messages received since the catalog began.", lambda s: s.hl7.received),
+    ("hl7_applied_total", "HL7 messages applied since the catalog began.", lambda s: s.hl7.applied),
+    ("hl7_parked", "HL7 messages that wait for a person.", lambda s: s.hl7.parked.count),
+    (
+        "identity_matched_ratio",
+        "Part of the images of 30 days whose patient matches the order's; absent without a feed of orders.",
+        lambda s: s.identity.matched_share,
+    ),
+    (
+        "identity_misdirected_ratio",
+        "Part of the studies of 30 days that went, or nearly went, to another patient; absent without checks.",
+        lambda s: s.identity.misdirected_share,
+    ),
+    ("identity_orders_missing", "Studies without an order for too long.", lambda s: s.identity.missing),
 )
 
 _DESTINATION: tuple[MetricColumn, ...] = (
@@ -78,6 +102,12 @@ _DESTINATION: tuple[MetricColumn, ...] = (
     ),
     ("send_bytes_per_second", "Bytes a second while it was last busy; absent when not measured.", lambda d: d.rate),
     (
+        "changed_copies_total",
+        "Copies that went with other bytes than received: corrected, compressed.",
+        lambda d: d.changed_copies,
+    ),
+    ("saved_bytes", "Bytes less than received, of those copies.", lambda d: d.saved_bytes),
+    (
         "confirm_lag_seconds",
         "Age of the oldest instance that was sent and is not proved; absent when there is none.",
         lambda d: d.confirm_lag_seconds,
@@ -96,12 +126,47 @@ _MODALITY: tuple[MetricColumn, ...] = (
 )
 
 
+_FIGURES: tuple[MetricColumn, ...] = (
+    ("week_objects", "Objects of the last seven days.", lambda f: f.objects),
+    ("patient_id_ratio", "Share of them with a Patient ID in form.", lambda f: f.patient_id_share),
+    ("accession_ratio", "Share of them with an accession number.", lambda f: f.accession_share),
+    ("lossy_ratio", "Share of them that is lossy.", lambda f: f.lossy_share),
+    ("private_ratio", "Share of them of private SOP classes.", lambda f: f.private_share),
+    (
+        "slow_studies_ratio",
+        "Share of studies whose proof came more than 60 s after their first object.",
+        lambda f: f.slow_share,
+    ),
+    ("dose_missing_studies", "X-ray studies without a dose report.", lambda f: f.dose_missing),
+)
+
+
 def exposition(seen: Snapshot) -> str:
     """The page that Prometheus scrapes."""
-    return "".join(f"{line}\n" for line in _lines(seen))
+    return expose([*_families(seen), *process_families()])
 
 
-def _lines(seen: Snapshot) -> Iterator[str]:
+def _questions(seen: Snapshot) -> Iterator[Family]:
+    """What was asked of us, and what we fetched."""
+    text = "Queries, retrievals and worklist queries that were answered, since the start."
+    asked = [
+        ({"what": what, "outcome": word}, n)
+        for what, each in sorted(seen.queries.items())
+        for word, n in (("answered", each.asked - each.failed), ("failed", each.failed))
+    ]
+    yield from _metric("queries_total", text, asked)
+    text = "Answers to them, and objects that retrievals sent, since the start."
+    yield from _metric("query_answers_total", text, [({"what": w}, q.answers) for w, q in sorted(seen.queries.items())])
+    text = "Seconds that they took, since the start."
+    yield from _metric("query_seconds_total", text, [({"what": w}, q.seconds) for w, q in sorted(seen.queries.items())])
+    fetched = sorted(seen.fetched.items())
+    text = "Instances that were fetched from an archive, since the catalog began."
+    yield from _metric("fetched_instances_total", text, [({"destination": name}, n) for name, (n, _) in fetched])
+    text = "Bytes of them."
+    yield from _metric("fetched_bytes_total", text, [({"destination": name}, size) for name, (_, size) in fetched])
+
+
+def _families(seen: Snapshot) -> Iterator[Family]:
     info: list[MetricSample] = [({"version": seen.version, "site": seen.site_id}, 1)]
     yield from _metric("info", "Version and site; always 1.", info)
     states = {state: state == seen.state for state in GATEWAY_STATES}
@@ -125,6 +190,7 @@ def _lines(seen: Snapshot) -> Iterator[str]:
     equipment = [each for each in seen.modalities if each.admitted]
     named = [({"modality": m.name, "ae_title": m.ae_title, "address": m.address}, m) for m in equipment]
     yield from _table("modality_", _MODALITY, named)
+    yield from _table("sender_", _FIGURES, [({"ae_title": each.ae_title}, each) for each in seen.figures])
     text = "Notices, heartbeats and audit messages that a channel has not taken; parked ones are refused permanently."
     messages = (
         _by_state({"waiting": found.waiting, "parked": found.parked}, channel=name)
@@ -133,37 +199,54 @@ def _lines(seen: Snapshot) -> Iterator[str]:
     yield from _metric("outbox_messages", text, [each for samples in messages for each in samples])
     oldest = [({"channel": name}, c.oldest_seconds if c.waiting else None) for name, c in seen.outbox.items()]
     yield from _metric("outbox_oldest_seconds", "Age of the oldest message that waits.", oldest)
+    text = "Messages of performed procedure steps that a target has not got; held ones wait for a person."
+    steps = (
+        _by_state({"open": each.open, "held": each.held}, destination=each.destination) for each in seen.owed_steps
+    )
+    yield from _metric("step_messages", text, [each for samples in steps for each in samples])
+    served = seen.worklist
+    yield from _metric("worklist_items", "Items of the modality worklist.", [({}, served.items)])
+    text = "When the served worklist was read, in seconds since 1970; absent where there is none."
+    yield from _metric("worklist_as_of_timestamp_seconds", text, [({}, served.as_of)])
+    yield from _metric("worklist_stale", "1 while the worklist cannot be refreshed.", [({}, served.is_stale)])
+    text = "Imported studies that wait until a person says whose they are."
+    yield from _metric("imports_waiting", text, [({}, seen.imports.count)])
+    text = "Images that performed steps have announced and that are late."
+    yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
     samples = [({"kind": kind, "severity": severity}, n) for (kind, severity), n in sorted(alerts.items())]
     yield from _metric("alerts", "Alerts that are open now; none has no sample.", samples)
+    yield from _answers("modality_received", "modality", seen.answers, "a modality's")
+    sent = {each.name: each.answers for each in seen.destinations if each.answers is not None}
+    yield from _answers("destination_sent", "destination", sent, "our")
+    yield from _questions(seen)
+    text = "Callers and connections that were refused, since the start."
+    yield from _metric("rejected_callers_total", text, [({}, seen.rejected)])
+    now = [each for each in seen.maintenance if each.holds(seen.at)]
+    yield from _metric("maintenance", "1 during planned work.", [({}, bool(now))])
 
 
 def _by_state(numbers: dict[str, int] | dict[str, bool], **labels: str) -> list[MetricSample]:
     return [(labels | {"state": state}, n) for state, n in numbers.items()]
 
 
-def _table(prefix: str, columns: Iterable[MetricColumn], rows: list[tuple[Labels, Any]]) -> Iterator[str]:
+def _table(prefix: str, columns: Iterable[MetricColumn], rows: Iterable[tuple[Labels, Any]]) -> Iterator[Family]:
     for name, text, value_of in columns:
         yield from _metric(prefix + name, text, [(labels, value_of(row)) for labels, row in rows])
 
 
-def _metric(name: str, text: str, samples: Iterable[tuple[Labels, float | None]]) -> Iterator[str]:
-    yield f"# HELP edge_{name} {text}"
-    yield f"# TYPE edge_{name} {'counter' if name.endswith('_total') else 'gauge'}"
-    for labels, value in samples:
-        if value is not None:
-            yield f"edge_{name}{_format_labels(labels)} {_format_number(value)}"
+def _metric(name: str, text: str, samples: Iterable[MetricSample], kind: str = "") -> Iterator[Family]:
+    yield Family(f"edge_{name}", kind or ("counter" if name.endswith("_total") else "gauge"), text, list(samples))
 
 
-def escape(value: str) -> str:
-    """A label's value, escaped as the format requires."""
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _format_labels(labels: Labels) -> str:
-    inside = ",".join(f'{name}="{escape(value)}"' for name, value in labels.items())
-    return f"{{{inside}}}" if inside else ""
-
-
-def _format_number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(float(value))
+def _answers(prefix: str, label: str, found: Mapping[str, AnswerTally], whose: str) -> Iterator[Family]:
+    """What was answered since the start: a histogram, and the counters beside it."""
+    samples = [
+        each for name, tally in found.items() for each in histogram({label: name}, BOUNDS, tally.counts, tally.seconds)
+    ]
+    text = f"Seconds until {whose} C-STORE was answered, since the start."
+    yield from _metric(f"{prefix}_answer_seconds", text, samples, "histogram")
+    taken = [({label: name}, tally.bytes) for name, tally in found.items()]
+    yield from _metric(f"{prefix}_bytes_total", f"Bytes of {whose} objects that were taken, since the start.", taken)
+    refused = [({label: name}, tally.refused) for name, tally in found.items()]
+    yield from _metric(f"{prefix}_refused_total", f"Answers to {whose} C-STORE that were failures.", refused)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from edge.config.alarms import OUTSIDERS, alarms
 from edge.config.sections import Config
 from edge.model import Disk
-from edge.monitor import equipment, host
+from edge.monitor import equipment, figures, host
 from edge.monitor.snapshot_model import Machine, Snapshot, Usual
+from edge.network.answer_times import AnswerTally
 from edge.network.shares import ALERTS_OF_OUTSIDERS
-from edge.store import alert_records, peers, samples, tallies
+from edge.store import alert_records, samples, tallies
+from edge.store import figures as stored_figures
 from edge.store.database import Store, Transaction
 from edge.store.samples import DAY, HOUR
 
@@ -32,7 +34,19 @@ def values_of(seen: Snapshot, used_bytes: int, received_bytes: int, sent_bytes: 
             found[f"sent.bytes/{each.name}"] = sent_bytes.get(each.name, 0)
             if each.rate:
                 found[f"rate/{each.name}"] = each.rate
+            if each.answers is not None:
+                found |= _answer_values("sent", each.name, each.answers)
+    for name, tally in seen.answers.items():
+        found |= _answer_values("received", name, tally)
     return found
+
+
+def _answer_values(prefix: str, name: str, tally: AnswerTally) -> dict[str, float]:
+    return {
+        f"{prefix}.answers/{name}": tally.count,
+        f"{prefix}.answer.seconds/{name}": tally.seconds,
+        f"{prefix}.answer.bytes/{name}": tally.bytes,
+    }
 
 
 class Gauges:
@@ -66,6 +80,7 @@ class Gauges:
 
         def work(conn: Transaction) -> None:
             samples.thin(conn, self._clock())
+            stored_figures.forget_old_figures(conn, self._clock() - figures.FIGURES_KEPT_SECONDS)
             alert_records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
 
         self._db.write(work)
@@ -76,7 +91,7 @@ class Gauges:
         self.machine = Machine(host.read_clock(), (*host.disk_faults(self._config().site.data_dir), *self._smart))
         with self._db.reading() as conn:
             found = values_of(seen, used, *tallies.bytes_so_far(conn))
-        self._db.write(lambda conn: samples.record(conn, now, found))
+        self._db.write(lambda conn: samples.add_sample(conn, now, found))
         kept = [each for each in self.usage if now - USAGE_SECONDS <= each[0] <= now]
         self.usage = [*kept, (now, float(used))]
 
@@ -87,10 +102,15 @@ class Gauges:
         with self._db.reading() as conn:
             self.rhythms = equipment.rhythms(conn, config, margin, now)
 
+    def count_figures(self) -> None:
+        """Count what has come, and measure what was proved."""
+        config, now = self._config(), self._clock()
+        dose_after = alarms(config.alerts)["dose-report-missing"].threshold
+        while self._db.write(lambda conn: figures.count_arrivals(conn, config.quality)):
+            pass
+        self._db.write(lambda conn: figures.measure_studies(conn, config, now, dose_after))
+
     def identify_equipment(self) -> None:
-        """Record the identity of each new sender."""
-        now = self._clock()
-        with self._db.reading() as conn:
-            met = equipment.describe(conn, now)
-        if met:
-            self._db.write(lambda conn: peers.enter_descriptions(conn, met, now))
+        """Record the identity of each new sender, and of equipment that has come in its place."""
+        while self._db.write(equipment.identify):
+            pass

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.config.maintenance import PlannedWork
 from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
+from edge.monitor.figures import SenderFigures
+from edge.network.answer_times import AnswerTally
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
+from edge.store.figures import Lossy
+from edge.store.hl7_messages import ParkedSummary
+from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_findings import OpenFindings
+from edge.store.imports import WaitingImports
+from edge.store.performed_steps import OwedSteps
+from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
+from edge.store.relays import RelayBacklog
+from edge.store.retention_rules import ReviewPlace
+from edge.store.step_images import MissingImages
+from edge.store.worklist import SourceState
 
 RUNNING, DOWN, REFUSING = "running", "down", "refusing"
 
@@ -44,6 +58,8 @@ class Link:
 
     state: str = "up"  # up | down | paused
     rate: float | None = None  # bytes a second while it sends; None: not measured
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
+    outpaced_at: float | None = None  # bytes a second of the encoders, where the line is faster: nothing is compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,28 @@ class JournalUse:
     applied_lag_seconds: float  # how long the oldest record waits to be applied; 0: none does
     used_bytes: int
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebUse:
+    """The door for DICOMweb."""
+
+    port: int
+    tls: bool
+    connections: int  # that are open
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTally:
+    """Questions of one kind (find, retrieve, worklist) since the start."""
+
+    asked: int = 0
+    failed: int = 0
+    answers: int = 0  # or objects that were sent
+    seconds: float = 0.0
+
+    def add(self, answers: int, seconds: float, *, has_failed: bool) -> QueryTally:
+        return QueryTally(self.asked + 1, self.failed + has_failed, self.answers + answers, self.seconds + seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +113,10 @@ class Live:
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
     journal: JournalUse | None = None
+    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    rejected: int = 0  # callers and connections, since the start
+    queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start
+    web: WebUse | None = None  # None: the door is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +130,12 @@ class Instances:
     lost: int = 0
     quarantined: int = 0
     discarded: int = 0
+    cached: int = 0  # of these, what was fetched from an archive
 
     @property
     def total(self) -> int:
         """The instances that were received."""
-        return self.stored + self.evicted + self.conflicts + self.lost + self.discarded
+        return self.stored + self.evicted + self.conflicts + self.lost + self.discarded - self.cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +155,7 @@ class DestinationStatus:
     """One destination. An instance that is confirmed is counted as sent too."""
 
     name: str
+    kind: str = "dimse"  # or "dicomweb"; empty where it is not configured any more
     state: str = "up"
     since: float | None = None
     configured: bool = True
@@ -129,7 +173,13 @@ class DestinationStatus:
     certificate_expires: float | None = None
     proves: bool = False  # proof is asked of it
     confirm_lag_seconds: float | None = None  # age of the oldest sent instance that is not proved
+    keep_last: float | None = None  # it has a copy of what came in these last seconds
+    oldest_not_there: float | None = None  # when the oldest came of that which it has not; None: it has all
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
     breaks_proof: Sequence[int] = ()  # the first deliveries at which a request for proof fails
+    changed_copies: int = 0  # that were sent with other bytes than received: corrected, compressed
+    saved_bytes: int = 0  # less than was received, of those
+    outpaced_at: float | None = None  # as Link has it
 
     @property
     def unconfirmed_count(self) -> int:
@@ -161,6 +211,8 @@ class Keeping:
     keep_seconds: float = 0.0  # retention.keep
     next_at: float | None = None  # when the oldest that is confirmed everywhere may be evicted; None: there is none
     holds: tuple[str, ...] = ()  # "hold.NAME" of those that keep something
+    rules: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # rule -> (seconds, when its oldest may go)
+    legal: int = 0  # studies under a legal hold
     waiting: Mapping[str, int] = field(default_factory=dict)  # destination -> images not yet sent
     unproved: Mapping[str, int] = field(default_factory=dict)  # destination -> images sent and not proved
     undecided: int = 0  # deliveries that are held
@@ -204,6 +256,11 @@ class ModalityStatus:
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes) as last proposed
     usual: str = ""
     missed_at: float | None = None  # silent: it should have sent by then
+    serial: str = ""
+    software: str = ""
+    changed_at: float | None = None  # when another make was first seen under its AE title and address
+    change: tuple[str, ...] = ()  # manufacturer, model, serial number and software: before, and then
+    makes: int = 1  # different makes under its AE title and address
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +343,42 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class WorklistState:
+    """The modality worklist. `source`: of [worklist] from; `as_of` None: there has been no list, or none is served."""
+
+    items: int = 0
+    as_of: float | None = None
+    is_stale: bool = False
+    source: str = ""
+    sources: tuple[SourceState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """A system that sends HL7."""
+
+    name: str
+    received: int = 0  # messages since the catalog began
+    last_at: float | None = None
+    usual: str = ""
+    missed_at: float | None = None  # silent: it should have sent by then
+
+
+@dataclass(frozen=True, slots=True)
+class Hl7Status:
+    """HL7 messages since the catalog began, and what waits for a person."""
+
+    received: int = 0
+    applied: int = 0  # also those that said what was known
+    duplicates: int = 0
+    refused: int = 0
+    parked: ParkedSummary = field(default_factory=ParkedSummary)
+    feeds: tuple[FeedStatus, ...] = ()
+    relays: tuple[RelayBacklog, ...] = ()
+    findings: tuple[OpenFindings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The gateway at the moment `at`."""
 
@@ -313,5 +406,23 @@ class Snapshot:
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)
     backfill: BackfillProgress | None = None  # None: there was nothing to read
+    review: ReviewPlace | None = None  # of retention; None: no rule was ever configured
     journal: JournalUse | None = None  # None: the gateway does not run
+    figures: tuple[SenderFigures, ...] = ()  # of the last week
+    lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day
+    dose_missing: tuple[tuple[str, int, float], ...] = ()  # sender, studies without a dose report, since when
+    untried_since: float | None = None  # when a restore was last tried, or the gateway first used; None: neither
+    web: WebUse | None = None  # None: the door for DICOMweb is closed
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
+    owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
+    missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late
+    foreign_priors: tuple[ForeignPriors, ...] = ()  # earlier studies that were not fetched: another patient's
+    imports: WaitingImports = field(default_factory=WaitingImports)
+    worklist: WorklistState = WorklistState()
+    hl7: Hl7Status = Hl7Status()
+    identity: IdentityFigures = field(default_factory=IdentityFigures)
+    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
+    queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start
+    fetched: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # archive -> instances, bytes
+    rejected: int = 0  # callers and connections, since the start
+    maintenance: tuple[PlannedWork, ...] = ()  # planned work that is not over, the earliest first

@@ -73,9 +73,12 @@ def _tls(config: Config) -> Iterator[Finding]:
 
 def _pages(config: Config) -> Iterator[Finding]:
     console = config.console
-    if not is_loopback(console.host):
+    if not is_loopback(console.host) and console.certificate is None:
         text = 'the pages are served in clear; set this to "127.0.0.1", and put a proxy with TLS on this machine'
         yield Finding("clear-pages", ("console", "host"), text)
+    if console.client_ca is not None and console.client_crl is None and not console.client_ocsp:
+        text = "a revoked client certificate still signs in; name the authority's revocation list or responder"
+        yield Finding("no-revocation", ("console", "client_crl"), text)
     if not console.banner:
         yield Finding("no-banner", ("console", "banner"), "no notice is acknowledged before sign-in; give its text")
     for key, value, most in (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, time, timedelta, timezone
 
 from edge.config.alarms import Term
 from edge.config.sections import Calendar
@@ -16,14 +15,12 @@ LONGEST = 400
 
 def local(calendar: Calendar, at: float) -> datetime:
     """Seconds since 1970 as the site's clock shows them."""
-    zone: tzinfo | None = ZoneInfo(calendar.time_zone) if calendar.time_zone else None
-    return datetime.fromtimestamp(at, zone) if zone else datetime.fromtimestamp(at).astimezone()
+    return datetime.fromtimestamp(at, timezone.utc).astimezone(calendar.zone)
 
 
 def day_moment(calendar: Calendar, day: date, seconds: float) -> float:
     """The time of day, in seconds since midnight, on a day, as seconds since 1970."""
-    zone: tzinfo | None = ZoneInfo(calendar.time_zone) if calendar.time_zone else None
-    clock = (datetime.combine(day, time()) + timedelta(seconds=seconds)).replace(tzinfo=zone)
+    clock = (datetime.combine(day, time()) + timedelta(seconds=seconds)).replace(tzinfo=calendar.zone)
     return clock.timestamp()
 
 

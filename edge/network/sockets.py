@@ -57,6 +57,13 @@ def wait_readable(*descriptors: int, seconds: float | None = None) -> set[int]:
     return {fd for fd, _ in poll.poll(None if seconds is None else max(seconds, 0.0) * 1000)}
 
 
+def wait_writable(descriptor: int, seconds: float) -> bool:
+    """Wait until bytes can be written, or the other side has ended. False: not within this time."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))
+
+
 def unsent_bytes(sock: socket.socket) -> int:
     """Count the bytes that the other side has not acknowledged (SIOCOUTQ, tcp(7))."""
     try:

@@ -117,8 +117,10 @@ class Keyring:
         """Read the files now, and use them from now on. Raises TlsError; then nothing has changed."""
         stamp = _stamp(files)
         listening, calling = _context(files, ssl.PROTOCOL_TLS_SERVER), _context(files, ssl.PROTOCOL_TLS_CLIENT)
+        web = _context(files, ssl.PROTOCOL_TLS_SERVER)
+        web.verify_mode = ssl.CERT_OPTIONAL  # those without a certificate show a token
         self.expires = expires(_path(files, "certificate"))
-        self.files, self.listening, self.calling = files, listening, calling
+        self.files, self.listening, self.calling, self.web = files, listening, calling, web
         self._read = self._seen = stamp
         self.trouble = ""
 
@@ -190,9 +192,9 @@ def _context(files: Tls, protocol: int) -> ssl.SSLContext:
         context.num_tickets = 0  # a resumed session would not check revocation
     context.verify_mode = ssl.CERT_REQUIRED
     _load_pair(context, certificate, key)
-    _load_trusted(context, "ca", ca)
+    load_trusted(context, "ca", ca)
     if files.crl is not None:
-        _load_trusted(context, "crl", files.crl)
+        load_trusted(context, "crl", files.crl)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     return context
 
@@ -219,7 +221,8 @@ def _bad_pair(error: ssl.SSLError, certificate: Path, key: Path) -> tuple[str, s
     return "key", f"{key} is not a private key in PEM without a password"
 
 
-def _load_trusted(context: ssl.SSLContext, key: str, path: Path) -> None:
+def load_trusted(context: ssl.SSLContext, key: str, path: Path) -> None:
+    """Trust the certificates of a file, or use its revocation lists (`key` "crl"). Raises TlsError."""
     what = "revocation list" if key == "crl" else "certificate"
     try:
         expires(path)
@@ -294,7 +297,7 @@ def _items(der: bytes) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
-def _date(moment: float) -> str:
+def date_text(moment: float) -> str:
     if moment == float("inf"):
         return "never"
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d")
@@ -308,9 +311,9 @@ def expiry_warnings(files: Tls, now: float) -> Iterator[tuple[str, str]]:
             continue
         end = expires(path)
         if end <= now:
-            yield key, f"{path} has expired on {_date(end)}, so no association over TLS succeeds: {remedy}"
+            yield key, f"{path} has expired on {date_text(end)}, so no association over TLS succeeds: {remedy}"
         elif end - now < SOON_SECONDS[key]:
-            yield key, f"{path} expires on {_date(end)}: {remedy} before"
+            yield key, f"{path} expires on {date_text(end)}: {remedy} before"
 
 
 # -- what went wrong --------------------------------------------------------------------------------------------------

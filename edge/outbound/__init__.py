@@ -12,12 +12,10 @@ FAULT_SECONDS, never for longer; a result that alone cannot be recorded is left 
 from __future__ import annotations
 
 import logging
-import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
 
 from edge.config.sections import Destination
 from edge.dicom.scu import Patience, Secure
@@ -33,15 +31,19 @@ from edge.errors import (
     place_of,
 )
 from edge.model import ContextKey, Lease, Outcome, Reason, ReasonCode
-from edge.outbound.crew import Role
-from edge.outbound.job import Copy, Health, Job, Leased, WriteBatch
+from edge.outbound.copies import Converter, CopyMaker, CopySteps, PixelsMayName, is_compressible
+from edge.outbound.crew import SenderRole
+from edge.outbound.economy import CompressionEconomy
+from edge.outbound.job import Health, Job, Leased, WriteBatch
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.outbound.sender import Sender
+from edge.outbound.transport.dimse import Sender, fallback_groups
+from edge.outbound.transport.stow import StowSender, WebDestination
 from edge.spool import Spool
-from edge.store import catalog, deliveries, destinations, leases
+from edge.store import catalog, deliveries, destinations, leases, sent_copies
 from edge.store.database import Store, Transaction
 from edge.store.reasons import words
-from edge.transform import Converted
+from edge.transform.corrections import RuleFailed
+from edge.transform.syntaxes import COMPRESSIONS
 from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -61,14 +63,6 @@ FAULT_SECONDS = 5.0
 KILL_SECONDS = 5.0
 
 
-class Converter(Protocol):
-    """edge.transform.Transcoder, as far as it is needed here."""
-
-    def convert(
-        self, source: Path, dataset_offset: int, source_syntax: str, target_syntax: str, target: Path
-    ) -> Converted: ...
-
-
 class Forwarder:
     """The writer of one destination's deliveries, and the source of its senders' objects. Thread-safe."""
 
@@ -84,11 +78,20 @@ class Forwarder:
         patience: Patience | None = None,
         scheduler: DeliveryScheduler | None = None,
         secure: Secure | None = None,
+        steps: CopySteps | None = None,
+        site: str = "",
     ) -> None:
-        """`on_sent` is called, after the commit, when instances wait for their proof."""
-        self.destination, self.calling_ae = destination, calling_ae
-        self._db, self._spool, self._transcoder = db, spool, transcoder
+        """`on_sent` is called, after the commit, when instances wait for their proof. `steps` make the copies.
+
+        `site`: ours, which another Edge is shown.
+        """
+        self.destination, self.calling_ae, self.site = destination, calling_ae, site
+        self._db, self._spool = db, spool
+        self._copies = CopyMaker(spool, transcoder, steps or CopySteps())
         self._on_sent, self._patience, self._secure = on_sent, patience or Patience(), secure
+        self._web = WebDestination(destination) if destination.is_web else None
+        self._compressed = COMPRESSIONS.get(destination.compress, "")
+        self._economy = CompressionEconomy(CONVERSIONS)
         self._proved_by_status = destination.confirm == "status"
         self._scheduler = scheduler or DeliveryScheduler(destination.name, destination.associations)
         self._writer = Worker(
@@ -110,6 +113,10 @@ class Forwarder:
         """There is new work. Cheap; to be called after every commit that queued some."""
         self._scheduler.announce()
 
+    def try_now(self) -> None:
+        """Find out at once whether the destination is back, if it is down."""
+        self._scheduler.try_now()
+
     def stop(self, seconds: float = 10.0) -> None:
         """What is under way may end within `seconds`, then it is cut off, to be sent again. Leases are given back."""
         self._scheduler.close()
@@ -120,11 +127,16 @@ class Forwarder:
         self._converters.shutdown(wait=False, cancel_futures=True)
 
     @property
+    def certificate_expires(self) -> float | None:
+        """Of a DICOMweb destination: when our certificate or the server's ends; None: not known, or none."""
+        return self._web.tls.expires if self._web is not None else None
+
+    @property
     def state(self) -> str:
         return self.describe().state
 
     def describe(self) -> Health:
-        return self._scheduler.health()
+        return replace(self._scheduler.health(), outpaced_at=self._economy.outpaced_at)
 
     # -- the writer ---------------------------------------------------------------------------------------------------
 
@@ -140,13 +152,19 @@ class Forwarder:
             return DONE
         return 0.0 if goes_on else DONE
 
-    def _start_sender(self, role: Role) -> None:
-        sender = Sender(self._scheduler, self, self.destination, self.calling_ae, self._patience, role, self._secure)
+    def _start_sender(self, role: SenderRole) -> None:
+        sender = self._build_sender(role)
         sender.alone = self._scheduler.add_sender(sender, role)
         try:
             sender.start()
         except RuntimeError:  # TasksMax of the unit, or the memory, allows no more: those that there are go on
             self._scheduler.note_shortage(sender, f"the gateway is {hindrance.words_of(Cause.THREADS)}")
+
+    def _build_sender(self, role: SenderRole) -> Sender | StowSender:
+        to = self.destination
+        if self._web is not None:
+            return StowSender(self._scheduler, self, to, self._web, role)
+        return Sender(self._scheduler, self, to, self.calling_ae, self._patience, role, self._secure)
 
     def _write(self, batch: WriteBatch) -> None:
         if batch.is_empty:
@@ -195,8 +213,8 @@ class Forwarder:
             for each in deliveries.record_attempts(conn, attempts, now, proved_by_status=self._proved_by_status)
             if each.outcome is Outcome.SENT
         }
-        sent = ((r.attempt.lease, r.changed) for r in batch.results if r.attempt.lease.delivery_id in counted)
-        deliveries.record_changed(conn, [(lease, changed) for lease, changed in sent if changed], now)
+        sent = [(r.attempt.lease, r.copy) for r in batch.results if r.attempt.lease.delivery_id in counted]
+        sent_copies.record_sent(conn, sent, now)
         leases.return_leases(conn, batch.back)
         leases.renew(conn, batch.renew, now)
         if batch.health is not None:
@@ -219,38 +237,73 @@ class Forwarder:
         with self._db.reading() as conn:
             return deliveries.queued_contexts(conn, self.destination.name)
 
-    def convert(self, job: Job, target: str) -> None:
-        """Have a copy made in another transfer syntax, beside the senders; the job is put back then."""
-        self._scheduler.start_conversion(job)
-        if hindrance.submit(self._converters, self._convert, job, target) is None:
-            self._scheduler.defer(job, step="convert", cause=Cause.THREADS.value)
+    @property
+    def fallbacks(self) -> tuple[tuple[str, ...], ...]:
+        """What is proposed beside each transfer syntax."""
+        return fallback_groups(self._compressed)
 
-    def _convert(self, job: Job, target: str) -> None:
+    def wants_compressed(self, job: Job) -> str:
+        """The transfer syntax in which an object is rather sent than in its own; empty where there is none."""
+        if not self._compressed or job.is_incompressible or not is_compressible(job.lease.context_key):
+            return ""
+        if job.has(self._compressed):
+            return self._compressed  # the work is done
+        return self._compressed if self._economy.pays(self._scheduler.line_rate) else ""
+
+    def prepare(self, job: Job, transfer_syntax_uid: str) -> bool:
+        """Make the copy that goes in this transfer syntax. False: it is made beside, or the job has ended."""
+        if not self._copies.is_needed(job.lease, transfer_syntax_uid):
+            job.is_prepared = True
+            return True
+        if self._copies.is_quick(job.lease, transfer_syntax_uid):
+            return self._make_copy(job, transfer_syntax_uid)
+        self._scheduler.start_conversion(job)
+        if hindrance.submit(self._converters, self._prepare_beside, job, transfer_syntax_uid) is None:
+            self._scheduler.defer(job, step="convert", cause=Cause.THREADS.value)
+        return False
+
+    def _prepare_beside(self, job: Job, transfer_syntax_uid: str) -> None:
+        if self._make_copy(job, transfer_syntax_uid):
+            self._scheduler.put_back(job)
+
+    def _make_copy(self, job: Job, transfer_syntax_uid: str) -> bool:
+        """True: it may go now. False: the job has ended."""
+        begun = time.monotonic()
         try:
-            job.copy = self._copy_of(job.lease, target)
+            job.copy = self._copies.make(job.lease, transfer_syntax_uid)
         except FileNotFoundError:
             self._scheduler.hold_lost(job, error="the spooled file is gone")
         except Unreadable as error:
             self._scheduler.hold_lost(job, error=str(error))
+        except PixelsMayName as error:
+            self._scheduler.hold(job, Reason(ReasonCode.MAY_NAME_PATIENT, {"error": str(error)}))
+        except RuleFailed as error:
+            self._scheduler.hold(job, Reason(ReasonCode.RULE_FAILED, {"rule": error.rule, "error": error.why}))
         except TransformError as error:
-            self._scheduler.hold(job, Reason(ReasonCode.NO_CONTEXT, {"error": str(error)}))
+            if transfer_syntax_uid == self._compressed and is_compressible(job.lease.context_key):
+                self._send_uncompressed(job, str(error))
+            else:
+                self._scheduler.hold(job, Reason(ReasonCode.NO_CONTEXT, {"error": str(error)}))
         except (Transient, OSError) as error:
             self._scheduler.defer(job, step="convert", error=str(error))
         except Exception as error:  # noqa: BLE001  a fault of ours: its words could quote the object, its place cannot
-            log.error("converting instance %d: %s", job.lease.instance_id, place_of(error))
+            log.error("preparing instance %d: %s", job.lease.instance_id, place_of(error))
             self._scheduler.defer(job, step="convert", exception=type(error).__name__)
         else:
-            self._scheduler.put_back(job)
+            job.is_prepared = True
+            if (
+                transfer_syntax_uid != self._compressed
+                or transfer_syntax_uid == job.lease.context_key.transfer_syntax_uid
+            ):
+                return True
+            self._economy.note_encoded(job.lease.size, time.monotonic() - begun)
+            if job.data_set_bytes < job.lease.size - job.lease.dataset_offset:
+                return True
+            self._send_uncompressed(job, "it would not become smaller")
+        return False
 
-    def _copy_of(self, lease: Lease, target: str) -> Copy:
-        """A copy in another transfer syntax, of bytes that are still those that were received."""
-        if self._spool.digest(lease.path, lease.dataset_offset) != lease.sha256:
-            raise Unreadable("the spooled file's bytes are not those that were received (SHA-256 differs)")
-        made = self._transcoder.convert(
-            self._spool.path_of(lease.path),
-            lease.dataset_offset,
-            lease.context_key.transfer_syntax_uid,
-            target,
-            self._spool.incoming / f"{secrets.token_hex(16)}.part",  # a crash leaves it to the next start
-        )
-        return Copy(target, made.path, made.dataset_offset, made.size)
+    def _send_uncompressed(self, job: Job, why: str) -> None:
+        log.info("%s: instance %d is not compressed: %s", self.destination.name, job.lease.instance_id, why)
+        job.drop_copy()
+        job.is_incompressible = True
+        self._scheduler.put_back(job)

@@ -10,7 +10,7 @@ from edge.errors import AssociationRejected, PeerError
 from edge.outbound.job import Killable
 
 
-class Role(str, Enum):
+class SenderRole(str, Enum):
     WORK = "work"  # sends pending jobs
     ALONE = "alone"  # sends one object that has broken associations
     PROBE = "probe"  # sends nothing: C-ECHO
@@ -18,7 +18,7 @@ class Role(str, Enum):
 
 @dataclass(slots=True)
 class _Member:
-    role: Role
+    role: SenderRole
     answered_at: float | None = None  # None: not associated yet, 0: no answer yet
 
 
@@ -27,7 +27,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._members: dict[Killable, _Member] = {}
-        self._count = dict.fromkeys(Role, 0)
+        self._count = dict.fromkeys(SenderRole, 0)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -35,14 +35,14 @@ class Crew:
     def __contains__(self, sender: object) -> bool:
         return sender in self._members
 
-    def count(self, role: Role) -> int:
+    def count(self, role: SenderRole) -> int:
         return self._count[role]
 
-    def add(self, sender: Killable, role: Role) -> None:
+    def add(self, sender: Killable, role: SenderRole) -> None:
         self._members[sender] = _Member(role)
         self._count[role] += 1
 
-    def remove(self, sender: Killable) -> Role | None:
+    def remove(self, sender: Killable) -> SenderRole | None:
         """Its role; None where it is gone already."""
         member = self._members.pop(sender, None)
         if member is None:
@@ -51,10 +51,10 @@ class Crew:
         return member.role
 
     def clear(self) -> Iterable[Killable]:
-        members, self._members, self._count = self._members, {}, dict.fromkeys(Role, 0)
+        members, self._members, self._count = self._members, {}, dict.fromkeys(SenderRole, 0)
         return list(members)
 
-    def change(self, sender: Killable, role: Role) -> None:
+    def change(self, sender: Killable, role: SenderRole) -> None:
         if self.remove(sender) is not None:
             self.add(sender, role)
             self.note_answer(sender, 0.0)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge.model import AttemptResult, ContextKey, Lease
+from edge.model import AttemptResult, ContextKey, Lease, SentCopy
+from edge.network.answer_times import AnswerTally
 from edge.store.destinations import KnownHealth
 
 
@@ -22,12 +23,24 @@ class Killable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A converted copy of an object; it can be made again."""
+    """A corrected or converted copy of an object; it can be made again."""
 
     transfer_syntax_uid: str
     path: Path
     dataset_offset: int
     size: int  # of the file, in bytes
+    sha256: bytes = b""  # of its data set
+    xxh3: bytes = b""  # XXH3-128 of the same
+    rules: tuple[str, ...] = ()  # that changed an attribute
+    sop_instance_uid: str = ""  # the UIDs where they differ from the original's
+    study_uid: str = ""
+    series_uid: str = ""
+
+    @property
+    def as_sent(self) -> SentCopy:
+        """What is on record of it once it was sent."""
+        uids = self.sop_instance_uid, self.study_uid, self.series_uid
+        return SentCopy(self.transfer_syntax_uid, self.sha256, self.size - self.dataset_offset, self.rules, *uids)
 
 
 #: What counts as moving on: fewer bytes between two checks are none.
@@ -41,10 +54,13 @@ class Job:
     lease: Lease
     batch: int  # the number of the transaction that leased it
     copy: Copy | None = None
+    is_prepared: bool = False  # its copy is made, or none is needed
+    is_incompressible: bool = False  # it cannot be compressed: it goes as it is
     sender: Killable | None = None  # while it is under way
     alone: bool = False  # it has broken associations: it goes as the only one on an association
     sample: bool = False  # taken from elsewhere in the queue, to be tried next
     returned: bool = False  # an association ended with it that had served others: the next time it counts
+    is_on_its_way: bool = False  # its last byte has gone to the socket, with others that still go
     late: bool = False  # still for longer than its place was lent
     silent_seconds: float = 0.0  # after which its place was taken from it; 0: it was not
     begun: float = 0.0  # monotonic
@@ -61,18 +77,26 @@ class Job:
 
     def begin(self, sender: Killable, now: float) -> None:
         self.sender, self.begun, self.still_since = sender, now, now
-        self._moved, self.late, self.silent_seconds = None, False, 0.0
+        self._moved, self.is_on_its_way, self.late, self.silent_seconds = None, False, False, 0.0
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""
         there = self.copy.transfer_syntax_uid if self.copy else self.lease.context_key.transfer_syntax_uid
         return there == transfer_syntax_uid
 
-    def change(self) -> str:
-        """The Transfer Syntax UID of the copy that is sent, for the ledger; empty where none is."""
-        return self.copy.transfer_syntax_uid if self.copy else ""
+    def is_ready(self, transfer_syntax_uid: str) -> bool:
+        """Is it prepared for being sent in this syntax?"""
+        return self.is_prepared and self.has(transfer_syntax_uid)
+
+    @property
+    def data_set_bytes(self) -> int:
+        """Bytes of the data set that is sent."""
+        what = self.copy or self.lease
+        return what.size - what.dataset_offset
 
     def drop_copy(self) -> None:
+        """Let go of the copy; it is prepared again before it is sent."""
+        self.is_prepared = False
         if self.copy is not None:
             self.copy.path.unlink(missing_ok=True)
             self.copy = None
@@ -119,6 +143,8 @@ class Health(KnownHealth):
 
     associations: int = 0
     rate: float | None = None  # bytes a second while it sends; None: not measured
+    answers: AnswerTally | None = None  # of its C-STORE responses since the start
+    outpaced_at: float | None = None  # bytes a second of the encoders, where the line is faster: nothing is compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +153,7 @@ class JobResult:
 
     attempt: AttemptResult
     lost: bool = False  # our file is not what was received
-    changed: str = ""  # the Transfer Syntax UID of the copy that was sent
+    copy: SentCopy | None = None  # what was sent, where that was not the original
 
 
 @dataclass(frozen=True, slots=True)

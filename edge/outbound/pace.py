@@ -17,11 +17,13 @@ from edge.worker.backoff import backoff
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
 REJECTED_LONGEST = 300.0
+#: The longest that a destination is left alone because it says so.
+PAUSE_LONGEST = 3600.0
 #: This number of answers "out of resources" in a row speaks of the destination, not of the objects; where a first probe
 #: then finds that it takes another object, of up to MOST_REFUSALS.
 REFUSALS, MOST_REFUSALS = 5, 640
-# Seconds from one try of an instance to the next: after a broken association, after a status that says "later".
-BROKEN_FIRST, LATER_FIRST, OWN_LONGEST = 2.0, 30.0, 900.0
+# Seconds from one try of an instance to the next, after a status that says "later".
+LATER_FIRST, OWN_LONGEST = 30.0, 900.0
 
 # What is leased at once: about a second's worth, so that urgent work never waits long behind it.
 FIRST_INSTANCES, MOST_INSTANCES = 8, 256
@@ -53,6 +55,11 @@ class Circuit:
         failures = self.failures + 1
         delay = backoff(failures, LINK_FIRST, longest, chance)
         return Circuit(failures, self.refusals, now + delay, reason)
+
+    def with_pause(self, now: float, seconds: float, reason: str, chance: float) -> Circuit:
+        """The destination takes nothing, and says for how long, or that is known otherwise."""
+        delay = min(seconds, PAUSE_LONGEST) + LINK_FIRST * chance
+        return Circuit(self.failures + 1, self.refusals, max(self.retry_at, now + delay), reason)
 
     def with_refusal(self, now: float, reason: str, chance: float, most: int = REFUSALS) -> Circuit:
         """The destination answered that it is out of resources; `most` in a row speak of the destination."""

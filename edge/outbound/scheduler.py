@@ -1,7 +1,8 @@
 """Between a destination's writer and its senders: leases on one side, results on the other. No database.
 
-The writer (edge.outbound) brings leases and takes results, a batch at a time; senders (edge.outbound.sender) take jobs
-and report how each ended. This decides, under one lock, how many may go, what is leased next, and what a failure means:
+The writer (edge.outbound) brings leases and takes results, a batch at a time; senders (edge.outbound.transport) take
+jobs and report how each ended. This decides, under one lock, how many may go, what is leased next, and what a failure
+means:
 
 - a destination is down when it fails without an object: no association, or no answer to C-ECHO. Its work goes back, and
   probes find out when it is back (edge.outbound.pace.Circuit); where others are served, only that one is given up;
@@ -15,16 +16,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 from edge.dicom.scu import can_propose
 from edge.dicom.status import is_out_of_resources, meaning_of
-from edge.errors import AssociationRejected, PeerError, ProtocolError
+from edge.errors import AssociationRejected, PeerError, ProtocolError, Unavailable
 from edge.model import AttemptResult, ContextKey, Lease, Outcome, Parameter, Reason, ReasonCode
 from edge.outbound import pace
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job, JobResult, Killable, Leased, WriteBatch
 from edge.outbound.suspects import again_after, must_hold
-from edge.outbound.table import TURN_SECONDS, Table
+from edge.outbound.table import ATTEMPTS, TURN_SECONDS, Table
 from edge.store.leases import LEASE_SECONDS
 from edge.store.reasons import words
 from edge.worker.backoff import backoff
@@ -52,6 +54,14 @@ class DeliveryScheduler(Table):
             with self._for_writer:
                 self._news = True
                 self._nudge()
+
+    def try_now(self) -> None:
+        """Find out at once whether a destination that is down is back."""
+        with self._for_writer:
+            if not self._circuit.is_up:
+                self._circuit = replace(self._circuit, retry_at=self._monotonic())
+            self._news = True
+            self._nudge()
 
     def close(self) -> None:
         """Nothing new begins; what is under way may end."""
@@ -84,17 +94,17 @@ class DeliveryScheduler(Table):
                 self._writer_waits_until = 0.0
             return False
 
-    def wanted_senders(self) -> list[Role]:
+    def wanted_senders(self) -> list[SenderRole]:
         """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_writer:
             return self._openings(self._monotonic())
 
-    def add_sender(self, sender: Killable, role: Role = Role.WORK) -> Job | None:
+    def add_sender(self, sender: Killable, role: SenderRole = SenderRole.WORK) -> Job | None:
         """It is there from now on; with the one job that it carries alone."""
         with self._for_writer:
             self._crew.add(sender, role)
-            self._wants_probe = self._wants_probe and role is not Role.PROBE
-            job = self._suspect if role is Role.ALONE else None
+            self._wants_probe = self._wants_probe and role is not SenderRole.PROBE
+            job = self._suspect if role is SenderRole.ALONE else None
             if job is not None:
                 self._suspect, now = None, self._monotonic()
                 job.begin(sender, now)
@@ -108,7 +118,7 @@ class DeliveryScheduler(Table):
             now = self._monotonic()
             if now >= self._poll_at:
                 self._news, self._poll_at = True, now + POLL_SECONDS
-                self._suspect_at = now if not self._crew.count(Role.ALONE) else self._suspect_at
+                self._suspect_at = now if not self._crew.count(SenderRole.ALONE) else self._suspect_at
             if self._closing and not self._crew:
                 self._recall([*self._pending.clear(), *self._under_way()])
                 self._under_way_by_id, self._converting, self._suspect = {}, {}, None
@@ -219,7 +229,7 @@ class DeliveryScheduler(Table):
                 now = self._monotonic()
                 if self._closing:
                     return None
-                if self._crew.count(Role.WORK) > self._sender_limit(now) or self._gives_way(now):
+                if self._crew.count(SenderRole.WORK) > self._sender_limit(now) or self._gives_way(now):
                     self._crew.remove(sender)  # now, so that not all of them go
                     return None
                 if self._writing + len(self._results) >= UNSETTLED:
@@ -258,14 +268,23 @@ class DeliveryScheduler(Table):
                 self._for_senders.notify()
             self._nudge()
 
+    def note_on_its_way(self, job: Job) -> None:
+        """All of it has gone to the socket; one answer for many objects is still to come: more may be leased."""
+        with self._for_senders:
+            job.is_on_its_way = True
+            self._nudge()
+
     def start_conversion(self, job: Job) -> None:
         """It is being converted; then it ends, or is put back."""
         with self._for_senders:
             if self._is_ours(job):
                 self._converting[job.lease.delivery_id] = job
 
-    def note_answer(self, job: Job, status: int, comment: str, seconds: float) -> None:
-        """The destination answered the C-STORE after `seconds`; `comment`: its own words, may name a patient."""
+    def note_answer(self, job: Job, status: int, comment: str, seconds: float, waited: float | None = None) -> None:
+        """The destination answered for the object, which took `seconds`; `comment`: its own words, may name a patient.
+
+        `status`: as of a C-STORE. `waited`: for the answer, where that was for several objects.
+        """
         meaning = meaning_of(status)
         with self._for_senders:
             now = self._monotonic()
@@ -273,18 +292,37 @@ class DeliveryScheduler(Table):
                 self._crew.note_answer(job.sender, now)
             self._last_answer = answered_at = self._clock()
             self._suspicion.note_answer()
-            self._loan.note_answer(seconds)
+            self._loan.note_answer(seconds if waited is None else waited)
+            self.answers.add(seconds, job.lease.size, is_refused=meaning.outcome is not Outcome.SENT)
             if is_out_of_resources(status):
                 self._note_refusal(now, meaning.text)
             else:
                 self._note_taken()
             if meaning.outcome is Outcome.SENT:
                 self._last_success = answered_at
-                self._meter.add(seconds, job.lease.size)
-                self._throughput.add(now, seconds, job.lease.size)
-                self._tuner.note_sent(now, job.lease.size, len(self._pending) > 0)
+                octets = job.copy.size if job.copy is not None else job.lease.size
+                self._meter.add(seconds, octets)
+                self._throughput.add(now, seconds, octets)
+                self._tuner.note_sent(now, octets, len(self._pending) > 0)
             outcome, reason = self._bound_attempts(job, status, meaning)
             self._end(job, outcome, reason, status, peer_text=comment)
+
+    def fail(self, job: Job, parameters: dict[str, Parameter]) -> None:
+        """The destination failed on the object, perhaps not the next time: a bounded number of times."""
+        attempts = job.lease.attempts + 1
+        with self._for_senders:
+            self._last_answer = self._clock()
+            self._suspicion.note_answer()
+            self._note_taken()
+            if attempts < ATTEMPTS:
+                self._end(job, Outcome.DEFER, Reason(ReasonCode.FAILED, parameters))
+            else:
+                self._end(job, Outcome.HOLD, Reason(ReasonCode.REFUSED, {**parameters, "attempts": attempts}))
+
+    def skip(self, job: Job, site: str) -> None:
+        """It has passed the destination's site before: it does not go there."""
+        with self._for_senders:
+            self._end(job, Outcome.SKIP, Reason(ReasonCode.CANCELLED, {"passed": site}))
 
     def hold(self, job: Job, reason: Reason) -> None:
         """It cannot be sent at all."""
@@ -311,6 +349,10 @@ class DeliveryScheduler(Table):
                 return  # it was stopped by force: what it carried goes back
             if job is not None:
                 self._note_break_with(job, error, is_first, now)
+            elif isinstance(error, Unavailable) and error.seconds is not None:
+                self._set(self._circuit.with_pause(now, error.seconds, str(error), self._chance()))
+            elif isinstance(error, Unavailable):
+                self._set(self._circuit.with_failure(now, str(error), self._chance()))
             elif not self._crew.serves_others(error):
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
@@ -357,7 +399,7 @@ class DeliveryScheduler(Table):
     def is_there(self, sender: Killable) -> None:
         """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
         with self._for_senders:
-            self._crew.change(sender, Role.WORK)
+            self._crew.change(sender, SenderRole.WORK)
             self._suspicion.note_echo()
             self._set(self._circuit.with_answer())
             self._nudge()
@@ -387,7 +429,7 @@ class DeliveryScheduler(Table):
         wait: float | None = None,
     ) -> None:
         """A job has ended; the writer will record it. It is tried again after `wait` seconds."""
-        changed = job.change()
+        copy = job.copy.as_sent if job.copy is not None else None
         job.drop_copy()
         if not self._is_ours(job):
             return
@@ -399,5 +441,5 @@ class DeliveryScheduler(Table):
         if not self._results:
             self._oldest_result = self._monotonic()
         attempt = AttemptResult(job.lease, outcome, reason, status, retry_at, broke_at, peer_text)
-        self._results.append(JobResult(attempt, lost, changed))
+        self._results.append(JobResult(attempt, lost, copy))
         self._nudge()

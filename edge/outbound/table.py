@@ -10,11 +10,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from edge.dicom.status import StatusMeaning
 from edge.model import EMPTY_REASON, Lease, Outcome, Reason, ReasonCode
+from edge.network.answer_times import AnswerTally
 from edge.outbound import pace
-from edge.outbound.crew import Crew, Role
+from edge.outbound.crew import Crew, SenderRole
 from edge.outbound.job import Health, Job, JobResult, Killable, PendingJobs, WriteBatch
 from edge.outbound.suspects import Suspicion
 from edge.store.destinations import KnownHealth
@@ -59,6 +61,7 @@ class Table:
         self._back: list[Lease] = []
         self._crew = Crew()
         self._most = associations
+        self.answers = AnswerTally()  # since the start
         self._circuit, self._tuner, self._meter = pace.UP, pace.Tuner(associations), pace.Meter()
         self._throughput, self._loan, self._suspicion = pace.Throughput(), pace.Loan(), Suspicion()
         self._refusals = pace.REFUSALS
@@ -84,12 +87,20 @@ class Table:
             self._since = health.since
             self._circuit = pace.Circuit(failures=1, retry_at=self._monotonic(), reason=health.last_error or "")
 
+    @property
+    def line_rate(self) -> float | None:
+        """Bytes a second that all senders' associations carry while they send; None: not measured."""
+        with self._for_senders:
+            return self._meter.bytes_per_second(max(1, self._crew.count(SenderRole.WORK))) or None
+
     def health(self) -> Health:
         with self._for_writer:
             count = len(self._crew)
             rate = self._throughput.rate
             state = "up" if self._circuit.is_up else "down"
-            return Health(state, self._since, self._retry_at, self._last_success, self._last_error, count, rate)
+            answers = replace(self.answers, counts=list(self.answers.counts))
+            known = (state, self._since, self._retry_at, self._last_success, self._last_error)
+            return Health(*known, count, rate, answers)
 
     def forgo(self, batch: WriteBatch) -> None:
         """What a batch was to lease is not: it is asked for again."""
@@ -117,9 +128,9 @@ class Table:
 
     def _has_room_beside(self, now: float) -> bool:
         """May an association for one object be opened beside those for work?"""
-        if not self._circuit.is_up or self._suspicion.wants_check or self._crew.count(Role.ALONE):
+        if not self._circuit.is_up or self._suspicion.wants_check or self._crew.count(SenderRole.ALONE):
             return False
-        return self._tuner.can_grow(now) or self._crew.count(Role.WORK) < self._tuner.limit(now)
+        return self._tuner.can_grow(now) or self._crew.count(SenderRole.WORK) < self._tuner.limit(now)
 
     def _gives_way(self, now: float) -> bool:
         """Does an association between two objects give its place to one that goes alone, where there is no other?"""
@@ -127,7 +138,7 @@ class Table:
 
     def _is_suspect_due(self, now: float) -> bool:
         """Is a suspect to be leased? Where associations are few: when nothing else waits, or now and then."""
-        if self._closing or not self._circuit.is_up or self._suspect is not None or self._crew.count(Role.ALONE):
+        if self._closing or not self._circuit.is_up or self._suspect is not None or self._crew.count(SenderRole.ALONE):
             return False
         if now < max(self._suspect_at, self._suspicion.alone_at):
             return False
@@ -142,27 +153,27 @@ class Table:
         else:
             is_due = now >= self._circuit.retry_at and not self._crew
             is_due = is_due and (self._wants_probe or not self._circuit.is_full)
-        return is_due and not self._crew.count(Role.PROBE)
+        return is_due and not self._crew.count(SenderRole.PROBE)
 
-    def _openings(self, now: float) -> list[Role]:
+    def _openings(self, now: float) -> list[SenderRole]:
         if self._closing:
             return []
         if self._is_probe_due(now):
-            return [Role.PROBE]
+            return [SenderRole.PROBE]
         if self._suspect is not None and self._has_room_beside(now):
-            return [Role.ALONE]
+            return [SenderRole.ALONE]
         if not self._pending or self._suspicion.wants_check:
             return []
-        working = self._crew.count(Role.WORK)
+        working = self._crew.count(SenderRole.WORK)
         more = self._sender_limit(now) - working
         if more <= 0:
             return []
         idle = working - sum(1 for job in self._under_way_by_id.values() if not job.alone)
-        return [Role.WORK] * max(0, min(more, len(self._pending) - idle))
+        return [SenderRole.WORK] * max(0, min(more, len(self._pending) - idle))
 
     def _waits(self, job: Job, now: float) -> bool:
         """Does something else wait for the place of this job?"""
-        others = len(self._pending) > 0 and self._crew.count(Role.WORK) >= self._tuner.limit(now)
+        others = len(self._pending) > 0 and self._crew.count(SenderRole.WORK) >= self._tuner.limit(now)
         if job.alone:
             return now >= self._suspect_at or (not self._tuner.can_grow(now) and len(self._pending) > 0)
         return others
@@ -195,7 +206,8 @@ class Table:
         allowed = self._sender_limit(now)
         if not allowed or self._suspicion.wants_check or now < self._suspicion.fresh_at:
             return 0, 0, False
-        count = len(self._under_way_by_id) + len(self._converting) + len(self._pending)
+        going = [each for each in self._under_way_by_id.values() if not each.is_on_its_way]
+        count = len(going) + len(self._converting) + len(self._pending)
         if not self._circuit.is_up or self._suspicion.is_slow:
             if count or self._crew or self._wants_probe:
                 return 0, 0, False
@@ -206,9 +218,7 @@ class Table:
         instances = max(instances, allowed + 1)
         if not self._news or 2 * count > instances:
             return 0, 0, sample
-        size -= sum(
-            job.lease.size for job in (*self._under_way_by_id.values(), *self._converting.values(), *self._pending)
-        )
+        size -= sum(job.lease.size for job in (*going, *self._converting.values(), *self._pending))
         if count > allowed and size <= 0:
             return 0, 0, sample
         return instances - count, max(1, size), sample

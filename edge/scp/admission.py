@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edge.config.sections import Config, Destination, Modality
+from edge.config.values import QUERY_SERVICES
 from edge.model import UNNAMED_CALLER
 from edge.network.tls import Certificate
 
@@ -34,9 +35,10 @@ class Admission:
     services: frozenset[str] = frozenset()
     why: str = "unknown equipment"  # where it is refused
     way_back: tuple[str, int] | None = None  # where this equipment is called
+    gives_back: bool = False  # an archive from which we retrieve: what it sends for that is taken
 
     @property
-    def granted(self) -> bool:
+    def is_granted(self) -> bool:
         return bool(self.modality or self.destination)
 
 
@@ -50,13 +52,16 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
         lacks.append(why)
     elif modality is not None:
         sends, services = modality.name, frozenset(modality.services)
+        if not config.serves_queries:
+            services -= QUERY_SERVICES
     for destination in reporters(config, calling_ae):
         if why := _lacks(destination.certificate or ("*" if destination.tls else ""), certificate):
             lacks.append(why)
         elif not reports:
             reports, services = destination.name, services | {"echo"}
     way_back = modality.way_back if modality is not None and sends else None
-    return Admission(sends, reports, services, "; ".join(dict.fromkeys(lacks)) or "unknown equipment", way_back)
+    why = "; ".join(dict.fromkeys(lacks)) or "unknown equipment"
+    return Admission(sends, reports, services, why, way_back, reports in config.retrieves_from)
 
 
 def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
@@ -109,6 +114,8 @@ class Caller:
 def reporters(config: Config, calling_ae: str) -> Iterator[Destination]:
     """The destinations for which an AE title may report: theirs, or one of `reports_from`, in any letter case."""
     for destination in config.destinations.values():
+        if destination.is_web:
+            continue  # it has no AE title
         titles = (destination.ae_title, *destination.reports_from)
         if calling_ae.casefold() in (title.casefold() for title in titles):
             yield destination
@@ -127,6 +134,11 @@ def reporter_fault(destination: Destination, caller: Caller, addresses_of: Calla
         return f"destination {destination.name} does not report as {caller.ae_title!r}"
     if destination.confirm != "commitment":
         return f'destination {destination.name} has confirm = "{destination.confirm}"'
+    return identity_fault(destination, caller, addresses_of)
+
+
+def identity_fault(destination: Destination, caller: Caller, addresses_of: Callable[[str], frozenset[str]]) -> str:
+    """Why a caller under one of its titles is not this destination; empty where it is."""
     if why := _lacks(destination.certificate or ("*" if destination.tls else ""), caller.certificate):
         return why
     if destination.certificate or _bears_name(destination, caller.certificate):

@@ -11,24 +11,32 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from edge.config.sections import Config
 from edge.dicom import acse, pdu
-from edge.dicom.acse import Context, Request, RequestRefused
+from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.scu import Secure
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
+from edge.model import UNNAMED_CALLER
 from edge.network import shares, tls
+from edge.network.answer_times import AnswerTally
 from edge.network.shares import caller_of
-from edge.scp.admission import Admission, Caller, admit, modality_of
+from edge.network.sites import write_site
+from edge.query.asking import AskedQuery, Asker, NotedQuery, QueryEnd
+from edge.scp.admission import Admission, Caller, Resolver, admit, modality_of
 from edge.scp.capacity import Equipment
-from edge.scp.link import GatewayLink, KnownRequests, Proposed
+from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
-from edge.scp.services import choose, find_service, grant_roles
+from edge.scp.services import choose, find_service, grant_extended, grant_roles
+from edge.scp.services.worklist_source import KnownWorklist
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +61,19 @@ class Receiver:
         check_room: Callable[[], None],
         link: GatewayLink,
         commitments: KnownRequests,
+        steps: KnownSteps,
+        worklist: KnownWorklist,
+        data_dir: Path | None = None,
+        secure_for: Callable[[str], Secure | None] = lambda _: None,
     ) -> None:
-        """`check_room` raises StorageFull when no object may be taken."""
+        """`check_room` raises StorageFull when no object may be taken. `data_dir`: None, the configuration's."""
         self.config, self.recorder, self.check_room, self.link = config, recorder, check_room, link
         self.stopping = threading.Event()
-        self._open: set[Association] = set()
+        self._open: set[AcceptedAssociation] = set()
         self._lock = threading.Lock()
-        self.commitments = commitments
+        self.commitments, self.steps, self.worklist = commitments, steps, worklist
+        self.data_dir, self.secure_for = data_dir or config.site.data_dir, secure_for
+        self.asker, self.addresses_of = Asker(self.data_dir), Resolver()
 
     def serve(self, sock: socket.socket, request_pdu: bytearray, address: str) -> None:
         """Serve one association to its end; every way that it can end is said here. Empties `request_pdu`."""
@@ -85,19 +99,26 @@ class Receiver:
                 self._open.discard(association)
             association.report_stored()
 
-    def _negotiate(self, sock: socket.socket, request: Request, caller: Caller) -> Association | None:
+    def _negotiate(self, sock: socket.socket, request: Request, caller: Caller) -> AcceptedAssociation | None:
         """Answer the request; the association, where it is accepted."""
         admission = admit(self.config, caller.ae_title, caller.address, caller.certificate)
-        most = shares.PROPOSED if admission.granted else shares.PROPOSED_REFUSED
+        most = shares.PROPOSED if admission.is_granted else shares.PROPOSED_REFUSED
         self.link.note_call(caller, admission, shorten_proposal(request.contexts, most), 0)
-        if not admission.granted:
+        if not admission.is_granted:
             self.link.note_refusal(caller.address, caller.ae_title, admission.why)
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
-        answers, contexts = acse.answer_contexts(request, lambda context: choose(admission, context))
-        roles = grant_roles(admission, request, {abstract_syntax for abstract_syntax, _ in contexts.values()})
-        self._send(sock, acse.accept_pdu(request, answers, roles), caller.address, caller.ae_title)
-        association = Association(self, Wire(sock, request.max_pdu), request.called_ae, contexts, caller, admission)
+        answers, contexts = acse.answer_contexts(
+            request, lambda context: choose(admission, context, request.roles.get(context.abstract_syntax))
+        )
+        accepted = {abstract_syntax for abstract_syntax, _ in contexts.values()}
+        roles, extended = grant_roles(admission, request, accepted), grant_extended(request, accepted)
+        if EDGE_UID in request.extended:
+            extended[EDGE_UID] = write_site(self.config.site.id).encode()
+        self._send(sock, acse.accept_pdu(request, answers, roles, extended), caller.address, caller.ae_title)
+        wire = Wire(sock, request.max_pdu, waits_in_kernel=True)
+        association = AcceptedAssociation(self, wire, request.called_ae, contexts, caller, admission)
+        association.extended, association.roles = extended, roles
         association.on_stored = lambda number: self.link.note_call(caller, admission, (), number)
         return association
 
@@ -117,7 +138,7 @@ class Receiver:
             theirs = [each for each in self._open if self._is_of(each, caller, modality)]
         return any(each.end_for_others() for each in sorted(theirs, key=lambda each: each.useful_at))
 
-    def _is_of(self, association: Association, caller: str, modality: str) -> bool:
+    def _is_of(self, association: AcceptedAssociation, caller: str, modality: str) -> bool:
         who = association.caller
         return (not caller or caller_of(who.address) == caller) and (
             not modality or equipment_of(self.config, who.ae_title, who.address).name == modality
@@ -129,6 +150,9 @@ class Receiver:
             self.link.note_hindrance(answer.cause)
             why = words_of(answer.cause)
             log.warning("an object of %r at %s is refused, the gateway is %s", caller.ae_title, caller.address, why)
+
+    def refresh(self) -> None:
+        """There is nothing to read again."""
 
     @property
     def open_associations(self) -> int:
@@ -171,7 +195,7 @@ def shorten_proposal(contexts: Sequence[Context], left: int) -> Proposed:
     return tuple(found)
 
 
-class Association:
+class AcceptedAssociation:
     """One established association."""
 
     def __init__(
@@ -189,7 +213,10 @@ class Association:
         self._ended_for_others = False
         self._waiting_since: float | None = None  # between messages since then
         self.stored = self.failed = 0
+        self.extended: Mapping[str, bytes] = {}
+        self.roles: Mapping[str, Role] = {}
         self.on_stored: Callable[[int], None] = lambda _: None
+        self.answers = AnswerTally()  # since the last report
         self._reported, self._report_at = 0, 0.0  # how many are reported as stored, and when they are next
 
     def run(self) -> None:
@@ -245,6 +272,25 @@ class Association:
     # -- what services use: edge.scp.services.service.Responder -------------------------------------------------------
 
     @property
+    def config(self) -> Config:
+        return self._receiver.config
+
+    @property
+    def asker(self) -> Asker:
+        return self._receiver.asker
+
+    @property
+    def addresses_of(self) -> Resolver:
+        return self._receiver.addresses_of
+
+    @property
+    def config_data_dir(self) -> Path:
+        return self._receiver.data_dir
+
+    def secure_for(self, host: str) -> Secure | None:
+        return self._receiver.secure_for(host)
+
+    @property
     def recorder(self) -> Recorder:
         return self._receiver.recorder
 
@@ -256,14 +302,24 @@ class Association:
     def commitments(self) -> KnownRequests:
         return self._receiver.commitments
 
+    @property
+    def steps(self) -> KnownSteps:
+        return self._receiver.steps
+
+    @property
+    def worklist(self) -> KnownWorklist:
+        return self._receiver.worklist
+
     def check_room(self) -> None:
         self._receiver.check_room()
 
     def respond(self, request: DimseMessage, answer: StoreResponse) -> None:
         self.dialogue.respond(request, answer.status, answer.comment)
 
-    def respond_stored(self, request: DimseMessage, answer: StoreResponse) -> None:
+    def respond_stored(self, request: DimseMessage, answer: StoreResponse, begun: float = 0.0, size: int = 0) -> None:
         now, is_stored = time.monotonic(), answer.status == SUCCESS  # no clock that is set back delays the report
+        if begun:
+            self.answers.add(now - begun, size, is_refused=not is_stored)
         if is_stored:
             self.useful_at = now
         self.stored += is_stored
@@ -280,6 +336,10 @@ class Association:
         self._receiver.note_hindrance(answer, self.caller)
         self.respond(request, answer)
 
+    def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
+        self.useful_at = time.monotonic()
+        self._receiver.link.note_query(NotedQuery.make(asked, identifier, end, self.caller))
+
     def note_refusal(self, why: str) -> None:
         self._receiver.link.note_refusal(self.caller.address, self.caller.ae_title, why)
 
@@ -288,3 +348,6 @@ class Association:
         if self.stored > self._reported:
             self.on_stored(self.stored - self._reported)
             self._reported = self.stored
+        if self.answers.count:
+            tally, self.answers = self.answers, AnswerTally()
+            self._receiver.link.note_answers(self.admission.modality or UNNAMED_CALLER, tally)

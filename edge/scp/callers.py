@@ -18,7 +18,7 @@ from edge.store.callers import Calls, forget_unknown_callers, remember_peer
 from edge.store.database import Transaction
 
 #: Callers that are noted between two times of writing down.
-MOST = 2_000
+_MOST = 2_000
 
 
 class Callers:
@@ -38,7 +38,7 @@ class Callers:
                 return
             calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
             calls.modality, calls.last_seen = admission.modality or admission.destination, now
-            calls.refused = "" if admission.granted else admission.why
+            calls.refused = "" if admission.is_granted else admission.why
             calls.certificate_expires = caller.certificate.expires if caller.certificate else None
             if stored:
                 calls.last_stored, calls.stored = now, calls.stored + stored
@@ -47,8 +47,8 @@ class Callers:
                 calls.contexts = tuple((syntax, tuple(transfer)) for syntax, transfer in proposed)
 
     def _may_be_noted(self, caller: Caller, admission: Admission, now: float) -> bool:
-        if admission.granted:
-            return len(self._calls) < MOST
+        if admission.is_granted:
+            return len(self._calls) < _MOST
         return self._unknown.take(now, caller_of(caller.address)) is not None
 
     def take(self) -> Callable[[Transaction], None] | None:

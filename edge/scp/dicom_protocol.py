@@ -8,7 +8,7 @@ from edge.scp.listener import CLIENT_HELLO, CallerRefused
 
 #: A-ASSOCIATE-RJ: rejected-transient, service provider (presentation), local limit exceeded (PS3.8 table 9-21).
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-NO_REASON, UNEXPECTED_PDU, INVALID_PARAMETER_VALUE = 0, 2, 6  # of A-ABORT (PS3.8 table 9-26)
+_NO_REASON, UNEXPECTED_PDU, _INVALID_PARAMETER_VALUE = 0, 2, 6  # of A-ABORT (PS3.8 table 9-26)
 
 
 class DicomProtocol:
@@ -18,7 +18,7 @@ class DicomProtocol:
     first_message = "A-ASSOCIATE-RQ"
     title_bytes = 42
     too_many = reject_pdu(*LOCAL_LIMIT_EXCEEDED)
-    too_large = pdu.abort(2, NO_REASON)
+    too_large = pdu.abort(2, _NO_REASON)
 
     def missing(self, data: bytearray) -> int:
         if data and data[0] != pdu.A_ASSOCIATE_RQ:
@@ -30,7 +30,7 @@ class DicomProtocol:
         length = int.from_bytes(data[2:6], "big")
         if length > pdu.MAX_ASSOCIATE:
             why = f"its A-ASSOCIATE-RQ claims {length} bytes, more than {pdu.MAX_ASSOCIATE}"
-            raise CallerRefused(why, pdu.abort(2, INVALID_PARAMETER_VALUE))
+            raise CallerRefused(why, pdu.abort(2, _INVALID_PARAMETER_VALUE))
         return 6 + length - len(data)
 
     def title(self, data: bytearray) -> str:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -22,25 +23,33 @@ MOST_DESCRIPTORS = 16
 
 
 class ForkServer:
-    """The daemon's end. One thread at a time."""
+    """The daemon's end. Thread-safe."""
 
-    def __init__(self, run: Callable[[Sequence[int]], None]) -> None:
+    def __init__(self, *runs: Callable[[Sequence[int]], object]) -> None:
         """Fork it. To be called by the main thread, while it is the only one.
 
-        Each receiving process calls `run`, with the descriptors that it was given.
+        Each process calls one of `runs`, with the descriptors that it was given.
         """
+        self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.collect()
         gc.freeze()  # a later collection would write to what is shared, and so copy it
         parent = os.getpid()
         if os.fork() == 0:
-            _serve(theirs, parent, run)
+            _serve(theirs, parent, runs)
         theirs.close()
 
-    def start(self, descriptors: Sequence[int]) -> int:
-        """Start a receiving process; returns its pid. Raises OSError, and EOFError where there is no fork server."""
+    def start(self, descriptors: Sequence[int], which: int = 0) -> int:
+        """Start a process, which does `runs[which]`; returns its pid.
+
+        Raises OSError, and EOFError where there is no fork server. Thread-safe.
+        """
+        with self._lock:
+            return self._start(descriptors, which)
+
+    def _start(self, descriptors: Sequence[int], which: int) -> int:
         try:
-            socket.send_fds(self._socket, [b"\0"], descriptors)
+            socket.send_fds(self._socket, [bytes([which])], descriptors)
             answer = self._socket.recv(256)
         except ConnectionError:
             answer = b""
@@ -52,7 +61,7 @@ class ForkServer:
         return int(found["pid"])
 
 
-def _serve(channel: socket.socket, parent: int, run: Callable[[Sequence[int]], None]) -> NoReturn:
+def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequence[int]], object]]) -> NoReturn:
     _become("edge-fork", parent)
     own = channel.fileno()
     os.closerange(3, own)  # the listening sockets that systemd gives, for one
@@ -72,7 +81,7 @@ def _serve(channel: socket.socket, parent: int, run: Callable[[Sequence[int]], N
                 channel.close()
                 _become("edge-receiver", server)
                 try:
-                    run(descriptors)
+                    runs[said[0]](descriptors)
                 except BaseException:  # noqa: BLE001 - it never returns to what the daemon has on its stack
                     sys.excepthook(*sys.exc_info())
                 os._exit(1)

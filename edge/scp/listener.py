@@ -49,7 +49,7 @@ CLIENT_HELLO = 0x16  # the content type of a TLS handshake (RFC 8446 section 5.1
 
 #: Serves one connection to its end; owns the socket and the first message from the call on, and empties that soon.
 ServeConnection = Callable[[socket.socket, bytearray, str], None]
-Context = Callable[[], ssl.SSLContext]  # the TLS context of this moment
+TlsContext = Callable[[], ssl.SSLContext]  # the TLS context of this moment
 
 
 class CallerRefused(Exception):
@@ -86,7 +86,7 @@ class PendingConnection:
     sock: socket.socket
     address: str
     deadline: float
-    context: Context | None  # for a connection at the TLS port
+    context: TlsContext | None  # for a connection at the TLS port
     data: bytearray = field(default_factory=bytearray)
     is_secure: bool = False  # the handshake is over
     dropped: int = 0  # bytes read behind our answer
@@ -106,14 +106,14 @@ class PendingConnection:
             pass  # no more has come
         return protocol.title(self.data)
 
-    def late(self, protocol: WireProtocol) -> str:
+    def lateness(self, protocol: WireProtocol) -> str:
         """What it has not done in time."""
         if self.context is not None and not self.is_secure:
             return f"no TLS handshake within {REQUEST_SECONDS:.0f} s"
         return f"no {protocol.first_message} within {REQUEST_SECONDS:.0f} s"
 
 
-class Door:
+class ConnectionListener:
     """Those who wait to be served. It closes when its feed does; associations go on."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Door:
         serve: ServeConnection,
         protocol: WireProtocol,
         link: GatewayLink,
-        context: Context | None = None,
+        context: TlsContext | None = None,
         doors: int = 1,
     ) -> None:
         """`feed`: where connections come from (edge.scp.ports.hand_on). `context` is asked for at each one with TLS.
@@ -247,7 +247,7 @@ class Door:
         if key.events != events:
             self._selector.modify(caller.fd, events, key.data)
 
-    def _shake_hands(self, caller: PendingConnection, context: Context) -> None:
+    def _shake_hands(self, caller: PendingConnection, context: TlsContext) -> None:
         if not isinstance(caller.sock, ssl.SSLSocket):
             first = caller.sock.recv(1, socket.MSG_PEEK)
             if not first:
@@ -324,7 +324,7 @@ class Door:
         while self._leaving and (caller := next(iter(self._leaving))).deadline <= now:
             self._let_go(caller)
         while self._waiting and (caller := next(iter(self._waiting))).deadline <= now:
-            self._drop(caller, caller.late(self._protocol))
+            self._drop(caller, caller.lateness(self._protocol))
 
     def _drop(self, caller: PendingConnection, why: str, answer: bytes = b"") -> None:
         """Say why, where there is something to say, answer, and close."""

@@ -43,12 +43,13 @@ class Ports:
         refused: Refused,
         hindered: Callable[[Cause], None],
         inherited: Mapping[int, socket.socket] | None = None,
+        name: str = "ports",
     ) -> None:
         """Bind at once; None: not at all. Raises OSError. `inherited`: sockets that listen already, by port.
 
         `hindered` takes what keeps us from taking callers in.
         """
-        self._refused, self._hindered, self._inherited = refused, hindered, inherited or {}
+        self._refused, self._hindered, self._inherited, self._name = refused, hindered, inherited or {}, name
         self._selector = selectors.DefaultSelector()
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, selectors.EVENT_READ)
@@ -70,7 +71,7 @@ class Ports:
     def open(self, hand_on: HandOn) -> None:
         """Accept from now on."""
         self._hand_on = hand_on
-        self._thread = threading.Thread(target=self._run, name="ports", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:

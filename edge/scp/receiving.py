@@ -10,31 +10,40 @@ import json
 import logging
 import os
 import pickle
+import resource
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
 from edge.errors import place_of
 from edge.errors.repeats import Repeats, log_faults_by_place, write_log
+from edge.hl7.door import MllpDoor
+from edge.hl7.recorder import FrameRecorder
 from edge.journal.door import DoorPlan, JournalDoor
 from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
 from edge.network.tls import Keyring, TlsError
-from edge.room import DiskGuard, disk_of
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.link import RemoteLink, RemoteRequests
-from edge.scp.listener import Door
+from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
+from edge.scp.listener import ConnectionListener, WireProtocol
 from edge.scp.recorder import Recorder
+from edge.scp.services.worklist_source import WorklistCache
+from edge.spool.room import DiskGuard, disk_of
 from edge.transform.sandbox import keep_from_writing
 
 log = logging.getLogger(__name__)
 
 #: Certificates and repeated lines are looked after so often.
 UPKEEP_SECONDS = 10.0
+#: Of the process that receives HL7.
+HL7_DESCRIPTORS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +57,89 @@ class ReceiverPlan:
 
 
 def run_receiver(descriptors: Sequence[int]) -> None:
-    """The whole life of a receiving process. Descriptors: feed, link, orders, the data directory's lock, the door's."""
+    """The whole life of a process that receives DICOM."""
+    serve_process(ReceivingProcess, descriptors)
+
+
+def run_hl7_receiver(descriptors: Sequence[int]) -> None:
+    """The whole life of the process that receives HL7."""
+    serve_process(Hl7ReceivingProcess, descriptors)
+
+
+def serve_process(kind: type[OrderedProcess], descriptors: Sequence[int]) -> NoReturn:
+    """Descriptors: feed, link, orders, the data directory's lock, the door's."""
     os.umask(0o077)
     repeats = write_log()
     log_faults_by_place()
     feed, link, orders = (socket.socket(fileno=fd) for fd in descriptors[:3])
-    ReceivingProcess(feed, link, orders, descriptors[4:], repeats).serve()
+    plan: ReceiverPlan = _receive_order(orders)[1]
+    kind(feed, link, orders, descriptors[4:], repeats, plan).serve()
 
 
-class ReceivingProcess:
-    """See the module's docstring."""
+class ConnectionServer(Protocol):
+    """What a receiving process serves its connections with. Thread-safe."""
+
+    config: Config  # may be replaced at any time
+    recorder: Recorder
+
+    def serve(self, sock: socket.socket, first_message: bytearray, address: str, /) -> None: ...
+
+    def refresh(self) -> None:
+        """Called now and then: files that have changed are read again."""
+
+    def end_idle(self, caller: str, modality: str) -> bool:
+        """End a connection of a caller, or of a modality, that is idle; False: none is."""
+
+    def drain(self, seconds: float) -> None:
+        """End in order: what is under way may go on for this time."""
+
+
+def _receive_order(orders: socket.socket) -> Any:
+    try:
+        return pickle.loads(receive_frame(orders))  # the daemon's own word
+    except (OSError, EOFError):
+        os._exit(1)
+
+
+class OrderedProcess:
+    """What receiving processes have in common: the journal, the link to the gateway, certificates, orders."""
 
     def __init__(
-        self, feed: socket.socket, link: socket.socket, orders: socket.socket, shared: Sequence[int], repeats: Repeats
+        self,
+        feed: socket.socket,
+        link: socket.socket,
+        orders: socket.socket,
+        shared: Sequence[int],
+        repeats: Repeats,
+        plan: ReceiverPlan,
     ) -> None:
-        self._orders, self._repeats = orders, repeats
-        plan: ReceiverPlan = self._next_order()[1]
-        self._guard = DiskGuard(lambda: self._receiver.config, lambda: disk_of(plan.config.site.data_dir))
-        logging.getLogger("edge.room").setLevel(logging.CRITICAL)  # the daemon says it
-        self._keyring = keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
+        self._orders, self._repeats, self._config = orders, repeats, plan.config
+        logging.getLogger("edge.spool.room").setLevel(logging.CRITICAL)  # the daemon says it
+        self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         self._journal = JournalDoor.attach(plan.door, shared)
+        disk = lambda: disk_of(plan.config.site.data_dir)  # noqa: E731
+        self._guard = DiskGuard(lambda: self._config, disk, owed=self._journal.control.owed_to_spool)
         self._link = RemoteLink(link)
-        check_room, ask = self._guard.check_room, self._link
-        recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
-        self._receiver = Receiver(plan.config, recorder, check_room, ask, RemoteRequests(ask))
-        context = (lambda: keyring.listening) if keyring else None
-        self._door = Door(feed, self._receiver.serve, DicomProtocol(), ask, context, plan.receivers)
-        missing = keep_from_writing(plan.door.folder)
+        self._door = self._make_door(feed, plan)
+        missing = keep_from_writing(plan.door.folder, self._list_programs())
         self._door.open()
         self._answer({"missing": missing})
+
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> ConnectionListener | MllpDoor:
+        raise NotImplementedError
+
+    def _list_programs(self) -> list[Path]:
+        """What it may start: nothing."""
+        return []
+
+    def _choose_context(self, keyring: Keyring) -> ssl.SSLContext:
+        return keyring.listening
+
+    def _context(self) -> Callable[[], ssl.SSLContext] | None:
+        return partial(self._choose_context, self._keyring) if self._keyring else None
+
+    def _refresh(self) -> None:
+        """Called now and then."""
 
     def serve(self) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
@@ -85,20 +148,15 @@ class ReceivingProcess:
                 self._repeats.flush()
                 if self._keyring is not None:
                     self._keyring.refresh()
+                self._refresh()
                 continue
-            what, *values = self._next_order()
+            what, *values = _receive_order(self._orders)
             try:
                 answer = getattr(self, f"_{what}")(*values)
             except Exception as error:  # noqa: BLE001 - the daemon ends us
                 log.critical("a receiving process: %s", place_of(error))
                 os._exit(1)
             self._answer(answer)
-
-    def _next_order(self) -> Any:
-        try:
-            return pickle.loads(receive_frame(self._orders))  # the daemon's own word
-        except (OSError, EOFError):
-            os._exit(1)
 
     def _answer(self, answer: Any) -> None:
         try:
@@ -109,18 +167,66 @@ class ReceivingProcess:
     # -- orders -------------------------------------------------------------------------------------------------------
 
     def _configure(self, config: Config, search: HeaderSearch) -> None:
-        self._receiver.config, self._receiver.recorder.search = config, search
+        self._config = config
         if self._keyring is not None and config.tls.is_on:
             try:
                 self._keyring.use(config.tls)
             except TlsError as error:
                 log.error("the new certificates cannot be used, the previous ones stay active: %s", error)
 
+    def _drain(self, _seconds: float) -> None:
+        """The feed is closed before. Afterwards nothing is received any more."""
+        self._door.join()
+        self._journal.close()
+
+
+class ReceivingProcess(OrderedProcess):
+    """Receives objects; see the module's docstring."""
+
+    protocol: WireProtocol = DicomProtocol()
+
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> ConnectionListener:
+        check_room, ask = self._guard.check_room, self._link
+        recorder = Recorder(self._journal, plan.search, check_room, ask.keeps_unreadable, ask.fail)
+        self._receiver = self._build_receiver(plan, recorder)
+        return ConnectionListener(feed, self._receiver.serve, self.protocol, ask, self._context(), plan.receivers)
+
+    def _build_receiver(self, plan: ReceiverPlan, recorder: Recorder) -> ConnectionServer:
+        """What serves a connection once its first message is whole."""
+        ask, keyring = self._link, self._keyring
+        known = RemoteRequests(ask), RemoteSteps(ask), WorklistCache(partial(ask.ask, "read_worklist"))
+        secure_for = keyring.client_for if keyring is not None else lambda _: None
+        return Receiver(plan.config, recorder, self._guard.check_room, ask, *known, secure_for=secure_for)
+
+    def _refresh(self) -> None:
+        self._receiver.refresh()
+
+    def _configure(self, config: Config, search: HeaderSearch) -> None:
+        self._receiver.config, self._receiver.recorder.search = config, search
+        super()._configure(config, search)
+
     def _end_idle(self, caller: str, modality: str) -> bool:
         return self._receiver.end_idle(caller, modality)
 
     def _drain(self, seconds: float) -> None:
-        """The feed is closed before. Afterwards nothing is received any more."""
         self._door.join()
         self._receiver.drain(seconds)
         self._journal.close()
+
+
+class Hl7ReceivingProcess(OrderedProcess):
+    """Receives HL7: one for all feeds, for the order of arrival (edge.hl7.recorder)."""
+
+    def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> MllpDoor:
+        _raise_descriptor_limit()
+        Path("/proc/self/comm").write_text("edge-hl7")
+        ask = self._link
+        recorder = FrameRecorder(self._journal, self._guard.check_room, ask.fail)
+        feeds = lambda: self._config.feeds  # noqa: E731
+        return MllpDoor(feed, recorder, feeds, ask.note_refusal, ask.note_left, self._context())
+
+
+def _raise_descriptor_limit() -> None:
+    """As many as the system lets us have, and connections may need: they stay open for days."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, HL7_DESCRIPTORS)), hard))

@@ -1,7 +1,7 @@
 """What a door does with an object: receive it into the journal, and say what to answer.
 
 Promise: success is returned only when the object's record is on stable storage (edge.journal): the header is read
-in the receive buffer, then one flush, then the answer. Everything else comes behind it (edge.apply).
+in the receive buffer, then one flush, then the answer. Everything else comes behind it (edge.intake.apply).
 
 What fails leaves nothing behind but the reason: no room, a shortage, a journal that is full or far behind, and a broken
 disk answer 0xA700 (try again later); a header that cannot be read or trusted answers 0xC000, and the object is kept in
@@ -11,7 +11,8 @@ quarantine for a person, as far as its sender's share of it goes (edge.store.qua
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edge.dicom.command import SUCCESS
 from edge.dicom.header import HeaderSearch, read_header
@@ -21,12 +22,12 @@ from edge.journal.body_file import BodyFile
 from edge.journal.door import JournalDoor
 from edge.journal.kinds import instance
 from edge.journal.kinds.instance import RecordedInstance
-from edge.journal.record import HeadTooLong
+from edge.journal.record import HeadTooLong, head_length
 from edge.journal.slots import Slot
-from edge.journal.writer import Draft
+from edge.journal.writer import Draft, JournalEntry
 from edge.model import ContextKey, InstanceHeader, Origin
-from edge.room import ROOM_EVERY
 from edge.scp.response import CANNOT_UNDERSTAND, MAX_COMMENT, StoreResponse, answer_for
+from edge.spool.room import ROOM_EVERY
 
 #: A sender waits this long for a receive buffer before it is refused.
 BUFFER_WAIT_SECONDS = 10.0
@@ -44,22 +45,34 @@ class Recording:
         self._file: BodyFile | None = None  # once the slot was full
         self._room_at = 0
         self.size = 0  # of the data set
+        self.is_appended = False
+
+    def room(self) -> memoryview:
+        """Where the next bytes go. Raises Hindered or StorageUnhealthy; then nothing is left of the recording."""
+        slot = self._slot
+        assert slot is not None
+        if self._used == len(slot.body):
+            try:
+                self._spill(slot)
+            except BaseException:
+                self.discard()
+                raise
+        return slot.body[self._used :]
+
+    def took(self, count: int) -> None:
+        """That number of bytes of the room is filled."""
+        self._used += count
+        self.size += count
 
     def write(self, views: list[memoryview]) -> None:
-        """Append fragments. Raises Hindered or StorageUnhealthy; then nothing is left of the recording."""
-        try:
-            for view in views:
-                while view:
-                    slot = self._slot
-                    assert slot is not None
-                    count = min(len(view), len(slot.body) - self._used)
-                    slot.body[self._used : self._used + count] = view[:count]
-                    self._used, self.size, view = self._used + count, self.size + count, view[count:]
-                    if view:
-                        self._spill(slot)
-        except BaseException:
-            self.discard()
-            raise
+        """Append fragments. Raises what `room` raises."""
+        for view in views:
+            while view:
+                room = self.room()
+                count = min(len(view), len(room))
+                room[:count] = view[:count]
+                self.took(count)
+                view = view[count:]
 
     def _spill(self, slot: Slot) -> BodyFile:
         if self.size >= self._room_at:
@@ -81,17 +94,20 @@ class Recording:
 
     def append(self, draft: Draft) -> None:
         """Make the object durable: when this returns, it may be answered. The recording is used up."""
+        append_all(self._journal, [(self, draft)])
+
+    def seal(self, draft: Draft) -> JournalEntry:
+        """The record that it becomes."""
         slot, file = self._slot, self._file
         assert slot is not None
         if file is not None:
             self._spill(slot)
             file.seal()
-        writer = self._journal.writers.take()
-        try:
-            writer.append(slot, self._used, draft, file)
-            self._slot = None  # the slot is apply's
-        finally:
-            self._journal.writers.give_back(writer)
+        return JournalEntry(slot, self._used, draft, file)
+
+    def hand_over(self) -> None:
+        """It is durable: the slot is apply's."""
+        self._slot, self.is_appended = None, True
 
     def discard(self) -> None:
         """Forget what was received."""
@@ -100,6 +116,33 @@ class Recording:
         if self._slot is not None:
             self._journal.slots.give_back(self._slot.number)
             self._slot = None
+
+
+def append_all(journal: JournalDoor, drafts: Sequence[tuple[Recording, Draft]]) -> None:
+    """Make several objects durable, with as few flushes as their segments allow.
+
+    What raises leaves some of them appended: those whose recording `is_appended`.
+    """
+    entries = [recording.seal(draft) for recording, draft in drafts]
+    writer = journal.writers.take()
+    try:
+        writer.append_all(entries)
+    finally:
+        journal.writers.give_back(writer)
+        for (recording, _), entry in zip(drafts, entries, strict=True):
+            if entry.appended is not None:
+                recording.hand_over()
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An object that has been received, and what its sender is answered: once it is durable, where it is `kept`."""
+
+    recording: Recording
+    facts: InstanceHeader
+    reason: str  # why it goes to quarantine; empty where it is readable
+    response: StoreResponse
+    kept: bool = True
 
 
 class Recorder:
@@ -156,24 +199,51 @@ class Recorder:
             recording.discard()
 
     def _accept(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> StoreResponse:
-        search = self.search
-        size, reason = recording.size, ""
-        try:
-            facts = read_header(recording.read_bytes, size, kind, uid, origin, search)
-        except Unreadable as error:
-            if not self._keeps_unreadable(origin, len(recording.prefix) + size):
-                return StoreResponse(CANNOT_UNDERSTAND, f"not kept, quarantine is full: {error}"[:MAX_COMMENT])
-            facts = InstanceHeader(kind.sop_class_uid, uid, kind.transfer_syntax_uid, origin)
-            reason = str(error)
-        self._append(recording, facts, search, reason)
-        return StoreResponse(CANNOT_UNDERSTAND, f"kept in quarantine: {reason}") if reason else StoreResponse(SUCCESS)
+        found = self.examine(recording, kind, uid, origin)
+        if found.kept:
+            recording.append(self.draft(found))
+        return found.response
 
-    @staticmethod
-    def _append(recording: Recording, facts: InstanceHeader, search: HeaderSearch, reason: str) -> None:
+    def examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> Examined:
+        """Read the header of a received object. Raises Hindered."""
+        size = recording.size
+        try:
+            facts = read_header(recording.read_bytes, size, kind, uid, origin, self.search)
+            return Examined(recording, facts, "", StoreResponse(SUCCESS))
+        except Unreadable as error:
+            facts = InstanceHeader(kind.sop_class_uid, uid, kind.transfer_syntax_uid, origin)
+            if not self._keeps_unreadable(origin, len(recording.prefix) + size):
+                why = f"not kept, quarantine is full: {error}"[:MAX_COMMENT]
+                return Examined(recording, facts, str(error), StoreResponse(CANNOT_UNDERSTAND, why), kept=False)
+            response = StoreResponse(CANNOT_UNDERSTAND, f"kept in quarantine: {error}")
+            return Examined(recording, facts, str(error), response)
+
+    def draft(self, found: Examined) -> Draft:
+        """The record of an object; where its facts do not fit the head, they are read from the body again."""
+        reason, name = found.reason, self.search.name
         for has_attributes in (True, False):
-            said = instance.encode(RecordedInstance(facts, not reason, reason, has_attributes, search.name))
+            said = instance.encode(RecordedInstance(found.facts, not reason, reason, has_attributes, name))
             try:
-                return recording.append(Draft(instance.CODE, said, recording.prefix))
+                head_length(len(said), len(found.recording.prefix))
+                break
             except HeadTooLong:
                 if not has_attributes:
                     raise
+        return Draft(instance.CODE, said, found.recording.prefix)
+
+    def accept_all(self, found: Sequence[Examined]) -> list[StoreResponse]:
+        """Make examined objects ours, durably, with as few flushes as there may be; what each sender is answered."""
+        kept = [each for each in found if each.kept]
+        failure: StoreResponse | None = None
+        try:
+            append_all(self._journal, [(each.recording, self.draft(each)) for each in kept])
+        except (Hindered, MemoryError) as error:
+            failure = answer_for(error)
+        except StorageUnhealthy as error:
+            self._fail(str(error))
+            failure = answer_for(error)
+        finally:
+            lost = {id(each) for each in kept if not each.recording.is_appended}
+            for each in found:
+                each.recording.discard()
+        return [failure if failure and id(each) in lost else each.response for each in found]

@@ -55,12 +55,14 @@ class Refusals:
         self._clock = clock
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str, str], _Window] = {}
+        self.total = 0  # since the start
 
-    def refused(self, address: str, calling_ae: str, why: str) -> None:
+    def note_refused(self, address: str, calling_ae: str, why: str) -> None:
         """Somebody was refused: a connection, an association, or the rest of one. No PHI in `why`."""
         now = self._clock()
         key = (address, calling_ae, _NUMBER.sub("#", why))  # a false length differs each time
         with self._lock:
+            self.total += 1
             if key not in self._windows:
                 key = self._within_share(key)
                 why = why if key[1:] != ("", _SEVERAL) and key != _MANY else key[2]

@@ -11,28 +11,28 @@ be read is passed over and counted: the scrub reports it.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from edge.errors import Unreadable
-from edge.intake import Intake, fill_placement, note_mismatch
+from edge.intake import Intake
+from edge.intake.entries import fill_placement, note_mismatch
 from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
-from edge.store import deliveries, gateway_values, headers, kept_files, patients
+from edge.store import deliveries, header_progress, headers, kept_files, patients
 from edge.store.database import CatalogRow, Store, Transaction
-from edge.store.patients import BACKFILL, Placed
+from edge.store.patients import Placed
 from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
 
 #: A row of the catalog, its facts where they are missing, its compact header.
-_Read = tuple[CatalogRow, InstanceHeader | None, bytes]
+_Read = tuple[CatalogRow, InstanceHeader | None, tuple[bytes, bool]]
 
 #: Instances of one transaction, and the shortest pause behind it.
-BATCH = 50
+BACKFILL_BATCH = 50
 PAUSE_SECONDS = 0.05
 #: While instances arrive, the pause is longer than the work by this factor: 3 % of a core.
 PAUSE_WHILE_BUSY = 30
@@ -62,8 +62,8 @@ class Backfill:
     def step(self) -> bool:
         """Read the next few headers; False when there are none left."""
         with self._db.reading() as conn:
-            progress, after = patients.backfill(conn), headers.read_place(conn)
-            rows, newest = kept_files.rows_after(conn, after, BATCH), kept_files.newest(conn)
+            progress, after = header_progress.read_backfill(conn), header_progress.read_place(conn)
+            rows, newest = kept_files.rows_after(conn, after, BACKFILL_BATCH), kept_files.newest(conn)
         self._is_busy, self._newest = 0 <= self._newest < newest, newest
         is_open = bool(progress) and progress.get("finished_at") is None
         if not rows and not is_open:
@@ -87,16 +87,16 @@ class Backfill:
         return True
 
     def _enter(self, conn: Transaction, read: list[_Read], place: int, progress: dict[str, Any]) -> None:
-        for row, facts, small in read:
+        for row, facts, (small, is_whole) in read:
             if facts is not None and patients.find_placed(conn, row["id"]) is None:
                 placed = fill_placement(conn, row["id"], row["study_id"], facts)
                 if placed.is_mismatch:
                     self._differs(conn, row["id"], placed)
-            headers.enter_header(conn, row["id"], small)
-        headers.fold_names(conn, BATCH)
-        headers.keep_place(conn, place)
+            headers.enter_header(conn, row["id"], small, is_whole=is_whole)
+        headers.fold_names(conn, BACKFILL_BATCH)
+        header_progress.keep_place(conn, place)
         if progress:
-            gateway_values.remember(conn, BACKFILL, json.dumps(progress))
+            header_progress.note_backfill(conn, progress)
 
     def _differs(self, conn: Transaction, instance: int, placed: Placed) -> None:
         """What is still to go is held; of what has gone, and what an association carries now, an alert says so."""

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 3_600.0
 #: Rows in one look, and at most in a second: five milliseconds of one core for a thousand.
-BATCH, ROWS_A_SECOND = 1_000, 1_000
+_BATCH, ROWS_A_SECOND = 1_000, 1_000
 CHAIN_THREAD = ThreadSpec("chain", __name__, "nothing", "after the rows that it verifies")
 
 
@@ -40,14 +40,14 @@ class Chain:
             if self._after == 0:
                 self._end = ledger.head(conn)
                 self._look_back(conn)
-            broken = ledger.check(conn, self._after, most=BATCH)
+            broken = ledger.check(conn, self._after, most=_BATCH)
         if broken is not None:
             self._note(f"row {broken.seq}: {broken.text}")
-        self._after += BATCH
+        self._after += _BATCH
         if self._after >= self._end.seq:
             self._after, self._remembered = 0, self._end
-            return max(ROUND_SECONDS - self._seconds(self._end.seq), BATCH / ROWS_A_SECOND)
-        return self._seconds(BATCH)
+            return max(ROUND_SECONDS - self._seconds(self._end.seq), _BATCH / ROWS_A_SECOND)
+        return self._seconds(_BATCH)
 
     def _seconds(self, rows: int) -> float:
         """How long this number of rows takes, for a round to be done in its time."""

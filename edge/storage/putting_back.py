@@ -10,7 +10,7 @@ from pathlib import Path
 from edge.errors import EdgeError
 from edge.journal.ring import JOURNAL_FOLDER
 from edge.storage.journal_tail import has_unapplied
-from edge.storage.verify import remember_versions, versions
+from edge.storage.verify import remember_versions, writing_versions
 from edge.store import folded_files, journal_progress
 from edge.store.database import Store, connect
 from edge.store.kept_catalog import SCHEMA_SINCE, kept_in
@@ -61,7 +61,7 @@ def _check_journal(catalog: Path) -> frozenset[str]:
             raise EdgeError(
                 "the journal has images that are not in the catalog: start this release, stop it, try again"
             )
-        return db.read(versions)
+        return db.read(writing_versions)
     finally:
         db.close()
 

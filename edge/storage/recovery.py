@@ -20,13 +20,13 @@ from edge.intake import Intake
 from edge.model import InstanceState
 from edge.spool import Spool
 from edge.store import catalog, leases
-from edge.store.catalog import FileRow
+from edge.store.catalog import FileState
 from edge.store.database import Store
 
 log = logging.getLogger(__name__)
 
 #: A pause between buckets, so that the walk never competes with a scanner.
-PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Differences:
 
     orphans: tuple[str, ...]  # files without a row
     leftovers: tuple[str, ...]  # files whose row says evicted
-    lost: tuple[tuple[FileRow, str], ...]  # rows without their whole file, and why
+    lost: tuple[tuple[FileState, str], ...]  # rows without their whole file, and why
 
 
-def compare(files: Mapping[str, int], rows: Mapping[str, FileRow]) -> Differences:
+def compare(files: Mapping[str, int], rows: Mapping[str, FileState]) -> Differences:
     """Pure: `files` is name -> size in bytes."""
     lost = []
     for name, row in rows.items():
@@ -67,7 +67,7 @@ def reconcile(
     started_at: float,
     pause_or_stop: Callable[[float], bool],
     clock: Callable[[], float],
-    pause: float = PAUSE_SECONDS,
+    pause: float = _PAUSE_SECONDS,
 ) -> list[Differences]:
     """Walk the whole spool, for what was there before `started_at`; returns what differed and was dealt with.
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from edge.dicom import header
 from edge.dicom.uids import usable_uid
@@ -21,12 +22,13 @@ from edge.intake import Intake
 from edge.intake.policy import Policy
 from edge.model import EMPTY_REASON, Assignment, ContextKey, DeliveryState, InstanceHeader, InstanceState, ReasonCode
 from edge.spool import HASH_CHUNK, Spool, Stored
-from edge.store import companions, deliveries, kept_files, ledger, operator_actions, patients, releases
+from edge.store import companions, deliveries, identity_checks, kept_files, ledger, operator_actions, patients, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.kept_files import FileRow
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Held for one of these, a delivery is moved where its instance is released by its number; a person's hold is not.
 _BY_NUMBER = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH})
@@ -60,6 +62,10 @@ class Releaser:
     ) -> None:
         """`queued` is called after the commit with the destinations that have new work."""
         self._db, self._spool, self._intake, self._queued, self._clock = db, spool, intake, queued, clock
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Do what belongs to a decision, in one transaction."""
+        return self._db.write(work)
 
     # -- what a person may ask ----------------------------------------------------------------------------------------
 
@@ -157,7 +163,6 @@ class Releaser:
                 file.seek(kept.dataset_offset)
                 while chunk := file.read(HASH_CHUNK):
                     partial_.write([memoryview(chunk)])
-            partial_.seal()
             stored = partial_.finish()
             if stored.sha256 != kept.sha256:
                 raise Unreadable("its file is not what was received: `edge verify` says more")
@@ -191,7 +196,8 @@ def _release(
     if named and placed is not None:
         patients.accept(conn, placed)
     is_conflict = kept.state is InstanceState.CONFLICT
-    held_for = EMPTY_REASON if named else policy.waits_for(assigned, placed, is_conflict=is_conflict)
+    check = identity_checks.find_check(conn, placed.series_id) if placed is not None and not named else None
+    held_for = EMPTY_REASON if named else policy.waits_for(assigned, placed, check, is_conflict=is_conflict)
     held = held_for is not EMPTY_REASON
     known = {row["destination"] for row in rows}
     to = [each for each in assigned if each.destination in waiting or each.destination not in known]

@@ -61,7 +61,7 @@ class Repairer:
         """Look at an instance's file, and repair it where that is needed. Raises Hindered or StorageUnhealthy."""
         with self._one:
             with self._db.reading() as conn:
-                row, versions = kept_files.file_row(conn, instance), verify.versions(conn)
+                row, versions = kept_files.file_row(conn, instance), verify.writing_versions(conn)
             if row is None:
                 return RepairResult(instance, False, "there is no such instance")
             if row.state in (InstanceState.EVICTED, InstanceState.DISCARDED):

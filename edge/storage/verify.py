@@ -21,7 +21,7 @@ from edge.store.database import Transaction
 from edge.store.gateway_values import recall, remember
 from edge.store.kept_files import FileRow
 
-CHUNK = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 class Part(Enum):
@@ -45,7 +45,7 @@ class Damage:
 _VERSIONS = "versions"
 
 
-def versions(conn: Transaction) -> frozenset[str]:
+def writing_versions(conn: Transaction) -> frozenset[str]:
     """The versions of Edge that have written here, as they call themselves in the files."""
     kept = recall(conn, _VERSIONS)
     return frozenset(json.loads(kept) if kept else ()) | {part10.IMPLEMENTATION_VERSION}
@@ -53,7 +53,7 @@ def versions(conn: Transaction) -> frozenset[str]:
 
 def remember_versions(conn: Transaction, others: Collection[str] = ()) -> None:
     """This version writes here from now on; others have written here, too."""
-    remember(conn, _VERSIONS, json.dumps(sorted(versions(conn).union(others))))
+    remember(conn, _VERSIONS, json.dumps(sorted(writing_versions(conn).union(others))))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
 
 def _digest(fd: int, offset: int) -> bytes:
     digest = hashlib.sha256()
-    while chunk := os.pread(fd, CHUNK, offset):
+    while chunk := os.pread(fd, _READ_BYTES, offset):
         digest.update(chunk)
         offset += len(chunk)
     return digest.digest()

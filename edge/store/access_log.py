@@ -12,7 +12,10 @@ LOOK_SECONDS = 600.0
 
 
 def record_view(conn: Transaction, at: float, who: str, studies: Sequence[int], how: str) -> int:
-    """Somebody was shown studies and whose they are. Returns how many views are new."""
+    """Somebody was shown studies and whose they are; without a study, a list of patients. Returns how many are new."""
+    if not studies:
+        ledger.append(conn, at, ledger.VIEWED, who, [], payload={"access": how})
+        return 1
     new = [study for study in studies if not _has_looked(conn, at, who, study)]
     for study in new:
         ledger.append(conn, at, ledger.VIEWED, who, [], study_id=study, payload={"access": how})

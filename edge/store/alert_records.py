@@ -1,4 +1,4 @@
-"""Alerts as the catalog keeps them, from their first moment to their end, with what was told of each.
+"""Alerts as the catalog keeps them, from their first moment to their end, with the notices of each.
 
 So a restart neither forgets an alert nor tells it twice. Functions of a connection: the caller owns the transaction.
 """
@@ -39,18 +39,20 @@ class AlertRecord:
     ended_at: float | None = None
 
 
+_NOTIFIED = "told"  # language: a column of released migrations
 _COLUMNS = (
-    "id, kind, subject, severity, since, seen_at, what, means, todo, told, gone_at, escalated_at, acknowledged_at,"
-    " acknowledged_by, note, ended_at"
+    f"id, kind, subject, severity, since, seen_at, what, means, todo, {_NOTIFIED}, gone_at, escalated_at,"
+    " acknowledged_at, acknowledged_by, note, ended_at"
 )
-_ADD = """
-INSERT INTO alert (kind, subject, severity, since, seen_at, what, means, todo, told, gone_at, escalated_at, ended_at)
+_ADD = f"""
+INSERT INTO alert
+    (kind, subject, severity, since, seen_at, what, means, todo, {_NOTIFIED}, gone_at, escalated_at, ended_at)
 VALUES (:kind, :subject, :severity, :since, :seen_at, :what, :means, :do, :notified, :cleared_at, :escalated_at,
     :ended_at)
 RETURNING id
 """
-_UPDATE = """
-UPDATE alert SET severity = :severity, what = :what, means = :means, todo = :do, told = :notified,
+_UPDATE = f"""
+UPDATE alert SET severity = :severity, what = :what, means = :means, todo = :do, {_NOTIFIED} = :notified,
     gone_at = :cleared_at, escalated_at = :escalated_at, ended_at = :ended_at
 WHERE id = :id RETURNING id
 """
@@ -64,7 +66,7 @@ def records(conn: Transaction, ended_since: float = 1e99) -> list[AlertRecord]:
     return [AlertRecord(*row) for row in rows]
 
 
-def record(conn: Transaction, number: int) -> AlertRecord:
+def read_alert(conn: Transaction, number: int) -> AlertRecord:
     """One of them; NoSuchAlert where there is none."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM alert WHERE id = ?", (number,)).fetchone()
     if row is None:
@@ -79,7 +81,7 @@ def keep(conn: Transaction, each: AlertRecord) -> int:
 
 
 def forget(conn: Transaction, number: int) -> None:
-    """One that never held for long enough to be told."""
+    """One that never held for long enough to be notified."""
     conn.execute("DELETE FROM alert WHERE id = ?", (number,))
 
 
@@ -96,7 +98,7 @@ def fill_notice(conn: Transaction, number: int, body: str) -> None:
 
 
 def notices(conn: Transaction, after: int = 0, limit: int = 1000) -> list[tuple[int, str]]:
-    """(number, body) of what was told after a notice, in order: for the heartbeat."""
+    """(number, body) of the notices after one, in order: for the heartbeat."""
     rows = conn.execute("SELECT id, body FROM notice WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
     return [(row[0], row[1]) for row in rows]
 
@@ -122,17 +124,17 @@ def count_notices(conn: Transaction, kinds: Sequence[str], since: float) -> int:
 
 
 def notices_of(conn: Transaction, alert: int) -> list[tuple[float, str]]:
-    """(time, event) of what was told of one alert."""
+    """(time, event) of the notices of one alert."""
     rows = conn.execute("SELECT at, event FROM notice WHERE alert_id = ? ORDER BY id", (alert,))
     return [(row[0], row[1]) for row in rows]
 
 
-def acknowledge(conn: Transaction, number: int, who: str, note: str, now: float) -> AlertRecord:
+def note_acknowledgement(conn: Transaction, number: int, who: str, note: str, now: float) -> AlertRecord:
     """A person has seen it. Raises NoSuchAlert where it is over."""
-    found = record(conn, number)
+    found = read_alert(conn, number)
     if found.ended_at is not None:
         raise NoSuchAlert(f"alert {number} is over already")
     conn.execute(
         "UPDATE alert SET acknowledged_at = ?, acknowledged_by = ?, note = ? WHERE id = ?", (now, who, note, number)
     )
-    return record(conn, number)
+    return read_alert(conn, number)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from edge.store import gateway_values, ledger
 from edge.store.database import CatalogRow, Transaction
+from edge.store.patient_search import ASSIGNED_STUDIES, PATIENT_ROWS
 
 #: The value of the gateway that has the last row which has been reported.
 WATERMARK = "audited"
@@ -15,10 +16,12 @@ _ROWS = f"SELECT seq, {ledger.COLUMNS} FROM ledger WHERE seq > :after"
 _IN_TIME = " AND at BETWEEN :since AND :until ORDER BY seq LIMIT :limit"
 _OF_STUDIES = f"{_ROWS} AND study_id IN (SELECT value FROM json_each(:studies)){_IN_TIME}"
 #: A study is every patient's who has an image in it. What is not filled in yet has its first patient alone.
-_CHOSEN = """
-SELECT s.id FROM study s WHERE (?1 IS NULL OR s.patient_id = ?1 OR s.id IN
-    (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id WHERE p.patient_id = ?1))
-AND (?2 IS NULL OR s.study_uid = ?2) AND coalesce(?1, ?2) IS NOT NULL ORDER BY s.id
+_CHOSEN = f"""
+SELECT s.id FROM study s
+WHERE (:asks_patient = 0 OR s.patient_id IN (SELECT value FROM json_each(:numbers))
+       OR s.id IN (SELECT w.study_id FROM ({PATIENT_ROWS}) r JOIN study_patient w ON w.patient_key = r.id)
+       OR s.id IN ({ASSIGNED_STUDIES}))
+AND (:study IS NULL OR s.study_uid = :study) AND (:asks_patient OR :study IS NOT NULL) ORDER BY s.id
 """
 #: The ledger's end, or what came before a catalog that was just rebuilt, less ?1 seconds.
 _FIRST_MARK = """
@@ -96,9 +99,11 @@ def report_rows(
         yield from conn.execute(_ROWS + _IN_TIME, given)
 
 
-def studies_of_patient(conn: Transaction, patient_id: str | None, study_uid: str | None) -> list[int]:
-    """The studies of a patient, or that study; none where neither is given."""
-    return [row[0] for row in conn.execute(_CHOSEN, (patient_id, study_uid))]
+def studies_of_patient(conn: Transaction, patient_ids: Sequence[str] | None, study_uid: str | None) -> list[int]:
+    """The studies of a patient by any of these numbers, or that study; none where neither is given."""
+    numbers = json.dumps(list(patient_ids or ()))
+    given = {"asks_patient": patient_ids is not None, "numbers": numbers, "study": study_uid}
+    return [row[0] for row in conn.execute(_CHOSEN, given)]
 
 
 # -- what the catalog knows of a group of rows -------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 
 from edge.store.database import Transaction
 
+#: Modality Worklist Information Model - FIND (PS3.4 annex K).
+MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
 #: Callers that were refused and have alerts of their own (edge.monitor.alerts.equipment).
 ALERTED_CALLERS = 10
 
@@ -45,6 +47,10 @@ def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) 
             "UPDATE peer SET contexts = :contexts"
             " WHERE ae_title = :ae_title AND address = :address AND contexts <> :contexts",
             given,
+        )
+    if any(abstract == MODALITY_WORKLIST for abstract, _ in heard.contexts):
+        conn.execute(
+            "UPDATE peer SET asked_worklist_at = :last_seen WHERE ae_title = :ae_title AND address = :address", given
         )
     if heard.last_stored is not None:
         hour = int(heard.last_stored // 3600)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
 from edge.spool import Stored
-from edge.store import ledger, patients
+from edge.store import ledger, legal_holds, patients, prefetch
 from edge.store.database import Transaction
 from edge.store.patients import Placed
 
@@ -35,6 +35,7 @@ class Added:
     kind_id: int
     path: str  # of the file that the catalog now names: a duplicate's own file is another
     placed: Placed | None = None  # None: it belongs to no study, or nothing was entered
+    former_path: str = ""  # of the cached copy that this arrival has replaced
 
 
 def kinds(conn: Transaction) -> list[ContextKey]:
@@ -59,26 +60,54 @@ def kind_id(conn: Transaction, kind: ContextKey) -> int:
     return int(row[0])
 
 
-def add(conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, known: Placed | None = None) -> Added:
+def add(
+    conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, known: Placed | None = None, rule: str = ""
+) -> Added:
     """Enter a readable object. A duplicate changes nothing: the caller removes the new file.
 
-    `known`: where an earlier object was placed that said the same, if that is committed.
+    `known`: where an earlier object was placed that said the same, if that is committed. `rule`: of [retention].
     """
     same_uid = conn.execute(
-        "SELECT id, sha256, state, study_id, kind_id, path FROM instance WHERE sop_instance_uid = ?",
+        "SELECT id, sha256, state, study_id, kind_id, path, size, fetched_from FROM instance"
+        " WHERE sop_instance_uid = ?",
         (facts.sop_instance_uid,),
     ).fetchall()
+    if facts.origin.fetched_from and (here := _version_here(same_uid, stored.sha256)) is not None:
+        return _duplicate(here)
     for row in same_uid:
         if row["sha256"] == stored.sha256:
+            if _is_replaced(row, facts):
+                return replace(_return(conn, row, facts, stored, known, rule), former_path=row["path"])
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
-                return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
-            return _return(conn, row, facts, stored, known)
+                return _duplicate(row)
+            return _return(conn, row, facts, stored, known, rule)
     kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
-    conflict = bool(same_uid) and has_rival(conn, facts.sop_instance_uid, stored.sha256)
+    is_cached = bool(facts.origin.fetched_from)
+    conflict = bool(same_uid) and not is_cached and has_rival(conn, facts.sop_instance_uid, stored.sha256)
     new = _new_values(facts, stored, study, placed)
-    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold)
+    hold = legal_holds.hold_of_arrival(conn, facts.first("StudyInstanceUID"), hold)
+    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold, rule)
+    count_fetched(conn, facts.origin.fetched_from, 1, stored.size)
     return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
+
+
+def _is_replaced(row: sqlite3.Row, facts: InstanceHeader) -> bool:
+    """Is a cached copy here of what now comes from equipment? That is owed, so it takes the copy's place."""
+    return row["state"] == InstanceState.STORED and bool(row["fetched_from"]) and not facts.origin.fetched_from
+
+
+def _duplicate(row: sqlite3.Row) -> Added:
+    return Added(Arrival.DUPLICATE, row["id"], row["study_id"], row["kind_id"], row["path"])
+
+
+def _version_here(same_uid: Iterable[sqlite3.Row], sha256: bytes) -> sqlite3.Row | None:
+    """A version that is in our custody, or these very bytes that a person has refused: neither is fetched beside it."""
+    held = (InstanceState.STORED, InstanceState.CONFLICT, InstanceState.LOST)
+    for row in same_uid:
+        if row["state"] in held or (row["sha256"] == sha256 and row["state"] != InstanceState.EVICTED):
+            return row
+    return None
 
 
 def _place(conn: Transaction, facts: InstanceHeader, known: Placed | None) -> tuple[int | None, Placed | None]:
@@ -93,7 +122,7 @@ def _place(conn: Transaction, facts: InstanceHeader, known: Placed | None) -> tu
 OTHER_BYTES = "other bytes were received before under the same SOP Instance UID"
 #: Other bytes under the same UID that count: came first and were not refused, or are at a destination already.
 _RIVAL = """
-SELECT 1 FROM instance AS other WHERE other.sop_instance_uid = ?1 AND other.sha256 <> ?2
+SELECT 1 FROM instance AS other WHERE other.sop_instance_uid = ?1 AND other.sha256 <> ?2 AND other.fetched_from = ''
 AND (other.id < ?3 AND other.state NOT IN ('quarantined', 'discarded')
      OR EXISTS (SELECT 1 FROM delivery WHERE instance_id = other.id AND state IN ('sent', 'confirmed'))) LIMIT 1
 """
@@ -104,14 +133,19 @@ def has_rival(conn: Transaction, sop_instance_uid: str, sha256: bytes, instance:
     return conn.execute(_RIVAL, (sop_instance_uid, sha256, instance)).fetchone() is not None
 
 
-def _return(conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placed | None) -> Added:
+def _return(
+    conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placed | None, rule: str
+) -> Added:
     """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
 
     A new custody begins, and with it every question that an arrival raises.
     """
     study, placed = _place(conn, facts, known)
-    conflict = has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
-    conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), row["id"]))
+    source = facts.origin.fetched_from
+    conflict = not source and has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
+    if not source and not is_routed(conn, row["id"]):
+        count_fetched(conn, row["fetched_from"], -1, -row["size"])
+    conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), rule, row["id"]))
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
     arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
     return Added(arrival, row["id"], study, row["kind_id"], stored.path, placed)
@@ -141,20 +175,22 @@ def quarantine(
     number = kind_id(conn, kind)
     facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
     new = _new_values(facts, stored, None, None)
-    instance = _insert(conn, *new, InstanceState.QUARANTINED.value, reason, sop_instance_uid, stored.sha256, number, "")
+    instance = _insert(
+        conn, *new, InstanceState.QUARANTINED.value, reason, sop_instance_uid, stored.sha256, number, "", ""
+    )
     return Added(Arrival.NEW, instance, None, number, stored.path)
 
 
 #: What an arrival says of an instance, in the order of `_new_values` and `_kept_as`.
 _ARRIVED = (
     "path", "size", "dataset_offset", "xxh3", "received_at", "calling_ae", "called_ae", "address", "study_id",
-    "series_uid", "series_id", "instance_number", "state", "reason",
+    "series_uid", "series_id", "instance_number", "fetched_from", "passed", "state", "reason",
 )  # fmt: skip
-_NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold")
+_NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold", "retention")
 _INSERT = f"INSERT INTO instance ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))}) RETURNING id"
 _RETURN = (
     f"UPDATE instance SET {', '.join(f'{name} = ?' for name in _ARRIVED)},"
-    " discarded_at = NULL, deleted_at = NULL, released_as = NULL WHERE id = ?"
+    " retention = ?, discarded_at = NULL, deleted_at = NULL, released_as = NULL WHERE id = ?"
 )
 
 
@@ -164,7 +200,9 @@ def _new_values(facts: InstanceHeader, stored: Stored, study: int | None, placed
         *(stored.path, stored.size, stored.dataset_offset, stored.xxh3, origin.received_at),
         *(origin.calling_ae, origin.called_ae, origin.address, study),
         *(patients.bound_text(facts.first("SeriesInstanceUID")), series),
-        patients.text(facts, patients.INSTANCE_NUMBER),
+        patients.attribute_text(facts, patients.INSTANCE_NUMBER),
+        origin.fetched_from,
+        origin.passed,
     )
 
 
@@ -178,13 +216,28 @@ def _insert(conn: Transaction, *values: object) -> int:
     return int(conn.execute(_INSERT, values).fetchone()[0])
 
 
+def is_routed(conn: Transaction, instance: int) -> bool:
+    """Is or was an instance owed to anybody? What is only cached is not."""
+    return conn.execute("SELECT 1 FROM delivery WHERE instance_id = ? LIMIT 1", (instance,)).fetchone() is not None
+
+
+def count_fetched(conn: Transaction, source: str, instances: int, size: int) -> None:
+    """Count what is cached, by where it was fetched; it is no part of what was received."""
+    if source:
+        conn.execute(
+            "INSERT INTO fetched_tally VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes",
+            (source, instances, size),
+        )
+
+
 def holds_path(conn: Transaction, path: str) -> bool:
     """Does the catalog know this file of the spool?"""
     return conn.execute("SELECT 1 FROM instance WHERE path = ?", (path,)).fetchone() is not None
 
 
 @dataclass(frozen=True, slots=True)
-class FileRow:
+class FileState:
     """What the catalog says of one file of the spool."""
 
     instance_id: int
@@ -206,14 +259,14 @@ def buckets(conn: Transaction) -> list[str]:
     return [row[0] for row in rows]
 
 
-def files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileRow]:
+def files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileState]:
     """The rows of one bucket's files that were received before a time; what was deleted counts as evicted."""
     rows = conn.execute(
         "SELECT path, id, study_id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size"
         " FROM instance WHERE path > ? AND path < ? AND received_at < ?",
         (f"{bucket}/", f"{bucket}0", before),
     )
-    return {row[0]: FileRow(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
+    return {row[0]: FileState(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
 
 
 def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:
@@ -225,10 +278,19 @@ def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:
 
 
 def lose(conn: Transaction, instance: int, study_id: int | None, fault: str, now: float) -> bool:
-    """Mark an instance lost, with a row of the ledger; False when that is no news."""
+    """Mark an instance lost, with a row of the ledger; False when that is no news.
+
+    What is cached is forgotten: nothing is lost, for an archive has it, and gives it again when it is wanted.
+    """
+    payload: ledger.Payload = {"fault": fault}
+    if evict_cached(conn, instance) is not None:
+        ledger.append(conn, now, ledger.EVICTED, ledger.EDGE, [instance], study_id=study_id, payload=payload)
+        row = conn.execute("SELECT study_uid FROM study WHERE id = ?", (study_id,)).fetchone()
+        if row is not None:
+            prefetch.want_again(conn, row[0])
+        return False
     news = mark_lost(conn, instance, fault)
     if news:
-        payload = {"fault": fault}
         ledger.append(conn, now, ledger.LOST, ledger.EDGE, [instance], study_id=study_id, payload=payload)
     return news
 
@@ -239,7 +301,8 @@ def mark_found(conn: Transaction, instance: int) -> bool:
     Its quick checksum may be what is damaged: it is sent by SHA-256 from now on.
     """
     row = conn.execute(
-        "SELECT sop_instance_uid, sha256, EXISTS (SELECT 1 FROM delivery WHERE instance_id = instance.id) AS is_owed"
+        "SELECT sop_instance_uid, sha256,"
+        " fetched_from <> '' OR EXISTS (SELECT 1 FROM delivery WHERE instance_id = instance.id) AS is_owed"
         " FROM instance WHERE id = ? AND state = 'lost'",
         (instance,),
     ).fetchone()
@@ -273,6 +336,7 @@ class Candidate:
     open_deliveries: int
     hold: str
     confirmed_at: float | None
+    retention: str = ""  # the rule that keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,37 +349,71 @@ class Evicted:
     size: int
 
 
-def oldest_confirmed(conn: Transaction, limit: int) -> list[Candidate]:
-    """What may be evicted if it is old enough, the oldest confirmation first."""
+#: Somebody else has it with the bytes that were received, or nobody was sent a corrected copy.
+IS_ELSEWHERE = (
+    "(:corrected OR NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.instance_id = instance.id AND c.rules <> '')"
+    " OR EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = instance.id AND d.state = 'confirmed'"
+    " AND NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.delivery_id = d.id AND c.rules <> '')))"
+)
+
+
+def oldest_confirmed(conn: Transaction, limit: int, rule: str = "", *, corrected: bool = False) -> list[Candidate]:
+    """What may be evicted if it is old enough, of those that a rule keeps; the oldest confirmation first.
+
+    `corrected`: also the originals of which all destinations hold corrected copies.
+    """
     rows = conn.execute(
-        "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at FROM instance"
+        "SELECT id, study_id, path, size, open_deliveries, hold, confirmed_at, retention FROM instance"
         " WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL"
-        " ORDER BY confirmed_at LIMIT ?",
+        f" AND retention = :rule AND {IS_ELSEWHERE} ORDER BY confirmed_at LIMIT :limit",
+        {"limit": limit, "rule": rule, "corrected": corrected},
+    )
+    return [Candidate(*row) for row in rows]
+
+
+def oldest_cached(conn: Transaction, limit: int) -> list[Candidate]:
+    """What goes before all else, at any age: it is owed to nobody, and can be fetched again."""
+    rows = conn.execute(
+        "SELECT id, study_id, path, size, open_deliveries, hold, received_at FROM instance INDEXED BY instance_cached"
+        " WHERE fetched_from <> '' AND state = 'stored' AND open_deliveries = 0 AND hold = ''"
+        " ORDER BY received_at LIMIT ?",
         (limit,),
     )
     return [Candidate(*row) for row in rows]
 
 
-def evict(conn: Transaction, instance: int, confirmed_before: float) -> Evicted | None:
-    """Let an instance go, unless something has happened that keeps it: then None."""
+def evict_cached(conn: Transaction, instance: int) -> Evicted | None:
+    """Let a cached instance go, unless something has happened that keeps it: then None."""
     row = conn.execute(
-        "UPDATE instance SET state = 'evicted' WHERE id = ? AND state = 'stored' AND open_deliveries = 0"
-        " AND hold = '' AND confirmed_at <= ? RETURNING id, study_id, path, size",
-        (instance, confirmed_before),
+        "UPDATE instance SET state = 'evicted' WHERE id = ? AND fetched_from <> '' AND state = 'stored'"
+        " AND open_deliveries = 0 AND hold = '' RETURNING id, study_id, path, size",
+        (instance,),
+    ).fetchone()
+    return Evicted(*row) if row else None
+
+
+def evict(conn: Transaction, instance: int, confirmed_before: float, *, corrected: bool = False) -> Evicted | None:
+    """Let an instance go, unless something has happened that keeps it: then None. `corrected` as above."""
+    row = conn.execute(
+        "UPDATE instance SET state = 'evicted' WHERE id = :id AND state = 'stored' AND open_deliveries = 0"
+        f" AND hold = '' AND confirmed_at <= :before AND {IS_ELSEWHERE} RETURNING id, study_id, path, size",
+        {"id": instance, "before": confirmed_before, "corrected": corrected},
     ).fetchone()
     return Evicted(*row) if row else None
 
 
 def holds(conn: Transaction, kind: str) -> list[str]:
     """The keys of one kind, which they begin with, that keep an instance."""
-    sql = "SELECT DISTINCT hold FROM instance WHERE hold <> '' AND substr(hold, 1, length(?1)) = ?1"
-    return [row[0] for row in conn.execute(sql, (kind,))]
+    rows = conn.execute("SELECT DISTINCT hold FROM instance WHERE hold <> ''")
+    found = {row[0].removeprefix(legal_holds.PREFIX) for row in rows}
+    return sorted(each for each in found if each and each.startswith(kind))
 
 
 def hold_study(conn: Transaction, study_uid: str, hold: str) -> None:
     """Keep every instance of a study that is not kept already."""
     conn.execute(
-        "UPDATE instance SET hold = ? WHERE hold = '' AND study_id = (SELECT id FROM study WHERE study_uid = ?)",
+        "UPDATE instance SET hold = hold || ? WHERE hold IN ('', 'legal:')"
+        " AND study_id = (SELECT id FROM study WHERE study_uid = ?)",
         (hold, study_uid),
     )
 
@@ -323,7 +421,8 @@ def hold_study(conn: Transaction, study_uid: str, hold: str) -> None:
 def unhold(conn: Transaction, hold: str, but_studies: Iterable[str] = ()) -> None:
     """End a hold, except for some studies."""
     conn.execute(
-        "UPDATE instance SET hold = '' WHERE hold = ? AND hold <> '' AND coalesce(study_id, 0) NOT IN"
-        " (SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(?)))",
-        (hold, json.dumps(list(but_studies))),
+        "UPDATE instance SET hold = CASE WHEN hold = ?1 THEN '' ELSE ?2 END"
+        " WHERE hold IN (?1, ?2 || ?1) AND hold <> '' AND coalesce(study_id, 0) NOT IN"
+        " (SELECT id FROM study WHERE study_uid IN (SELECT value FROM json_each(?3)))",
+        (hold, legal_holds.PREFIX, json.dumps(list(but_studies))),
     )

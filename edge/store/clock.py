@@ -51,6 +51,12 @@ _CORRECTIONS = (
     "UPDATE commitment_request SET not_before = min(not_before, :now), requested_at = min(requested_at, :now),"
     " tried_at = min(tried_at, :now) WHERE state <> 'reported'"
     " AND max(not_before - :retry, requested_at, coalesce(tried_at, 0)) > :now + :slack",
+    "UPDATE step_delivery SET not_before = :now WHERE state = 'pending' AND not_before > :now + :retry + :slack",
+    "UPDATE performed_step SET compare_at = :now WHERE compare_at > :now + :retry + :slack",
+    "UPDATE worklist_source SET as_of = min(as_of, :now), failed_at = min(failed_at, :now)"
+    " WHERE max(coalesce(as_of, 0), coalesce(failed_at, 0)) > :now + :slack",
+    "UPDATE prefetch_request SET not_before = :now WHERE not_before > :now + :retry + :slack",
+    "UPDATE prefetch_study SET not_before = :now WHERE not_before > :now + :retry + :slack",
     "UPDATE instance SET confirmed_at = :now WHERE state = 'stored' AND open_deliveries = 0 AND hold = ''"
     " AND confirmed_at IS NOT NULL AND confirmed_at > :now + :slack",
     "UPDATE instance SET discarded_at = :now WHERE state = 'discarded' AND deleted_at IS NULL"

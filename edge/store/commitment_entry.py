@@ -1,4 +1,4 @@
-"""A commitment request on its way from the journal into the catalog (edge.intake.CatalogEntry)."""
+"""A commitment request on its way from the journal into the catalog (see edge.intake.entries)."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def make_commitment_entry(record: JournalRecord) -> CommitmentEntry:
     """Raises BodyDamaged, Hindered or StorageUnhealthy."""
     request = commitment_request.decode(record.head.facts)
     try:
-        asked = parse_commitment_request(_read_body(record), request.transfer_syntax_uid)
+        asked = parse_commitment_request(read_small_body(record), request.transfer_syntax_uid)
     except Unreadable:
         asked = None
     return CommitmentEntry(record.identity.name, request, asked)
 
 
-def _read_body(record: JournalRecord) -> bytes:
-    """From the receive buffer, or from the segment where that is gone or damaged."""
+def read_small_body(record: JournalRecord) -> bytes:
+    """The body of a small record: from the receive buffer, or from the segment where that is gone or damaged."""
     with storage_errors("read the journal"):
         try:
             return b"".join(map(bytes, record.bodies()))

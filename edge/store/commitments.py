@@ -19,7 +19,7 @@ from edge.store.transitions import reason_values, update_statement
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """One sent instance whose proof is awaited."""
+    """One sent instance whose proof is awaited; its UIDs are those under which it was sent."""
 
     delivery_id: int
     instance_id: int
@@ -33,12 +33,14 @@ class Unconfirmed:
 
 
 _UNPROVED = """
-SELECT d.id, d.instance_id, k.sop_class_uid, i.sop_instance_uid, coalesce(s.study_uid, ''), i.series_uid, d.denials,
+SELECT d.id, d.instance_id, k.sop_class_uid, coalesce(nullif(c.sop_instance_uid, ''), i.sop_instance_uid),
+       coalesce(nullif(c.study_uid, ''), s.study_uid, ''), coalesce(nullif(c.series_uid, ''), i.series_uid), d.denials,
        d.sent_at, i.study_id
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 JOIN kind k ON k.id = d.kind_id
 LEFT JOIN study s ON s.id = i.study_id
+LEFT JOIN sent_copy c ON c.delivery_id = d.id
 """
 
 
@@ -139,8 +141,13 @@ def find_unconfirmed(
     conn: Transaction, destination: str, sop_instance_uid: str, sent_before: float
 ) -> list[Unconfirmed]:
     """The sent deliveries that an answer about one SOP Instance UID speaks of."""
-    where = "i.sop_instance_uid = :uid AND d.destination = :destination AND d.sent_at <= :sent_before"
-    return _find(conn, where, uid=sop_instance_uid, destination=destination, sent_before=sent_before)
+    of_uid = (
+        "(i.sop_instance_uid = :uid AND coalesce(c.sop_instance_uid, '') = '')",
+        "d.id IN (SELECT delivery_id FROM sent_copy WHERE sop_instance_uid = :uid AND sop_instance_uid <> '')",
+    )
+    meant = "d.destination = :destination AND d.sent_at <= :sent_before"
+    given = {"uid": sop_instance_uid, "destination": destination, "sent_before": sent_before}
+    return [each for which in of_uid for each in _find(conn, f"{which} AND {meant}", **given)]
 
 
 def end_request(conn: Transaction, transaction_uid: str, now: float) -> None:

@@ -15,8 +15,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from edge.model import EMPTY_REASON, Assignment, DeliveryState, Priority, Reason, ReasonCode
-from edge.routing.rules import Companion, Decision
+from edge.model import EMPTY_REASON, Assignment, Companion, Decision, DeliveryState, Priority, Reason, ReasonCode
 from edge.store import deliveries, ledger
 from edge.store.database import Transaction
 from edge.store.reasons import reason_of

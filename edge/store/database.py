@@ -77,7 +77,7 @@ __all__ = [
 ]
 
 #: Connections for reading that nobody has used for that long are closed; that number stays.
-IDLE_SECONDS, LEAST_READERS = 60.0, 2
+CONNECTION_IDLE_SECONDS, LEAST_READERS = 60.0, 2
 #: Seconds to wait for a lock that was not given up in LOCK_SECONDS.
 STILL_LOCKED_SECONDS = 0.5
 
@@ -315,8 +315,8 @@ class Store:
             time.sleep(hindrance.RETRY_PAUSE_SECONDS)
 
     def close_idle_readers(self) -> None:
-        """After a rush: close the connections that nobody has needed for IDLE_SECONDS."""
-        before = self._monotonic() - IDLE_SECONDS
+        """After a rush: close the connections that nobody has needed for CONNECTION_IDLE_SECONDS."""
+        before = self._monotonic() - CONNECTION_IDLE_SECONDS
         while len(self._readers) > LEAST_READERS:
             try:
                 conn, since = self._readers.popleft()

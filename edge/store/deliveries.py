@@ -131,13 +131,16 @@ _RECORD = {
         (DeliveryState.CONFIRMED, f"{_SENT}, confirmed_at = :now"),
         (DeliveryState.DEFERRED, _FAILED),
         (DeliveryState.HELD, _FAILED),
+        (DeliveryState.CANCELLED, f"{_ENDED}, cancelled_at = :now"),
     )
 }
 _ENDS_IN = {
     Outcome.SENT: DeliveryState.SENT,
     Outcome.DEFER: DeliveryState.DEFERRED,
     Outcome.HOLD: DeliveryState.HELD,
+    Outcome.SKIP: DeliveryState.CANCELLED,
 }
+_EVENTS = {Outcome.SENT: ledger.SENT, Outcome.HOLD: ledger.HELD, Outcome.SKIP: ledger.CANCELLED}
 
 
 def record_attempts(
@@ -179,22 +182,10 @@ def _record(conn: Transaction, results: Sequence[AttemptResult], now: float, pro
             groups[each.lease.destination, each.outcome, code, parameters].append(each)
     for (destination, outcome, _, _), alike in groups.items():
         found = [(each.lease.study_id, each.lease.instance_id) for each in alike]
-        event = ledger.SENT if outcome is Outcome.SENT else ledger.HELD
-        record_by_study(conn, now, event, ledger.EDGE, found, destination, reason_payload(alike[0].reason))
+        record_by_study(conn, now, _EVENTS[outcome], ledger.EDGE, found, destination, reason_payload(alike[0].reason))
         if outcome is Outcome.SENT and proved_by_status:
             proof = {"method": ledger.BY_STATUS}
             record_by_study(conn, now, ledger.CONFIRMED, destination, found, destination, proof)
-
-
-def record_changed(conn: Transaction, changes: Iterable[tuple[Lease, str]], now: float) -> None:
-    """The ledger's rows for copies that were sent in another transfer syntax than the object was received in."""
-    groups = defaultdict(list)
-    for each, sent in changes:
-        key = each.destination, sent, each.context_key.transfer_syntax_uid
-        groups[key].append((each.study_id, each.instance_id))
-    for (destination, sent, received), found in groups.items():
-        payload = {"transfer_syntax_uid": sent, "received_in": received}
-        record_by_study(conn, now, ledger.CHANGED, ledger.EDGE, found, destination, payload)
 
 
 def record_lost(conn: Transaction, each: Lease, now: float, reason: Reason) -> None:
@@ -235,9 +226,10 @@ def requeue_due(conn: Transaction, now: float) -> list[str]:
 
 
 def holders(conn: Transaction, instance: int) -> list[str]:
-    """The destinations that have an instance, those that have proved it first."""
+    """The destinations that have an instance with the bytes that were received, those that have proved it first."""
     rows = conn.execute(
         "SELECT destination FROM delivery WHERE instance_id = ? AND state IN ('sent', 'confirmed')"
+        " AND id NOT IN (SELECT delivery_id FROM sent_copy WHERE rules <> '')"
         " ORDER BY state <> 'confirmed', confirmed_at",
         (instance,),
     )
@@ -271,3 +263,14 @@ def hold_mismatch(conn: Transaction, instance: int, reason: Reason, *, stat: boo
     conn.execute(_FIND_MISMATCH, {"instance": instance, "stat": stat, **reason_values(reason)})
     left = "SELECT 1 FROM delivery WHERE instance_id = ? AND (state <> 'held' OR reason_code <> 'mismatch')"
     return conn.execute(left, (instance,)).fetchone() is None
+
+
+_RESOLVE_MISMATCH = update_statement(
+    "resolve mismatch", DeliveryState.PENDING, where="instance_id = :instance AND reason_code = 'mismatch'"
+)
+
+
+def resolve_mismatch(conn: Transaction, instance: int) -> list[str]:
+    """What was held because the patient differed is pending again: it does not differ. Returns the destinations."""
+    rows = conn.execute(_RESOLVE_MISMATCH + " RETURNING destination", {"instance": instance})
+    return [row[0] for row in rows if row[0]]

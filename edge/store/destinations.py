@@ -7,12 +7,13 @@ they go on where they were.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from edge.model import Assignment, DeliveryState, Priority, Reason, ReasonCode
-from edge.store import deliveries, ledger, operator_actions
+from edge.store import deliveries, ledger, operator_actions, performed_steps
 from edge.store.database import Transaction
 from edge.store.transitions import reason_values, update_statement
 
@@ -65,6 +66,29 @@ def list_removed_destinations(conn: Transaction, configured: Sequence[str]) -> l
     return [each for each in count_destinations(conn, configured) if not each.configured and each.left]
 
 
+@dataclass(frozen=True, slots=True)
+class KeptProof:
+    """Images that a rule keeps here and that a destination which is configured no more has proved."""
+
+    destination: str
+    rule: str  # "retention.NAME", "hold.NAME" or "legal hold"
+    count: int
+
+
+def list_kept_proofs(conn: Transaction, configured: Sequence[str], name: str | None = None) -> list[KeptProof]:
+    """What removed destinations (or the one of that name) have proved of what a rule or a hold keeps here."""
+    rows = conn.execute(
+        "SELECT d.destination, CASE WHEN substr(i.hold, 1, 6) = 'legal:' THEN 'legal hold'"
+        " WHEN i.hold <> '' THEN i.hold ELSE 'retention.' || i.retention END AS rule, count(*)"
+        " FROM instance i JOIN delivery d ON d.instance_id = i.id"
+        " WHERE i.state = 'stored' AND (i.retention <> '' OR i.hold <> '') AND d.state = 'confirmed'"
+        " AND (d.destination = :name OR (:name IS NULL AND d.destination NOT IN"
+        " (SELECT value FROM json_each(:configured)))) GROUP BY 1, 2 ORDER BY 1, 2",
+        {"name": name, "configured": json.dumps(list(configured))},
+    )
+    return [KeptProof(row[0], row[1], row[2]) for row in rows]
+
+
 def _batch(conn: Transaction, name: str, after: int) -> list[sqlite3.Row]:
     return conn.execute(
         "SELECT d.id, d.instance_id, d.state, d.kind_id, d.bytes, i.study_id FROM delivery d"
@@ -82,6 +106,7 @@ def retire(conn: Transaction, name: str, after: int, now: float, who: str, why: 
     rows = _batch(conn, name, after)
     if not rows:
         _forget(conn, name)
+        performed_steps.retire_target(conn, name, now)
         return Progress(None)
     left = [row for row in rows if DeliveryState(row["state"]) in OPEN]
     retired = Reason(ReasonCode.CANCELLED, {"retired": name})
@@ -116,6 +141,7 @@ def begin_rename(conn: Transaction, old: str, new: str, now: float, who: str) ->
     """Put on record that two names are one destination."""
     ledger.append(conn, now, ledger.RENAMED, who, [], destination=new, payload={"former": old})
     conn.execute("UPDATE commitment SET destination = ? WHERE destination = ?", (new, old))
+    performed_steps.rename_target(conn, old, new)
 
 
 def rename(conn: Transaction, old: str, new: str, after: int) -> Progress:

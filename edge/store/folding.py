@@ -248,13 +248,17 @@ def _read_folded(row: Sequence[Any]) -> Folded:
 
 
 def look_for(
-    conn: Transaction, patient_id: str | None, study_uid: str | None, since: float, until: float
+    conn: Transaction, patient_ids: Sequence[str] | None, study_uid: str | None, since: float, until: float
 ) -> list[Folded]:
-    """The folded studies of a patient, under a UID, or with rows of the ledger in a time; by their first row."""
+    """The folded studies of a patient by any of these numbers, under a UID, or with rows of the ledger in a time.
+
+    By their first row.
+    """
     rows = conn.execute(
-        f"{_FOLDED} WHERE (?1 IS NULL OR s.study_uid IN (SELECT study_uid FROM folded_patient WHERE patient_id = ?1))"
+        f"{_FOLDED} WHERE (?1 IS NULL OR s.study_uid IN (SELECT study_uid FROM folded_patient"
+        " WHERE patient_id IN (SELECT value FROM json_each(?1))))"
         " AND (?2 IS NULL OR s.study_uid = ?2) AND s.last_at >= ?3 AND s.first_at <= ?4 ORDER BY s.first_at",
-        (patient_id, study_uid, since, until),
+        (None if patient_ids is None else json.dumps(list(patient_ids)), study_uid, since, until),
     )
     return [_read_folded(row) for row in rows]
 

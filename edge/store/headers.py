@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydicom.datadict import tag_for_keyword
 from edge.dicom import compact
 from edge.model import Values
 from edge.store.database import Transaction
-from edge.store.gateway_values import recall, remember
+from edge.store.identity_checks import queue_series
 from edge.store.patients import bound_text
 from edge.text import fold_name
 
@@ -32,7 +32,7 @@ SERIES_KEYWORDS = (
     "PatientAge", "PatientSize", "PatientWeight", "EthnicGroup", "PatientComments", "ProtocolName", "Laterality",
     "FrameOfReferenceUID", "TimezoneOffsetFromUTC", "RequestingPhysician", "RequestedProcedureDescription",
     "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime", "PerformedProcedureStepID",
-    "PerformedProcedureStepDescription",
+    "PerformedProcedureStepDescription", "DeviceSerialNumber", "SoftwareVersions",
 )  # fmt: skip
 _CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 #: Of these sequences the first item.
@@ -49,7 +49,7 @@ SEQUENCES = {
     ),
 }
 _NUMBERS = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
-_TEXTS = ("ContentDate", "ContentTime", "DocumentTitle")
+_TEXTS = ("ContentDate", "ContentTime", "DocumentTitle", "LossyImageCompression")
 _TITLE = "ConceptNameCodeSequence"
 
 
@@ -79,6 +79,7 @@ class InstanceFacts:
     content_date: str
     content_time: str
     title: str
+    lossy: str = ""  # 0028,2110
 
 
 def instance_facts(small: bytes, transfer_syntax_uid: str) -> InstanceFacts:
@@ -90,7 +91,8 @@ def instance_facts(small: bytes, transfer_syntax_uid: str) -> InstanceFacts:
         coded = _texts(compact.item_values(small, transfer_syntax_uid, tag, frozenset(keywords)), keywords)
         title = coded.get("CodeMeaning", "")
     rows, columns, frames, bits = (_number(found.get(keyword, "")) for keyword in _NUMBERS)
-    return InstanceFacts(rows, columns, frames, bits, found.get("ContentDate", ""), found.get("ContentTime", ""), title)
+    day, clock, lossy = (found.get(each, "") for each in ("ContentDate", "ContentTime", "LossyImageCompression"))
+    return InstanceFacts(rows, columns, frames, bits, day, clock, title, lossy[:2])
 
 
 def series_facts(small: bytes, transfer_syntax_uid: str) -> dict[str, Any]:
@@ -116,8 +118,11 @@ def _number(text: str) -> int | None:
 # -- entering and reading ------------------------------------------------------------------------------------------
 
 
-def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
-    """Keep an instance's compact header; one that is kept already stays. Raises Unreadable."""
+def enter_header(conn: Transaction, instance: int, small: bytes, *, is_whole: bool = False) -> None:
+    """Keep an instance's compact header; one that is kept already stays. Raises Unreadable.
+
+    `is_whole`: nothing that stands before the pixel data was left out.
+    """
     row = conn.execute(
         "SELECT i.series_id, k.transfer_syntax_uid, f.base_id FROM instance i JOIN kind k ON k.id = i.kind_id"
         " LEFT JOIN series_facts f ON f.series_id = i.series_id WHERE i.id = ?",
@@ -128,13 +133,18 @@ def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
     series, syntax, base_id = row
     own, base = instance_facts(small, syntax), b""
     if base_id is None:
-        facts = json.dumps(series_facts(small, syntax), separators=(",", ":"), ensure_ascii=False)
-        conn.execute("INSERT INTO series_facts VALUES (?, ?, ?)", (series, instance, facts))
+        facts = series_facts(small, syntax)
+        said = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
+        conn.execute("INSERT INTO series_facts VALUES (?, ?, ?)", (series, instance, said))
+        if "RequestAttributesSequence" in facts:
+            queue_series(conn, series)
     elif base_id != instance:
         base = header(conn, base_id) or b""
     packed = zlib.compressobj(LEVEL, zdict=base) if base else zlib.compressobj(LEVEL)
     conn.execute(
-        "INSERT INTO instance_header VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO instance_header (instance_id, base_id, pixel_rows, pixel_columns, frames, bits_allocated,"
+        " content_date, content_time, title, header, lossy, is_whole)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             instance,
             base_id if base else None,
@@ -146,6 +156,8 @@ def enter_header(conn: Transaction, instance: int, small: bytes) -> None:
             own.content_time,
             own.title,
             packed.compress(small) + packed.flush(),
+            own.lossy,
+            int(is_whole),
         ),
     )
 
@@ -164,19 +176,25 @@ def header(conn: Transaction, instance: int) -> bytes | None:
     return unpacked.decompress(row[1]) + unpacked.flush()
 
 
-# -- reading what is here --------------------------------------------------------------------------------------------
-
-_PLACE = "headers"
-
-
-def read_place(conn: Transaction) -> int:
-    """The number of the last instance whose header is read."""
-    return int(recall(conn, _PLACE) or 0)
-
-
-def keep_place(conn: Transaction, instance: int) -> None:
-    """All up to this instance are read."""
-    remember(conn, _PLACE, str(instance))
+def read_whole_headers(conn: Transaction, instances: Sequence[int]) -> dict[int, bytes]:
+    """The compact headers of some instances, by number: those that have all that stands before the pixel data."""
+    found: dict[int, bytes] = {}
+    bases: dict[int, bytes | None] = {}
+    rows = conn.execute(
+        "SELECT instance_id, base_id, header FROM instance_header WHERE is_whole = 1"
+        " AND instance_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(instances)),),
+    )
+    for instance, base_id, packed in rows.fetchall():
+        if base_id is None:
+            found[instance] = zlib.decompress(packed)
+            continue
+        if base_id not in bases:
+            bases[base_id] = header(conn, base_id)
+        if (base := bases[base_id]) is not None:
+            unpacked = zlib.decompressobj(zdict=base)
+            found[instance] = unpacked.decompress(packed) + unpacked.flush()
+    return found
 
 
 def fold_names(conn: Transaction, limit: int) -> int:

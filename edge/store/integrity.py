@@ -66,7 +66,7 @@ _CONTRADICTIONS = (
     (
         "an instance that nobody has to get",
         "SELECT i.id FROM instance i WHERE i.state IN ('stored', 'conflict')"
-        " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = i.id)",
+        " AND i.fetched_from = '' AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = i.id)",
     ),
     (
         "a tally that is not the count",
@@ -150,7 +150,7 @@ def _folded_rows(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"the ledger in a yearly file is broken at row {broken.seq}: {broken.text}"
 
 
-_CAME = (ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT, ledger.QUARANTINED)
+_CAME = (ledger.RECEIVED, ledger.FETCHED, ledger.ADOPTED, ledger.CONFLICT, ledger.QUARANTINED)
 
 
 def _read_study(conn: Transaction, study: int | None) -> tuple[dict[int, CatalogRow], set[tuple[int, str]]]:

@@ -28,22 +28,22 @@ class FileRow:
     dataset_offset: int
     origin: Origin
     is_deleted: bool  # it was discarded, and its file is gone
-    is_owed: bool  # it has deliveries: its header was read and trusted
+    is_owed: bool  # it has deliveries, or is cached: its header was read and trusted
 
 
 _ROWS = """
 SELECT i.id, i.sop_instance_uid, i.sha256, k.sop_class_uid, k.transfer_syntax_uid, i.study_id,
        coalesce(s.study_uid, ''), i.series_uid, i.state, i.reason, i.path, i.size, i.dataset_offset,
-       i.calling_ae, i.called_ae, i.address, i.received_at, i.kind_id, i.deleted_at IS NOT NULL,
-       EXISTS (SELECT 1 FROM delivery WHERE instance_id = i.id)
+       i.calling_ae, i.called_ae, i.address, i.received_at, i.fetched_from, i.kind_id, i.deleted_at IS NOT NULL,
+       i.fetched_from <> '' OR EXISTS (SELECT 1 FROM delivery WHERE instance_id = i.id)
 FROM instance i LEFT JOIN kind k ON k.id = i.kind_id LEFT JOIN study s ON s.id = i.study_id
 """
 _KEPT = "i.state IN ('stored', 'conflict', 'quarantined')"
 
 
 def _row(r: CatalogRow) -> FileRow:
-    kind, state, rest = ContextKey(r[3] or "", r[4] or ""), InstanceState(r[8]), map(bool, r[18:])
-    values: tuple[Any, ...] = (*r[:3], kind, r[17], *r[5:8], state, *r[9:13], Origin(*r[13:17]), *rest)
+    kind, state, rest = ContextKey(r[3] or "", r[4] or ""), InstanceState(r[8]), map(bool, r[19:])
+    values: tuple[Any, ...] = (*r[:3], kind, r[18], *r[5:8], state, *r[9:13], Origin(*r[13:18]), *rest)
     return FileRow(*values)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge.model import ContextKey, DeliveryState, Lease, Priority, Reason, ReasonCode
 from edge.store.database import Transaction
+from edge.store.rejection_order import NOT_BEFORE
 from edge.store.transitions import reason_values, update_statement
 
 LEASE_SECONDS = 600.0
@@ -22,13 +23,14 @@ SUSPECT_SECONDS = 1200.0
 _LEASABLE = """
 SELECT d.id AS delivery_id, d.instance_id, d.destination, d.priority, d.attempts, k.sop_class_uid,
        k.transfer_syntax_uid, i.sop_instance_uid, i.study_id, coalesce(s.study_uid, '') AS study_uid, i.path, i.size,
-       i.dataset_offset, i.sha256, i.xxh3, i.received_at, i.calling_ae, d.breaks, d.broke_at, d.lease_epoch + 1 AS epoch
+       i.dataset_offset, i.sha256, i.xxh3, i.received_at, i.calling_ae, d.breaks, d.broke_at, i.passed,
+       d.lease_epoch + 1 AS epoch
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 JOIN kind k ON k.id = d.kind_id
 LEFT JOIN study s ON s.id = i.study_id
 """
-_PENDING = _LEASABLE + "WHERE d.destination = :destination AND d.state = 'pending' "
+_PENDING = _LEASABLE + f"WHERE d.destination = :destination AND d.state = 'pending' AND {NOT_BEFORE} "
 _MOST_URGENT = _PENDING + "ORDER BY d.priority, d.id LIMIT :limit"
 _LEAST_URGENT = (
     _PENDING
@@ -39,7 +41,8 @@ _STARVED = _LEAST_URGENT + "ORDER BY d.id LIMIT 1"
 _NEWEST = _LEAST_URGENT + "ORDER BY d.id DESC LIMIT 1"
 _SUSPECT = (
     _LEASABLE
-    + "WHERE d.destination = :destination AND d.state = 'deferred' AND d.breaks > 0 AND (d.not_before <= :now"
+    + f"WHERE d.destination = :destination AND d.state = 'deferred' AND d.breaks > 0 AND {NOT_BEFORE}"
+    + " AND (d.not_before <= :now"
     + " OR d.not_before > :now + :longest) ORDER BY d.not_before LIMIT 1"
 )
 
@@ -49,6 +52,21 @@ def _lease_of(row: sqlite3.Row, owner: str) -> Lease:
     key = ContextKey(sop_class, transfer_syntax)
     others.append(owner)
     return Lease(delivery, instance, destination, Priority(priority), attempts, key, *others)
+
+
+_OBJECT = """
+SELECT 0, i.id, '', 0, 0, k.sop_class_uid, k.transfer_syntax_uid, i.sop_instance_uid, i.study_id,
+       coalesce(s.study_uid, ''), i.path, i.size, i.dataset_offset, i.sha256, i.xxh3, i.received_at, i.calling_ae, 0,
+       NULL, i.passed, 0
+FROM instance i JOIN kind k ON k.id = i.kind_id LEFT JOIN study s ON s.id = i.study_id
+WHERE i.path = ? AND i.state = 'stored'
+"""
+
+
+def read_object(conn: Transaction, path: str) -> Lease | None:
+    """What a sender needs to send the instance at this path of the spool, without a delivery."""
+    row = conn.execute(_OBJECT, (path,)).fetchone()
+    return _lease_of(row, "") if row is not None else None
 
 
 _REJECT_ROW = update_statement("reject row", DeliveryState.HELD)
@@ -71,7 +89,7 @@ def lease(conn: Transaction, destination: str, owner: str, now: float, limit: in
     rows = conn.execute(_MOST_URGENT, {"destination": destination, "limit": limit}).fetchall()
     if len(rows) == limit and limit > 1:
         starved = conn.execute(_STARVED, {"destination": destination}).fetchone()
-        if starved["priority"] > rows[-1]["priority"]:
+        if starved is not None and starved["priority"] > rows[-1]["priority"]:
             rows[-1] = starved
     taken: list[Lease] = []
     size = 0
@@ -95,9 +113,10 @@ def lease_suspect(conn: Transaction, destination: str, owner: str, now: float) -
 
 
 def next_suspect(conn: Transaction, destination: str) -> float | None:
-    """When the next instance that has broken associations is due, seconds since 1970; None: there is none."""
+    """When the next instance is due that has broken associations and waits for no other; seconds since 1970."""
     row = conn.execute(
-        "SELECT min(not_before) FROM delivery WHERE destination = ? AND state = 'deferred' AND breaks > 0",
+        "SELECT min(d.not_before) FROM delivery d"
+        f" WHERE d.destination = ? AND d.state = 'deferred' AND d.breaks > 0 AND {NOT_BEFORE}",
         (destination,),
     ).fetchone()
     return None if row[0] is None else float(row[0])

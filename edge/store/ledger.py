@@ -21,6 +21,7 @@ EDGE = "edge"
 RECEIVED = "received"
 CONFLICT = "conflict"
 MISMATCH = "mismatch"  # the patient differs from those of the images before in the study
+FETCHED = "fetched"  # cached: taken from a destination, owed to nobody
 QUARANTINED = "quarantined"
 ADOPTED = "adopted"
 SENT = "sent"
@@ -49,13 +50,28 @@ STOPPED = "stopped"
 SETTLED = "settled"
 ROUTED = "routed"  # a further destination, beside those of the arrival
 CANCELLED = "cancelled"  # a person decided that a delivery is not sent
+QUERIED = "queried"  # a query or a request to retrieve was answered; what was asked is for the audit trail alone
+RETRIEVED = "retrieved"  # objects of a study were sent to one who asked; no delivery
 COMMITMENT_ASKED = "commitment-asked"  # a modality asked for storage commitment
 COMMITTED = "committed"  # a modality has acknowledged a report that commits to these instances
 NOT_COMMITTED = "not-committed"  # the same, of instances that the report names as failed
+LEGAL_HOLD = "legal-hold"  # a person keeps a study for a legal reason
+LEGAL_RELEASE = "legal-release"  # that is over
+REJECTED = "rejected"  # a rejection note was received
+PERFORMED = "performed"  # a modality reported a performed procedure step, or its final state
+STEP_DECIDED = "step-decided"  # a person has messages of performed steps sent again, or not at all
+STEP_SENT = "step-sent"  # a target has a message of a performed procedure step, or a notification
+IMPORTED = "imported"  # a person decided whose imported files are, or that they are not imported
+DRILLED = "drilled"  # a person has tried a restore
+RESTORED = "restored"  # brought back from a copy: the destination had it before, and is asked for its proof
 RENAMED = "renamed"  # a destination has another name from now on; the payload has the former
 
 #: What a person decides or does beside the event itself: the value `action` of a payload.
 REDIRECT, SET_PRIORITY, DISCARD_MESSAGES = "redirect", "priority", "discard-messages"  # OVERRIDDEN
+ASSIGN_IMPORT, DISCARD_IMPORT = "assign", "discard"  # IMPORTED
+TRY = "try"  # OVERRIDDEN: a destination is tried at once
+REPLAY_HL7, DISCARD_HL7, RELEASE_HL7, CANCEL_HL7 = "replay-hl7", "discard-hl7", "release-hl7", "cancel-hl7"  # the same
+DECIDE_STUDY = "decide-study"  # the same: whose images they are
 CHANGE, REJECT, ACCOUNT = "change", "reject", "account"  # CONFIGURED
 SIGN_IN, SIGN_OUT = "sign-in", "sign-out"  # SIGNED_IN; a REFUSED sign-in
 #: How a destination has proved that it has an instance: the value `method` of a CONFIRMED row.
@@ -148,12 +164,12 @@ class Broken:
     text: str
 
 
-Tick = Callable[[int], None]
+_Tick = Callable[[int], None]
 #: After each of this many rows `tick` receives the progress.
 TICK_ROWS = 10_000
 
 
-def check(conn: Transaction, after: int = 0, tick: Tick = lambda _: None, most: int = -1) -> Broken | None:
+def check(conn: Transaction, after: int = 0, tick: _Tick = lambda _: None, most: int = -1) -> Broken | None:
     """Follow the chain from behind row `after` to its end, in constant memory; None when it is whole.
 
     `most`: at most this many rows; -1: to the end.

@@ -33,9 +33,9 @@ from edge.store.sqlite_file import sync_fd, sync_path
 
 log = logging.getLogger(__name__)
 
-NAME = "journal"
+_NAME = "journal"
 #: Rows that are copied at once.
-BATCH = 5000
+_BATCH = 5000
 #: Events that bring an instance's file.
 ARRIVALS = (ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT, ledger.QUARANTINED, ledger.REPAIRED)
 #: A file of the journal that is longer is followed by a new one.
@@ -134,7 +134,7 @@ def _file(values: Sequence[Any]) -> File:
     given = dict(zip((field.name for field in fields(File)), values, strict=False))
     header = given.pop("header", None)
     given["sha256"] = bytes.fromhex(given["sha256"])
-    return File(**given, header=Header.of(header) if header else None)
+    return File(**given, header=Header.from_values(header) if header else None)
 
 
 _ROWS = f"""
@@ -175,9 +175,16 @@ class Journal:
     """Owner of the directory `journal` of a data directory; one thread writes."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._folder = data_dir / NAME
+        self._folder = data_dir / _NAME
         self._last: Entry | None = None
         self._is_searched = self._clean = False
+
+    @classmethod
+    def open_folder(cls, folder: Path) -> Journal:
+        """One that is kept elsewhere, to be read; `folder`: that of the files."""
+        found = cls(folder.parent)
+        found._folder = folder
+        return found
 
     @property
     def last(self) -> Entry | None:
@@ -232,7 +239,7 @@ class Journal:
         path.unlink()
         return True
 
-    def vanished(self, conn: Transaction) -> str:
+    def find_vanished(self, conn: Transaction) -> str:
         """What the journal has and the catalog lacks, in words; empty when nothing has gone."""
         last = self.last
         if last is None:
@@ -243,7 +250,7 @@ class Journal:
             return f"it has lost rows {newest + 1} to {last.seq} of the custody ledger"
         return "" if row[0] == last.hash else f"its custody ledger has another row {last.seq} than the journal"
 
-    def write(self, conn: Transaction, limit: int = BATCH) -> int:
+    def write(self, conn: Transaction, limit: int = _BATCH) -> int:
         """Copy what the ledger has and the journal has not. Returns how many rows.
 
         Raises OSError or StorageFull, after which it may be tried again; StorageUnhealthy where a sync failed.

@@ -10,7 +10,7 @@ from typing import Any
 from edge.model import Reason, ReasonCode
 from edge.store import ledger, ledger_0_1_0, reasons
 from edge.store.ledger import Payload
-from edge.text import amount
+from edge.text import amount, local_day
 
 NO_DESTINATION = "nobody: no route matched"
 
@@ -125,7 +125,11 @@ def _no_commitment(p: Payload) -> str:
 def _change(p: Payload) -> str:
     from edge.dicom.uids import name_of  # noqa: PLC0415 - the dictionary of UIDs is slow to import
 
-    return f"a copy in {name_of(p['transfer_syntax_uid'])}, received in {name_of(p['received_in'])}"
+    sent, received = p["transfer_syntax_uid"], p["received_in"]
+    rules = f" corrected by {', '.join(p['rules'])}" if p.get("rules") else ""
+    if sent == received:
+        return f"a copy{rules}"
+    return f"a copy{rules} in {name_of(sent)}, received in {name_of(received)}"
 
 
 def _release(p: Payload) -> str:
@@ -134,6 +138,8 @@ def _release(p: Payload) -> str:
 
 
 def _eviction(p: Payload) -> str:
+    if "fault" in p:
+        return f"it was cached, and its file is not whole: {p['fault']}; the archive has it"
     used = f"{p['used']:.1%}"
     full = f"{used} of the inodes were used" if p["is_inodes"] else f"the disk was {used} full"
     return f"every destination has confirmed it; {full}"
@@ -162,22 +168,54 @@ def _refusal(p: Payload) -> str:
     return f"from {p.get('address') or 'several addresses'}: {p['fault']}{times}"
 
 
+#: What a person decided about HL7, and whose a study is: action -> words.
+_DECISIONS = {
+    ledger.REPLAY_HL7: "HL7 message {message} applied again",
+    ledger.DISCARD_HL7: "HL7 message {message} discarded",
+    ledger.RELEASE_HL7: "HL7 message {message} sent to its relay again",
+    ledger.CANCEL_HL7: "HL7 message {message} not sent to its relay",
+    ledger.DECIDE_STUDY: "held images: {decision}",
+}
+
+
 def _override(p: Payload) -> str:
     if p["action"] == ledger.DISCARD_MESSAGES:
         return f"{amount(p['count'], 'message')} to {p['channel']} discarded"
+    if p["action"] in _DECISIONS:
+        return _with_reason(_DECISIONS[p["action"]].format(**p), p)
     if p["action"] == ledger.REDIRECT:
         return _with_reason(f"instead of {p['instead_of'] or 'nowhere'}", p)
+    if p["action"] == ledger.TRY:
+        return _with_reason("tried at once", p)
     return _with_reason(f"priority {p['priority']}", p)
+
+
+def _step_decision(p: Payload) -> str:
+    done = "sent again" if p["action"] == "retry" else "cancelled"
+    return _with_reason(f"{amount(p['count'], 'message')} of performed step {p['step_uid']} {done}", p)
+
+
+def _rejection(p: Payload) -> str:
+    done = "" if p["allowed"] else "; its sender may not reject: nothing is rejected here, and the note is held"
+    return f"note {p['note_uid']} rejects {amount(p['count'], 'instance')} with code {p['code']}{done}"
 
 
 def _cancellation(p: Payload) -> str:
     """Who cancelled it is a value of the row itself."""
-    known = Reason(ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead") if key in p})
+    if "note_uid" in p:
+        return f"withdrawn by rejection note {p['note_uid']}"
+    known = Reason(
+        ReasonCode.CANCELLED, {key: p[key] for key in ("retired", "instead", "passed", "keep_last") if key in p}
+    )
     return _with_reason(reasons.words(known) if known.parameters else "", p)
 
 
 def _sign_in(p: Payload) -> str:
     return _add_address(p, "signed out at the console" if p["action"] == ledger.SIGN_OUT else "at the console")
+
+
+def _legal_hold(p: Payload) -> str:
+    return _with_reason(f"until {local_day(p['ends_at'] - 1)}" if "ends_at" in p else "until it is released", p)
 
 
 def _configuration(p: Payload) -> str:
@@ -195,12 +233,35 @@ def _account(p: Payload) -> str:
     return str(p["change"])
 
 
+def _export(p: Payload) -> str:
+    if "sha256" in p:
+        return f"to {p['path']}; sha256 {p['sha256']}"
+    return f"to {p['path']}: {amount(p['count'], 'image')}"
+
+
+def _import(p: Payload) -> str:
+    files, differs = amount(p["count"], "file"), p.get("differs_in", [])
+    if p["action"] == ledger.DISCARD_IMPORT:
+        return _with_reason(f"{files} of import {p['batch']} discarded", p)
+    more = f" (other {', '.join(differs)})" if differs else ""
+    return _with_reason(f"{files} of import {p['batch']} assigned to a patient{more}", p)
+
+
+def _query(p: Payload) -> str:
+    """Without a word of what was asked: that may name a patient."""
+    if "times" in p:
+        return f"{p['times']} more queries"
+    lacks = f", without {', '.join(p['left_out'])}" if p["left_out"] else ""
+    return _add_address(p, f"{p['what']}: {p['answers']} answers, status {p['status']:04X}{lacks}")
+
+
 def _only_reason(p: Payload) -> str:
     return str(p.get("reason", ""))
 
 
 _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.RECEIVED: _arrival,
+    ledger.FETCHED: _arrival,
     ledger.ADOPTED: _arrival,
     ledger.CONFLICT: _arrival,
     ledger.MISMATCH: _mismatch,
@@ -214,7 +275,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.ADMITTED: lambda p: _with_reason(f"out of quarantine, as instance {p['instance']}", p),
     ledger.DISCARDED: lambda p: f"{p['reason']}; sha256 {p['sha256']}",
     ledger.DELETED: lambda p: f"its file, discarded before; sha256 {p['sha256']}",
-    ledger.EXPORTED: lambda p: f"to {p['path']}; sha256 {p['sha256']}",
+    ledger.EXPORTED: _export,
     ledger.EVICTED: _eviction,
     ledger.LOST: _loss,
     ledger.REPAIRED: _repair,
@@ -234,5 +295,16 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.COMMITMENT_ASKED: _request_words,
     ledger.COMMITTED: _commitment,
     ledger.NOT_COMMITTED: _no_commitment,
+    ledger.REJECTED: _rejection,
+    ledger.PERFORMED: lambda p: f"step {p['step_uid']} is {p['state']}, from {p['address']}",
+    ledger.STEP_DECIDED: _step_decision,
+    ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
+    ledger.IMPORTED: _import,
+    ledger.QUERIED: _query,
+    ledger.RETRIEVED: lambda p: _add_address(p, f"{p['objects']} objects to {p['to']}"),
     ledger.RENAMED: lambda p: str(p["former"]),
+    ledger.RESTORED: lambda _: "brought back from a copy; its proof is asked for",
+    ledger.DRILLED: _only_reason,
+    ledger.LEGAL_HOLD: _legal_hold,
+    ledger.LEGAL_RELEASE: _only_reason,
 }

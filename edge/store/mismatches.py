@@ -52,6 +52,10 @@ WHERE open.alarmed_at IS NOT NULL AND open.settled_at IS NULL AND open.standing 
 AND w.patient_key = open.patient_key AND i.state <> 'discarded'
 """
 _COLUMNS = ", ".join(f"{table}.{name}" for table in ("p", "q") for name in PATIENT_COLUMNS.values())
+_IDS = f"""
+SELECT id FROM instance WHERE id IN ({_HELD_IDS} UNION {_CONFLICT_IDS} UNION {_ALARMED_IDS})
+ORDER BY id DESC LIMIT :limit
+"""
 _FOUND = f"""
 SELECT i.id, i.study_id, w.differs_in, {_COLUMNS} FROM instance i {JOIN} LEFT JOIN patient q ON q.id = w.against_key
 WHERE i.id IN ({_HELD_IDS} UNION {_CONFLICT_IDS} UNION {_ALARMED_IDS}) ORDER BY i.id DESC LIMIT :limit
@@ -73,6 +77,12 @@ def find_mismatches(conn: Transaction, limit: int) -> list[Mismatch]:
         )
         for row in map(tuple, rows)
     ]
+
+
+def list_mismatch_ids(conn: Transaction, limit: int) -> list[int]:
+    """The instances alone, the latest first."""
+    rows = conn.execute(_IDS, {"destinations": json.dumps(_held_at(conn)), "limit": limit})
+    return [row[0] for row in rows]
 
 
 def _held_at(conn: Transaction) -> list[str]:

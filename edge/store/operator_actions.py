@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Priority, Reason, ReasonCode
-from edge.store import ledger
+from edge.store import ledger, rejections
 from edge.store.database import Transaction
 from edge.store.deliveries import record_by_study
 from edge.store.ledger_text import reason_payload
@@ -50,6 +50,14 @@ def release(conn: Transaction, deliveries: Sequence[int], now: float, who: str, 
         if (row := _row(conn, delivery)) is not None:
             close_conflict(conn, row["instance_id"])
     return moved
+
+
+def retry_deferred(conn: Transaction, destination: str, now: float, who: str, why: str) -> int:
+    """Deferred work for one destination is pending now. Returns how many rows moved."""
+    rows = conn.execute(
+        "SELECT id FROM delivery WHERE state = 'deferred' AND destination = ? AND breaks = 0 LIMIT 5000", (destination,)
+    )
+    return retry(conn, [row[0] for row in rows.fetchall()], now, who, why).count
 
 
 _HOLD = (
@@ -246,7 +254,7 @@ def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Disca
     """List what was discarded before a moment and is still on the disk, the oldest first."""
     rows = conn.execute(
         "SELECT id, study_id, path, sha256 FROM instance WHERE state = 'discarded' AND deleted_at IS NULL"
-        " AND discarded_at <= ? ORDER BY discarded_at LIMIT ?",
+        " AND substr(hold, 1, 6) <> 'legal:' AND discarded_at <= ? ORDER BY discarded_at LIMIT ?",
         (moment, limit),
     )
     return [Discarded(*row) for row in rows]
@@ -311,6 +319,8 @@ def _requeue(
         conn.execute(statement, {"id": delivery})
         count += 1
         _record(conn, now, event, who, row["instance_id"], row["destination"], {"reason": why})
+        if code is ReasonCode.NOTE_NOT_ALLOWED:
+            rejections.allow_note(conn, row["instance_id"], who, now)
     return Moved(count, left)
 
 

@@ -13,13 +13,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
 from edge.model import Guessed, GuessedText, InstanceHeader
 from edge.store.database import Transaction
 from edge.store.folded_study import StudyIsFolded, is_folded
-from edge.store.gateway_values import recall
 from edge.store.identity import Patient, Standing, classify_patient
+from edge.store.resolved_patients import is_same_patient
 from edge.text import fold_name
 
 #: Attributes that are kept, by keyword: column of `patient`, `study_facts` and `series`.
@@ -83,7 +82,7 @@ class Header:
         return (*astuple(self.patient), *self.study, *self.series)
 
     @classmethod
-    def of(cls, values: Sequence[str]) -> Header:
+    def from_values(cls, values: Sequence[str]) -> Header:
         """From what `flat` gave; raises ValueError for anything else."""
         ends = len(PATIENT_COLUMNS), len(PATIENT_COLUMNS) + len(STUDY_COLUMNS)
         if len(values) != ends[1] + len(SERIES_COLUMNS) or not all(isinstance(each, str) for each in values):
@@ -110,7 +109,7 @@ class Placed:
 MOST_CHARACTERS = 256
 
 
-def text(facts: InstanceHeader, keyword: str) -> str:
+def attribute_text(facts: InstanceHeader, keyword: str) -> str:
     """All of an attribute as one text, as `bound_text` keeps it."""
     return bound_text("\\".join(facts.attributes.get(keyword, ())))
 
@@ -127,7 +126,7 @@ def bound_text(value: str) -> str:
 def header_of(facts: InstanceHeader) -> Header:
     """What is kept of an object's header."""
     patient, study, series = (
-        tuple(text(facts, keyword) for keyword in columns)
+        tuple(attribute_text(facts, keyword) for keyword in columns)
         for columns in (PATIENT_COLUMNS, STUDY_COLUMNS, SERIES_COLUMNS)
     )
     return Header(Patient(*patient), study, series)
@@ -153,7 +152,7 @@ def study_id(conn: Transaction, facts: InstanceHeader) -> int | None:
     if (row is None or at > row["last_received"] + 1.0) and is_folded(conn, uid):
         raise StudyIsFolded(uid)
     if row is None:
-        columns = [text(facts, keyword) for keyword in _FIRST]
+        columns = [attribute_text(facts, keyword) for keyword in _FIRST]
         row = conn.execute(
             "INSERT INTO study (study_uid, patient_id, patient_name, accession, study_date, description, modality,"
             " first_received, last_received) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) RETURNING id",
@@ -215,6 +214,9 @@ def _stand(conn: Transaction, study: int, key: int, patient: Patient, at: float)
     agreeing = _list_known(conn, study, at)
     accepted = _patients(conn, study, Standing.ACCEPTED)
     found = classify_patient(patient, [each for _, each in agreeing], [each for _, each in accepted])
+    if found.standing is Standing.DIFFERS:
+        agreeing = [each for each in agreeing if not is_same_patient(conn, patient, each[1])]
+        found = classify_patient(patient, [each for _, each in agreeing], [each for _, each in accepted])
     against = None if found.against is None else agreeing[found.against][0]
     _add_patient(conn, study, key, found.standing, at, found.differs_in, against)
     return found.standing, found.differs_in
@@ -316,7 +318,7 @@ def headers(conn: Transaction, series: Iterable[int]) -> dict[int, Header]:
         " JOIN study_facts f ON f.id = r.study_facts_id JOIN patient p ON p.id = f.patient_key",
         (json.dumps(sorted(series)),),
     )
-    return {row[0]: Header.of(tuple(row)[1:]) for row in rows}
+    return {row[0]: Header.from_values(tuple(row)[1:]) for row in rows}
 
 
 def set_series(conn: Transaction, instance: int, find_placed: Placed, instance_number: str) -> None:
@@ -336,6 +338,24 @@ def accept(conn: Transaction, find_placed: Placed) -> None:
     )
 
 
+def find_resolved(conn: Transaction, study: int) -> list[int]:
+    """Have patients of a study agree that differed, where feeds say by now that they are the same.
+
+    Returns their keys.
+    """
+    agreeing, found = _patients(conn, study, Standing.AGREES), []
+    for key, patient in _patients(conn, study, Standing.DIFFERS):
+        others = [each for _, each in agreeing if not is_same_patient(conn, patient, each)]
+        if classify_patient(patient, others).standing is Standing.AGREES:
+            found.append(key)
+    conn.executemany(
+        "UPDATE study_patient SET standing = 'agrees', differs_in = '', against_key = NULL, alarmed_at = NULL"
+        " WHERE study_id = ? AND patient_key = ?",
+        [(study, key) for key in found],
+    )
+    return found
+
+
 def alarm(conn: Transaction, find_placed: Placed, now: float) -> None:
     """Images of a patient that differs are here and not held for it: an alert stands until somebody acknowledges it."""
     conn.execute(
@@ -353,27 +373,6 @@ def settle(conn: Transaction, now: float) -> list[int]:
     ).fetchall()
     conn.execute("UPDATE study_patient SET settled_at = ? WHERE alarmed_at IS NOT NULL AND settled_at IS NULL", (now,))
     return [row[0] for row in rows]
-
-
-# -- what was here before --------------------------------------------------------------------------------------------
-
-BACKFILL = "backfill"
-
-
-def backfill(conn: Transaction) -> dict[str, Any]:
-    """How far the headers of what was here before an upgrade are read; empty where there was nothing to read."""
-    kept = recall(conn, BACKFILL)
-    return {"read": 0, **json.loads(kept)} if kept else {}
-
-
-def begin_backfill(conn: Transaction) -> None:
-    """Have the headers of all instances read again: after the catalog was rebuilt."""
-    conn.execute("DELETE FROM gateway WHERE name IN (?, 'headers')", (BACKFILL,))
-    conn.execute(
-        "INSERT INTO gateway SELECT ?, '{\"last\": ' || (SELECT max(id) FROM instance) || '}' WHERE EXISTS"
-        " (SELECT 1 FROM instance WHERE series_id IS NULL AND study_id IS NOT NULL AND state <> 'evicted')",
-        (BACKFILL,),
-    )
 
 
 _WORDS = {"id": "ID", "birth-date": "birth date", "responsible-person": "responsible person"}

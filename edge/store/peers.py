@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 from edge.store.database import CatalogRow, Transaction
-
-#: A peer's last object is looked for among this number of the latest instances.
-LATEST = 20_000
 
 
 def all_peers(conn: Transaction, limit: int) -> list[CatalogRow]:
@@ -49,39 +42,3 @@ def calling_hours(conn: Transaction, ae_title: str, since: float) -> list[float]
         "SELECT first_at FROM heard WHERE ae_title = ? AND hour >= ? ORDER BY hour", (ae_title, since // 3600)
     )
     return [row[0] for row in rows]
-
-
-def to_describe(conn: Transaction, described_before: float) -> list[tuple[str, str]]:
-    """(AE title, address) of those that have stored something since they were described, or never were."""
-    rows = conn.execute(
-        "SELECT ae_title, address FROM peer WHERE last_stored IS NOT NULL"
-        " AND (described_at IS NULL OR (described_at < ? AND last_stored > described_at))",
-        (described_before,),
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
-def last_facts(conn: Transaction, ae_title: str, address: str) -> dict[str, Any] | None:
-    """What the last object of a peer says of its series, by keyword; None while its header is not read yet.
-
-    Empty where the object is not one of the latest of all.
-    """
-    row = conn.execute(
-        "SELECT f.facts FROM instance i LEFT JOIN series_facts f ON f.series_id = i.series_id"
-        " WHERE i.id > (SELECT max(id) FROM instance) - :latest AND i.calling_ae = :ae_title"
-        " AND i.address = :address AND i.state = 'stored' ORDER BY i.id DESC LIMIT 1",
-        {"latest": LATEST, "ae_title": ae_title, "address": address},
-    ).fetchone()
-    if row is None:
-        return {}
-    return None if row[0] is None else dict(json.loads(row[0]))
-
-
-def enter_descriptions(conn: Transaction, found: Iterable[Mapping[str, str]], now: float) -> None:
-    """Keep manufacturer, model and station name of peers; an empty name replaces none that is known."""
-    conn.executemany(
-        "UPDATE peer SET manufacturer = coalesce(nullif(:manufacturer, ''), manufacturer),"
-        " model = coalesce(nullif(:model, ''), model), station = coalesce(nullif(:station, ''), station),"
-        " described_at = :now WHERE ae_title = :ae_title AND address = :address",
-        [{**each, "now": now} for each in found],
-    )

@@ -13,6 +13,7 @@ from itertools import islice
 from edge.model import DeliveryState, InstanceState, Parameter, Reason, ReasonCode
 from edge.store.database import Transaction
 from edge.store.reasons import reason_of, words
+from edge.store.rejections import REJECTION_WORDS
 
 # -- instances ---------------------------------------------------------------------------------------------------------
 
@@ -40,16 +41,26 @@ class Instance:
     discarded_at: float | None = None
     deleted_at: float | None = None  # it was discarded, and its file is gone; the digest stays
     released_as: int | None = None  # out of quarantine: the instance that it has become
+    fetched_from: str = ""  # cached: the destination that gave it back
+    rejected: str = ""  # by a rejection note: its code (PS3.16 CID 7011)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> list[str]:
+        """What sets it apart from what was received and is in use, in words."""
+        found = [f"cached, from {self.fetched_from}"] if self.fetched_from else []
+        return found + ([f"rejected {REJECTION_WORDS.get(self.rejected, '')}".rstrip()] if self.rejected else [])
 
 
 _INSTANCE = """
 SELECT i.id, coalesce(s.study_uid, '') AS study_uid, i.series_uid, k.sop_class_uid, i.sop_instance_uid,
        k.transfer_syntax_uid, lower(hex(i.sha256)) AS sha256, i.state, i.reason, i.hold, i.path, i.size, i.received_at,
-       i.calling_ae, i.called_ae, i.address, i.discarded_at, i.deleted_at, i.released_as
+       i.calling_ae, i.called_ae, i.address, i.discarded_at, i.deleted_at, i.released_as, i.fetched_from,
+       coalesce(x.code, '') AS rejected
 FROM instance i
 JOIN kind k ON k.id = i.kind_id
 LEFT JOIN study s ON s.id = i.study_id
+LEFT JOIN rejected_instance x ON x.sop_instance_uid = i.sop_instance_uid
 """
 _TROUBLED = (
     _INSTANCE
@@ -77,7 +88,7 @@ def instances(conn: Transaction, numbers: Iterable[int]) -> list[Instance]:
     return list(_complete(conn, filter(None, rows)))
 
 
-def versions(conn: Transaction, number: int) -> list[Instance]:
+def list_object_versions(conn: Transaction, number: int) -> list[Instance]:
     """Every object kept under the SOP Instance UID of one, in the order of arrival."""
     where = "WHERE i.sop_instance_uid = (SELECT sop_instance_uid FROM instance WHERE id = ?) ORDER BY i.id LIMIT 8"
     return list(_complete(conn, conn.execute(_INSTANCE + where, (number,)).fetchall()))
@@ -266,3 +277,9 @@ def reason_in_words(row: sqlite3.Row) -> str:
     """Why a delivery is in its state; a pending one waits for its destination to be up."""
     found = words(reason_of(row))
     return f"the destination is down: {row['down']}" if row["down"] and not found else found
+
+
+def count_evicted(conn: Transaction, study: int) -> int:
+    """How many instances of a study retention has let go."""
+    sql = "SELECT count(*) FROM instance WHERE study_id = ? AND state = 'evicted'"
+    return int(conn.execute(sql, (study,)).fetchone()[0])

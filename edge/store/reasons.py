@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
+from http.client import responses
 from typing import Any
 
 from edge.dicom.status import failure_text, meaning_of
@@ -14,10 +15,10 @@ from edge.store.patients import words_for
 
 Parameters = Mapping[str, Any]
 
-CONFLICT = (
+_CONFLICT = (
     "conflict: other bytes came before under the same SOP Instance UID; `edge instances show` puts them side by side"
 )
-NO_ROUTE = "no route matched: add one, then `edge instances release`"
+_NO_ROUTE = "no route matched: add one, then `edge instances release`"
 UNUSABLE_ROW = "its row in the catalog cannot be used: stop the gateway, and type `edge recover`"
 #: PS3.5 section 7.1.1, PS3.8 annex E.2. DCMTK aborts the association on it ("Odd Fragment Length", dimse.cc).
 ODD_LENGTH = (
@@ -48,7 +49,7 @@ _QUOTING = {ReasonCode.PERSON: "held by a person", ReasonCode.CANCELLED: "cancel
 def _unroutable(p: Parameters) -> str:
     if "retired" in p:
         return f"{_retirement(p)}, and no other destination has it or gets it"
-    return "the images of its study have not come, and no route matches it" if "awaited" in p else NO_ROUTE
+    return "the images of its study have not come, and no route matches it" if "awaited" in p else _NO_ROUTE
 
 
 def _retirement(p: Parameters) -> str:
@@ -58,16 +59,43 @@ def _retirement(p: Parameters) -> str:
 def _cancellation(p: Parameters) -> str:
     if "retired" in p:
         return _retirement(p)
+    if "passed" in p:
+        return f"it has passed site {p['passed']} before"
     if "instead" in p:
         return f"{p['instead']} gets it anyway"
+    if "keep_last" in p:
+        return "older than what is copied there, and proved elsewhere"
+    if "note" in p:
+        return f"withdrawn: the rejection note {p['note']} forbids it"
     return f"cancelled by {p['who']}" if "who" in p else "cancelled"
 
 
+def _awaits_images(p: Parameters) -> str:
+    waiting, held = p.get("waiting", 0), p.get("held", 0)
+    said = f"a rejection note: waits until {waiting} of the images that it names have been sent"
+    return f"{said}; {held} of them are held" if held else said
+
+
 def _mismatch(p: Parameters) -> str:
-    return f"mismatch: another {words_for(p.get('differs_in', ()))} than the images before in this study"
+    other = "its order" if p.get("against") == "order" else "the images before in this study"
+    return f"mismatch: another {words_for(p.get('differs_in', ()))} than {other}"
+
+
+def _http(p: Parameters) -> str:
+    """What a DICOMweb server made of it."""
+    status = f"{p['http']} {responses.get(p['http'], '')}".rstrip()
+    if "unnamed" in p:
+        said = f"the destination answered {status}, and named it neither as stored nor as failed"
+    else:
+        said = f"the destination answered {status}"
+    return f"{said}; {p['attempts']} attempts ended so" if "attempts" in p else said
 
 
 def _status(p: Parameters) -> str:
+    if "http" in p:
+        return _http(p)
+    if "other_bytes" in p:
+        return "the destination has other bytes under its SOP Instance UID"
     if "status" not in p:
         return _failure(p)
     said = meaning_of(p["status"]).text
@@ -132,6 +160,21 @@ def _breaks_proof(p: Parameters) -> str:
     return f"{said}; it is not asked about again until the gateway is restarted" if p.get("given_up") else said
 
 
+def _rule(p: Parameters) -> str:
+    rule = f"rule {p['rule']} cannot be applied to it" if p.get("rule") else "it cannot be corrected"
+    return f"{rule}: {p.get('error', '')}"
+
+
+def _may_name(p: Parameters) -> str:
+    return f"its pixels may name the patient ({p.get('error', '')}): inspect it, then release or cancel it"
+
+
+UNKNOWN_STUDY = (
+    "it came from a destination that gets de-identified copies, and belongs to no study that was sent there: it goes"
+    " nowhere by itself"
+)
+
+
 def _always(said: str) -> Callable[[Parameters], str]:
     return lambda _: said
 
@@ -139,7 +182,7 @@ def _always(said: str) -> Callable[[Parameters], str]:
 _WORDS: Mapping[ReasonCode, Callable[[Parameters], str]] = {
     ReasonCode.NONE: _status,
     ReasonCode.UNROUTABLE: _unroutable,
-    ReasonCode.CONFLICT: _always(CONFLICT),
+    ReasonCode.CONFLICT: _always(_CONFLICT),
     ReasonCode.MISMATCH: _mismatch,
     ReasonCode.PERSON: lambda p: f"held by {p.get('who', 'a person')}",
     ReasonCode.REFUSED: _status,
@@ -147,8 +190,13 @@ _WORDS: Mapping[ReasonCode, Callable[[Parameters], str]] = {
     ReasonCode.BREAKS_ASSOCIATION: _breaks,
     ReasonCode.UNSENDABLE: _always(ODD_LENGTH),
     ReasonCode.DAMAGED: _damage,
+    ReasonCode.RULE_FAILED: _rule,
+    ReasonCode.MAY_NAME_PATIENT: _may_name,
+    ReasonCode.UNKNOWN_STUDY: _always(UNKNOWN_STUDY),
     ReasonCode.NOT_COMMITTED: _missing,
     ReasonCode.AWAITS_STUDY: _always("waits for the images of its study: it goes where they go"),
+    ReasonCode.AWAITS_IMAGES: _awaits_images,
+    ReasonCode.NOTE_NOT_ALLOWED: _always("a rejection note, and [iocm] senders does not name its sender"),
     ReasonCode.UNREACHABLE: _failure,
     ReasonCode.OUT_OF_RESOURCES: _status,
     ReasonCode.FAILED: _status,

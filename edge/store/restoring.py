@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edge.store.database import CatalogRow, ConstraintError, Transaction, insert_row
 from edge.store.ledger import COLUMNS
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 
 _LEDGER = ("seq", *COLUMNS.split(", "), "hash")
 
@@ -16,7 +16,7 @@ def list_columns(conn: Transaction, table: str) -> list[str]:
     return [str(row[1]) for row in conn.execute(f"PRAGMA table_info({table})")]
 
 
-def insert_rows(conn: Transaction, table: str, columns: Sequence[str], rows: Iterable[Row]) -> int:
+def insert_rows(conn: Transaction, table: str, columns: Sequence[str], rows: Iterable[SalvagedRow]) -> int:
     """Enter rows as far as the table's constraints take them. Returns how many it took."""
     done = 0
     for row in rows:
@@ -66,7 +66,7 @@ def list_kept(conn: Transaction) -> list[CatalogRow]:
     """The instances that deliveries may be due for."""
     return conn.execute(
         "SELECT id, path, size, kind_id, study_id, series_id, state, received_at FROM instance"
-        " WHERE state IN ('stored', 'conflict') ORDER BY id"
+        " WHERE state IN ('stored', 'conflict') AND fetched_from = '' ORDER BY id"
     ).fetchall()
 
 

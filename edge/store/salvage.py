@@ -19,7 +19,7 @@ CHUNK = 500
 #: This number of rowids in a row that give nothing: the table is at its end.
 GAP = 20_000
 
-Row = dict[str, Any]
+SalvagedRow = dict[str, Any]
 
 
 class Salvage:
@@ -47,7 +47,7 @@ class Salvage:
         """Their names; none where the schema cannot be read."""
         return [str(row[0]) for row in self._all("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
-    def rows(self, table: str) -> Iterator[Row]:
+    def rows(self, table: str) -> Iterator[SalvagedRow]:
         """Every row that can be read; with a rowid, in its order."""
         if self._conn is None or table not in self.tables():
             return

@@ -8,6 +8,8 @@ What only grows (bytes received, bytes sent) is kept as its sum, so that thinnin
     backlog.bytes/NAME         their size
     sent.bytes/NAME            of all that it has taken
     rate/NAME                  bytes a second while it is busy
+    sent.answers/NAME          its C-STORE responses since the start of the gateway; .answer.seconds, .answer.bytes
+    received.answers/NAME      ours to a modality, in the same way
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ FINE_SECONDS, KEPT_SECONDS = 2 * DAY, 396 * DAY
 THINNED_UNTIL = "thinned_until"
 
 
-def record(conn: Transaction, at: float, found: Mapping[str, float]) -> None:
+def add_sample(conn: Transaction, at: float, found: Mapping[str, float]) -> None:
     """Keep one moment, inside the caller's transaction."""
     conn.executemany(
         "INSERT INTO sample (name, at, value) VALUES (?, ?, ?)"
@@ -37,6 +39,17 @@ def series(conn: Transaction, name: str, since: float) -> list[tuple[float, floa
         (row[0], row[1])
         for row in conn.execute("SELECT at, value FROM sample WHERE name = ? AND at >= ? ORDER BY at", (name, since))
     ]
+
+
+def names_below(conn: Transaction, prefix: str) -> list[str]:
+    """What stands behind a prefix such as `backlog/` in the names that were ever sampled."""
+    return [name.removeprefix(prefix) for name in _names(conn) if name.startswith(prefix)]
+
+
+def first_at(conn: Transaction, name: str) -> float | None:
+    """When a value was measured first."""
+    row = conn.execute("SELECT min(at) FROM sample WHERE name = ?", (name,)).fetchone()
+    return None if row is None or row[0] is None else float(row[0])
 
 
 def latest(conn: Transaction, name: str) -> float | None:

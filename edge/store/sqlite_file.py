@@ -10,6 +10,7 @@ import os
 import sqlite3
 from contextlib import closing
 from enum import Enum
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from unicodedata import normalize
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from edge.errors import StorageUnhealthy, hindrance
 from edge.errors.hindrance import CauseClass
+from edge.text import fold_name
 
 #: Of SQLite, as it is shown among the versions.
 ENGINE_VERSION = sqlite3.sqlite_version
@@ -51,11 +53,10 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         check_same_thread=False,
         timeout=LOCK_SECONDS,
     )
-    conn.row_factory = sqlite3.Row
     if read_only:
-        conn.execute("PRAGMA query_only = ON")
-        conn.create_function("lower", 1, _lower, deterministic=True)
+        use_as_reader(conn)
     else:
+        conn.row_factory = sqlite3.Row
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
@@ -63,6 +64,20 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         # Checkpoints are the housekeeper's: never on the back of a waiting scanner.
         conn.execute("PRAGMA wal_autocheckpoint = 0")
     return conn
+
+
+def use_as_reader(conn: sqlite3.Connection) -> None:
+    """Make a connection one that reads."""
+    conn.row_factory = sqlite3.Row
+    conn.execute("PRAGMA query_only = ON")
+    conn.create_function("lower", 1, _lower, deterministic=True)
+    conn.create_function("folded", 1, _fold_cached, deterministic=True)
+
+
+@lru_cache(maxsize=10_000)
+def _fold_cached(name: str) -> str:
+    """A name as it is compared; few physicians refer most patients."""
+    return fold_name(name)
 
 
 def _lower(text: str | float | None) -> str | None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 
 from edge.model import Guessed
 from edge.store.database import Transaction
+from edge.store.patient_search import NUMBERS_OF_HIT
+from edge.store.rejection_order import NOT_HIDDEN
 from edge.store.study_patients import StudyPatient, patients_of_study
 
 #: destination -> state -> number of instances
@@ -29,22 +31,50 @@ class Study:
     modality: str
     first_received: float
     last_received: float
-    instances: int
+    instances: int  # without those that are rejected and hidden
     bytes: int
+    rejected: int  # those
+    cached: int  # fetched from an archive, and kept as long as there is room
     guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
     deliveries: Counts
     patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
 
+    @property
+    def marks(self) -> list[str]:
+        """What of its images is not like the others, in words."""
+        found = []
+        if self.cached:
+            found.append("cached" if self.cached >= self.instances + self.rejected else f"{self.cached:,} cached")
+        return found + ([f"{self.rejected:,} rejected"] if self.rejected else [])
 
-_STUDY = """
+
+_STUDY = f"""
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
        s.first_received, s.last_received,
        coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
-       (SELECT count(*) FROM instance WHERE study_id = s.id) AS instances,
-       (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes
+       (SELECT count(*) FROM instance i WHERE i.study_id = s.id AND {NOT_HIDDEN}) AS instances,
+       (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes,
+       (SELECT count(*) FROM instance i CROSS JOIN rejected_instance x ON x.sop_instance_uid = i.sop_instance_uid
+        WHERE i.study_id = s.id AND x.is_hidden = 1) AS rejected,
+       (SELECT count(*) FROM instance WHERE study_id = s.id AND state = 'stored' AND fetched_from <> '') AS cached
 FROM study s
 """
-#: A study is found by whatever any of its objects says.
+
+
+def _of_known_patients(condition: str) -> str:
+    """The studies of known patients, by each number `i` that they have or had; `v`: who it is today."""
+    hit = (
+        "SELECT DISTINCT v.id AS survivor FROM patient_identifier i JOIN known_patient k ON k.id = i.patient_key"
+        f" JOIN known_patient v ON v.id = coalesce(k.survivor_id, k.id) WHERE {condition}"
+    )
+    return (
+        f"SELECT w.study_id FROM ({hit}) hit {NUMBERS_OF_HIT} JOIN patient p ON p.patient_id = n.number"
+        f" JOIN study_patient w ON w.patient_key = p.id UNION SELECT a.study_id FROM ({hit}) hit {NUMBERS_OF_HIT}"
+        " JOIN study_assignment a ON a.identifier_id = n.id"
+    )
+
+
+#: A study is found by whatever any of its objects says, and by what the feeds say of its patient today.
 _LATEST_STUDIES = (
     _STUDY
     + """
@@ -54,7 +84,10 @@ WHERE s.last_received >= :since
        OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
                    WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
        OR s.id IN (SELECT f.study_id FROM study_facts f
-                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search))))
+                   WHERE instr(lower(f.accession || char(10) || f.description), lower(:search)))
+       OR s.id IN ("""
+    + _of_known_patients("instr(lower(i.number || char(10) || v.name), lower(:search))")
+    + """))
 ORDER BY s.last_received DESC LIMIT :limit
 """
 )
@@ -104,21 +137,37 @@ _FOUND_STUDIES = (
     + f"""
 WHERE ({_patient_terms("s.patient_id", "s.patient_name")}
        OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
-                   WHERE {_patient_terms("p.patient_id", "p.name")}))
+                   WHERE {_patient_terms("p.patient_id", "p.name")})
+       OR s.id IN ({_of_known_patients(_patient_terms("i.number", "v.name"))}))
   AND ({_study_says("s.accession", "s.study_date")}
        OR s.id IN (SELECT f.study_id FROM study_facts f WHERE {_study_says("f.accession", "f.study_date")}))
   AND (:modality = '' OR s.modality = upper(:modality)
        OR EXISTS (SELECT 1 FROM study_facts f JOIN series r ON r.study_facts_id = f.id
                   WHERE f.study_id = s.id AND r.modality = upper(:modality)))
   AND (:study_uid = '' OR s.study_uid = :study_uid)
-ORDER BY s.last_received DESC LIMIT :limit
 """
 )
+#: Column -> by what a list of studies is sorted; the latest received first among equals.
+STUDY_ORDERS = {
+    "received": "s.last_received",
+    "patient": "lower(s.patient_name), s.patient_id",
+    "description": "lower(s.description)",
+    "date": "s.study_date",
+    "accession": "s.accession",
+    "modality": "s.modality",
+    "images": "instances",
+}
 
 
-def find_studies(conn: Transaction, search: Search, limit: int) -> list[Study]:
-    """Studies that meet all that is asked, the latest received first."""
-    rows = conn.execute(_FOUND_STUDIES, asdict(search) | {"limit": limit}).fetchall()
+def find_studies(
+    conn: Transaction, search: Search, limit: int, *, skip: int = 0, order: str = "", descending: bool = False
+) -> list[Study]:
+    """Studies that meet all that is asked, the latest received first, or in one of STUDY_ORDERS."""
+    by = STUDY_ORDERS.get(order, "s.last_received DESC")
+    if descending:
+        by = ", ".join(f"{each} DESC" for each in by.split(", "))
+    sql = f"{_FOUND_STUDIES} ORDER BY {by}, s.last_received DESC LIMIT :limit OFFSET :skip"
+    rows = conn.execute(sql, asdict(search) | {"limit": limit, "skip": skip}).fetchall()
     return [_study(conn, row) for row in rows]
 
 
@@ -139,7 +188,7 @@ def _study(conn: Transaction, row: sqlite3.Row) -> Study:
     for destination, state, n in conn.execute(_STUDY_COUNTS, (row["id"],)):
         counts[destination][state] = n
     guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
-    patients = patients_of_study(conn, row["id"], row["instances"])
+    patients = patients_of_study(conn, row["id"], row["instances"] + row["rejected"])
     return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts), patients=patients)
 
 

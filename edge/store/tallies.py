@@ -43,19 +43,28 @@ def instance_tally(conn: Transaction) -> dict[str, Sum]:
     return {row[0]: (row[1], row[2]) for row in conn.execute("SELECT state, n, bytes FROM instance_tally")}
 
 
+def fetched_tally(conn: Transaction) -> dict[str, Sum]:
+    """Instances and bytes that were fetched, by the destination that had them, since the catalog began."""
+    return {row[0]: (row[1], row[2]) for row in conn.execute("SELECT source, n, bytes FROM fetched_tally")}
+
+
+#: What is cached was received from nobody.
+_FETCHED_BYTES = "(SELECT coalesce(sum(bytes), 0) FROM fetched_tally)"
+
+
 def daily_bytes(conn: Transaction, now: float) -> float | None:
     """What an average day has brought since the first study; None within the first day."""
     (first,) = conn.execute("SELECT min(first_received) FROM study").fetchone()
     if first is None or now - first < 86400:
         return None
-    (received,) = conn.execute("SELECT coalesce(sum(bytes), 0) FROM instance_tally").fetchone()
+    (received,) = conn.execute(f"SELECT coalesce(sum(bytes), 0) - {_FETCHED_BYTES} FROM instance_tally").fetchone()
     return float(received / (now - first) * 86400)
 
 
 def bytes_so_far(conn: Transaction) -> tuple[int, dict[str, int]]:
     """Bytes received, and bytes sent by destination, since the catalog began; read from the tallies."""
     (received,) = conn.execute(
-        "SELECT coalesce(sum(bytes), 0) FROM instance_tally WHERE state <> 'quarantined'"
+        f"SELECT coalesce(sum(bytes), 0) - {_FETCHED_BYTES} FROM instance_tally WHERE state <> 'quarantined'"
     ).fetchone()
     rows = conn.execute(
         "SELECT destination, sum(bytes) FROM tally WHERE state IN ('sent', 'confirmed') GROUP BY destination"
@@ -163,9 +172,17 @@ def held_codes(conn: Transaction, destination: str) -> frozenset[ReasonCode]:
 
 # -- what may go -------------------------------------------------------------------------------------------------------
 
-_FIRST_TO_GO = """
-SELECT min(confirmed_at) FROM instance INDEXED BY instance_evictable
+#: Of each rule the oldest confirmation, by skipping along the index.
+_EVICTABLE = """
+FROM instance INDEXED BY instance_evictable
 WHERE state = 'stored' AND open_deliveries = 0 AND hold = '' AND confirmed_at IS NOT NULL
+"""
+_FIRST_TO_GO = f"""
+WITH RECURSIVE each (rule) AS (
+    SELECT min(retention) {_EVICTABLE}
+    UNION ALL
+    SELECT (SELECT min(retention) {_EVICTABLE} AND retention > each.rule) FROM each WHERE each.rule IS NOT NULL)
+SELECT rule, (SELECT min(confirmed_at) {_EVICTABLE} AND retention = each.rule) FROM each WHERE rule IS NOT NULL
 """
 #: Every hold, by skipping along its index.
 _HOLDS = """
@@ -178,10 +195,9 @@ SELECT hold FROM each WHERE hold IS NOT NULL
 """
 
 
-def first_evictable(conn: Transaction) -> float | None:
-    """When the oldest instance that retention may evict was confirmed everywhere."""
-    (first,) = conn.execute(_FIRST_TO_GO).fetchone()
-    return None if first is None else float(first)
+def first_evictable(conn: Transaction) -> dict[str, float]:
+    """When the oldest instance that retention may evict was confirmed everywhere, by the rule that keeps it."""
+    return {row[0]: float(row[1]) for row in conn.execute(_FIRST_TO_GO)}
 
 
 def active_holds(conn: Transaction) -> list[str]:

@@ -9,7 +9,7 @@ from edge.model import DeliveryState, InstanceState, ReasonCode
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.queries import Delivery, Instance
-from edge.text import iso, printable
+from edge.text import moment_text, printable
 
 _HELD = """
 SELECT DISTINCT instance_id FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ?
@@ -19,9 +19,13 @@ ORDER BY id LIMIT ?
 
 def list_held(conn: Transaction, code: ReasonCode, limit: int) -> list[Instance]:
     """List instances with a delivery held for one reason, in order of arrival."""
+    return queries.instances(conn, list_held_ids(conn, code, limit))
+
+
+def list_held_ids(conn: Transaction, code: ReasonCode, limit: int) -> list[int]:
     names = conn.execute("SELECT DISTINCT destination FROM tally WHERE state = 'held' AND n > 0 ORDER BY 1").fetchall()
     rows = (row[0] for name in names for row in conn.execute(_HELD, (name[0], code.value, limit)).fetchall())
-    return queries.instances(conn, islice(dict.fromkeys(rows), limit))
+    return list(islice(dict.fromkeys(rows), limit))
 
 
 def held_ids(conn: Transaction, destination: str, code: ReasonCode) -> list[int]:
@@ -35,11 +39,15 @@ def held_ids(conn: Transaction, destination: str, code: ReasonCode) -> list[int]
 
 def list_discarded(conn: Transaction, limit: int) -> list[Instance]:
     """List discarded instances that are still on the disk, the oldest first."""
+    return queries.instances(conn, list_discarded_ids(conn, limit))
+
+
+def list_discarded_ids(conn: Transaction, limit: int) -> list[int]:
     rows = conn.execute(
         "SELECT id FROM instance WHERE state = 'discarded' AND deleted_at IS NULL ORDER BY discarded_at LIMIT ?",
         (limit,),
-    ).fetchall()
-    return queries.instances(conn, (row[0] for row in rows))
+    )
+    return [row[0] for row in rows]
 
 
 def overwrites(versions: Sequence[Instance], number: int) -> list[str]:
@@ -47,12 +55,12 @@ def overwrites(versions: Sequence[Instance], number: int) -> list[str]:
     lines = []
     for other in versions:
         what = (
-            f"instance {other.id} under this SOP Instance UID (received {iso(other.received_at)} from"
+            f"instance {other.id} under this SOP Instance UID (received {moment_text(other.received_at)} from"
             f" {printable(other.calling_ae)}, SHA-256 {other.sha256[:12]})"
         )
         for name, delivery in other.deliveries.items() if other.id != number else ():
             if delivery.state in _THERE:
-                when = f" since {iso(delivery.sent_at)}" if delivery.sent_at else ""
+                when = f" since {moment_text(delivery.sent_at)}" if delivery.sent_at else ""
                 lines.append(f"{name} has{when} {what}: instance {number} replaces it there")
             elif delivery.state in _ON_ITS_WAY:
                 lines.append(

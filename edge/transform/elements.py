@@ -26,7 +26,7 @@ ITEM_TAG, _ITEM_END, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA_TAG = 0x7FE00010
 
 #: Value Representations (PS3.5 section 6.2) by the width of their length field in Explicit VR (section 7.1.2).
-_LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
+LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _SHORT = frozenset(
     ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI")
 ) | {"UL", "US"}
@@ -90,10 +90,10 @@ def _dictionary_vr(tag: int) -> str:
         return "UN"
 
 
-def _is_explicit(file: IO[bytes], at: int) -> bool:
+def is_explicit(file: IO[bytes], at: int) -> bool:
     """Inside UN it shall be Implicit VR (PS3.5 section 6.2.2), and some writers switch elsewhere: believe the bytes."""
     file.seek(at)
-    return file.read(6)[4:].decode("latin-1") in _LONG | _SHORT
+    return file.read(6)[4:].decode("latin-1") in LONG_VRS | _SHORT
 
 
 def _head(file: IO[bytes], at: int, level: _Level) -> tuple[int, str, int, int]:
@@ -105,7 +105,7 @@ def _head(file: IO[bytes], at: int, level: _Level) -> tuple[int, str, int, int]:
     if group == 0xFFFE or not level.explicit:
         return tag, "" if group == 0xFFFE else _dictionary_vr(tag), unpack(order + "L", raw[4:])[0], at + 8
     vr = raw[4:6].decode("latin-1")
-    if vr in _LONG:
+    if vr in LONG_VRS:
         return tag, vr, unpack(order + "L", read_bytes(file, at + 8, 4, level.limit))[0], at + 12
     if vr not in _SHORT:
         raise element_fault(tag, "has an unknown Value Representation")
@@ -148,7 +148,7 @@ def _enter_level(file: IO[bytes], event: WalkEvent, level: _Level) -> _Level:
     if event.kind is ElementKind.SEQUENCE:
         little = level.little or event.vr == "UN"
         return _Level(level.data_set, end, limit, level.explicit, little, sequence=True)
-    return _Level(event.at, end, limit, level.explicit and _is_explicit(file, event.at), level.little)
+    return _Level(event.at, end, limit, level.explicit and is_explicit(file, event.at), level.little)
 
 
 def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) -> Iterator[WalkEvent]:
@@ -183,7 +183,7 @@ class DataSet:
     syntax: str
 
     def walk(self) -> Iterator[WalkEvent]:
-        explicit = _is_explicit(self.file, self.start)  # some writers name the other one
+        explicit = is_explicit(self.file, self.start)  # some writers name the other one
         return walk(self.file, self.start, self.end, explicit, self.syntax != BIG_ENDIAN)
 
 
@@ -209,7 +209,7 @@ class ElementWriter:
         where = pack("<HH", tag >> 16, tag & 0xFFFF)
         if not self._explicit or not vr:
             self._out.write(where + pack("<L", length))
-        elif vr in _LONG:
+        elif vr in LONG_VRS:
             self._out.write(where + vr.encode() + pack("<HL", 0, length))
         else:
             self._out.write(where + vr.encode() + pack("<H", length))
@@ -238,4 +238,4 @@ def definite_vr(event: WalkEvent, signed: int) -> str:
     vr = event.vr
     if " or " in vr:
         vr = ("US", "SS")[signed == 1] if vr == "US or SS" else "OW"
-    return vr if vr in _LONG or event.length <= 0xFFFF else "UN"
+    return vr if vr in LONG_VRS or event.length <= 0xFFFF else "UN"

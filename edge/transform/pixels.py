@@ -50,7 +50,7 @@ def load_codecs() -> None:
     for syntax in (JPEG_LS, JPEG_2000, RLE):
         encode_frame(black, syntax, image)
     decode_frame(_BLACK_JPEG, JPEG_LOSSLESS, replace(image, rows=8, columns=8))
-    _rgb(np.zeros((8, 8, 3), "u1"))
+    rgb_of(np.zeros((8, 8, 3), "u1"))
 
 
 def frame_pixels(raw: bytes | bytearray | memoryview, image: Image) -> Pixels:
@@ -69,8 +69,18 @@ def frame_pixels(raw: bytes | bytearray | memoryview, image: Image) -> Pixels:
     return pixels.reshape(image.rows, image.columns, image.samples)
 
 
-def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
-    """One compressed frame, and the Photometric Interpretation that it has once decoded."""
+def float_pixels(raw: bytes, image: Image) -> Pixels:
+    """The values of one frame of Float or Double Float Pixel Data (PS3.3 sections C.7.6.25 and C.7.6.26)."""
+    return np.frombuffer(raw, "<f4" if image.allocated == 32 else "<f8", image.rows * image.columns).reshape(
+        image.rows, image.columns
+    )
+
+
+def decode_frame(frame: bytes, syntax: str, image: Image, *, as_rgb: bool = True) -> tuple[Pixels, str]:
+    """One compressed frame, and the Photometric Interpretation that it has once decoded.
+
+    `as_rgb`: a lossy JPEG as viewers show it; else with the luminance and chrominance that it has.
+    """
     if syntax == DEFLATED_FRAMES:
         frame = zlib.decompressobj(-15).decompress(frame, image.frame_size + 1)
     if syntax in (DEFLATED_FRAMES, ENCAPSULATED_NATIVE):
@@ -87,8 +97,8 @@ def decode_frame(frame: bytes, syntax: str, image: Image) -> tuple[Pixels, str]:
     if unused > 0:  # a frame need not know whether it is signed: its highest bit is the sign all the same
         pixels = pixels << unused >> unused
     pixels = pixels.astype(image.dtype, copy=False)
-    if syntax in (JPEG_BASELINE, JPEG_EXTENDED) and colour == "YBR_FULL":
-        return _rgb(pixels), "RGB"  # as viewers show a lossy JPEG
+    if as_rgb and syntax in (JPEG_BASELINE, JPEG_EXTENDED) and colour == "YBR_FULL":
+        return rgb_of(pixels), "RGB"
     return pixels, colour
 
 
@@ -109,7 +119,26 @@ def _precision(frame: bytes, syntax: str, image: Image, container: int) -> int:
     return container
 
 
-def _rgb(pixels: Pixels) -> Pixels:
+def restore_colours(pixels: Pixels, image: Image, photometric: str) -> tuple[Pixels, Image]:
+    """Colours of a decoded lossy JPEG as the object's Photometric Interpretation says; other frames as they are."""
+    if image.photometric != "YBR_FULL" or photometric == "YBR_FULL":
+        return pixels, image
+    if photometric == "YBR_FULL_422":
+        return _fold_422(pixels), replace(image, photometric=photometric, samples=2, planar=0)
+    return rgb_of(pixels), replace(image, photometric="RGB")
+
+
+def _fold_422(pixels: Pixels) -> Pixels:
+    """Two pixels share their chrominance: Y1 Y2 Cb Cr (PS3.3 section C.7.6.3.1.2)."""
+    rows, columns, _ = pixels.shape
+    if columns % 2:
+        raise TransformError("an odd number of columns cannot share their chrominance")
+    pairs = pixels.reshape(rows, columns // 2, 2, 3)
+    shared = np.rint(pairs[..., 1:].mean(axis=2)).astype(pixels.dtype)
+    return np.concatenate([pairs[..., 0], shared], axis=2).reshape(rows, columns, 2)
+
+
+def rgb_of(pixels: Pixels) -> Pixels:
     out = np.empty_like(pixels)
     for row in range(0, len(pixels), 64):  # in strips: it computes in 32-bit floats
         out[row : row + 64] = convert_color_space(pixels[row : row + 64], "YBR_FULL", "RGB")
@@ -117,15 +146,35 @@ def _rgb(pixels: Pixels) -> Pixels:
 
 
 def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
-    """One frame, compressed and proved to decode to the same pixels."""
-    options = image.options()
-    data: Any = pixels
-    if syntax == RLE:  # bytes as they are, unused bits and what overlays keep there included
-        data, options["bits_stored"] = pixels.tobytes(), image.allocated
-    frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
-    if not np.array_equal(decode_frame(frame, syntax, image)[0], pixels):
-        raise TransformError(f"it would change in transfer syntax {syntax}")
-    return frame
+    """One frame, compressed and proved to decode to the same pixels.
+
+    Where the sign does not fit Bits Stored, all allocated bits are encoded. An overlay in bits beyond Bits Stored is no
+    pixel's value, and only RLE keeps it: elsewhere a codestream would be deeper than Bits Stored says.
+    """
+    stored = image.allocated if syntax == RLE else image.stored
+    depths = (stored, image.allocated) if image.signed else (stored,)
+    for bits in dict.fromkeys(depths):
+        options = {**image.options(), "bits_stored": bits}
+        data: Any = pixels.tobytes() if syntax == RLE else pixels
+        try:
+            frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
+            is_same = np.array_equal(decode_frame(frame, syntax, replace(image, stored=bits))[0], pixels)
+        except (RuntimeError, ValueError, TransformError):
+            if bits == depths[-1]:
+                raise
+            continue
+        if is_same:
+            return frame
+    raise TransformError(f"it would change in transfer syntax {syntax}")
+
+
+def pack_frame(pixels: Pixels, image: Image) -> bytes:
+    """The values of one frame as native pixel data has them (PS3.5 section 8.1.1)."""
+    if image.allocated == 1:
+        return np.packbits(pixels.ravel(), bitorder="little").tobytes()
+    if pixels.ndim == 3 and image.planar:
+        pixels = pixels.transpose(2, 0, 1)
+    return pixels.tobytes()
 
 
 def pack_bits(frames: Frames) -> Iterator[bytes]:

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
 _META_LENGTH, _META_SYNTAX, _META_PRIVATE = 0x00020000, 0x00020010, (0x00020100, 0x00020102)
 _OFFSETS, _OFFSET_LENGTHS = 0x7FE00001, 0x7FE00002  # the Extended Offset Table, PS3.3 section C.7.6.3.1.8
-_FRAGMENT_TABLES = {_OFFSETS, _OFFSET_LENGTHS, 0x7FE00003}
+FRAGMENT_TABLES = {_OFFSETS, _OFFSET_LENGTHS, 0x7FE00003}
 _PHOTOMETRIC, _PLANAR, _FRAMES = 0x00280004, 0x00280006, 0x00280008
-_IMAGE_TAGS = {
+IMAGE_TAGS = {
     0x00280002: "samples",
     _PHOTOMETRIC: "photometric",
     _PLANAR: "planar",
@@ -94,7 +94,7 @@ def transcode(files: Descriptors, request: ConversionRequest) -> tuple[int, int]
             shutil.copyfileobj(file, out, COPY_BYTES)
         else:
             head = _file_meta(file, offset, request.target_syntax)
-            with _plain(file, files.scratch, request) as data_set:
+            with open_plain(file, files.scratch, request) as data_set:
                 offset = out.write(head)
                 _convert(data_set, request.target_syntax, out, request.largest)
         return offset, out.tell()
@@ -120,16 +120,16 @@ def _survey(data_set: DataSet) -> dict[int, _Found]:
             continue
         if event.tag == PIXEL_DATA_TAG:
             found.setdefault(event.data_set, _Found()).pixels = event
-        elif event.tag in _IMAGE_TAGS:
-            value = _image_value(event, read_bytes(data_set.file, event.at, min(event.length, 16), data_set.end))
-            found.setdefault(event.data_set, _Found()).values[_IMAGE_TAGS[event.tag]] = value
-        elif event.tag in _FRAGMENT_TABLES:
+        elif event.tag in IMAGE_TAGS:
+            value = image_value(event, read_bytes(data_set.file, event.at, min(event.length, 16), data_set.end))
+            found.setdefault(event.data_set, _Found()).values[IMAGE_TAGS[event.tag]] = value
+        elif event.tag in FRAGMENT_TABLES:
             table = read_bytes(data_set.file, event.at, event.length, data_set.end)
             found.setdefault(event.data_set, _Found()).tables[event.tag] = table
     return found
 
 
-def _image_value(event: WalkEvent, raw: bytes) -> str | int:
+def image_value(event: WalkEvent, raw: bytes) -> str | int:
     if event.tag == _PHOTOMETRIC:
         return raw.decode("latin-1").strip(" \0")
     if event.tag == _FRAMES:
@@ -312,7 +312,7 @@ def _write_recoded(
         writer.element(event.tag, "CS", recoding.photometric.encode())
     elif event.tag == _PLANAR:
         writer.element(event.tag, "US", bytes(2))
-    elif event.tag & 0xFFFF and event.tag not in _FRAGMENT_TABLES:
+    elif event.tag & 0xFFFF and event.tag not in FRAGMENT_TABLES:
         writer.copy(data_set.file, event, definite_vr(event, recoding.image.signed))
 
 
@@ -333,7 +333,7 @@ def _file_meta(file: IO[bytes], end: int, syntax: str) -> bytes:
 
 
 @contextmanager
-def _plain(file: IO[bytes], scratch: int, request: ConversionRequest) -> Iterator[DataSet]:
+def open_plain(file: IO[bytes], scratch: int, request: ConversionRequest) -> Iterator[DataSet]:
     """The data set of a file; inflated into the scratch file, if it is deflated (PS3.5 section A.5)."""
     start, syntax, largest = request.dataset_offset, request.source_syntax, request.largest
     if syntax != DEFLATED_EXPLICIT:

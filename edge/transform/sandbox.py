@@ -14,6 +14,7 @@ import os
 import platform
 import resource
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ _LANDLOCK_RULE_PATH_BENEATH = 1
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 #: Rights on files by the version of the interface that brought them (linux/landlock.h): all are taken.
 _FILES = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
+_WRITE_FILE = 1 << 1
 _EXECUTE, _READING = 1 << 0, 1 << 2 | 1 << 3  # of these: read a file, list a folder
 _NETWORK_SINCE, _NETWORK = 4, 0b11  # bind and connect, TCP
 _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract Unix sockets and signals
@@ -120,8 +122,10 @@ def _restrict(libc: ctypes.CDLL) -> bool:
         os.close(ruleset)
 
 
-def keep_from_writing(folder: Path) -> list[str]:
+def keep_from_writing(folder: Path | None, programs: Sequence[Path] = ()) -> list[str]:
     """Let this thread, and those that it starts, write to files of no other folder, nor start a program. No way back.
+
+    No folder: they write to no file that they open from now on. `programs`: those that they may start after all.
 
     Returns the names of the walls that this kernel does not have.
     """
@@ -132,17 +136,31 @@ def keep_from_writing(folder: Path) -> list[str]:
     rights = sum(rights for since, rights in _FILES if since <= version) & ~_READING
     attributes = struct.pack("=Q", rights)
     ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
-    beneath = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        rule = struct.pack("=Qi", rights & ~_EXECUTE, beneath)  # struct landlock_path_beneath_attr
-        is_shut = not (
-            libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
-            or libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
-        )
+        is_shut = folder is None or _allow_beneath(libc, ruleset, folder, rights & ~_EXECUTE)
+        is_shut = is_shut and all(_allow_beneath(libc, ruleset, each, _EXECUTE) for each in programs)
+        if programs:  # whose output goes nowhere
+            is_shut = is_shut and _allow_beneath(libc, ruleset, Path(os.devnull), _WRITE_FILE)
+        is_shut = is_shut and not libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
-        os.close(beneath)
         os.close(ruleset)
     return [] if is_shut else ["Landlock"]
+
+
+def own_program() -> list[Path]:
+    """What is needed to start another Python: the interpreter, and the loader of programs that this one has mapped."""
+    mapped = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    loaders = [Path(each) for each in mapped if each.startswith("/") and Path(each).name.startswith("ld-")]
+    return [Path(sys.executable).resolve(), *loaders]
+
+
+def _allow_beneath(libc: ctypes.CDLL, ruleset: int, folder: Path, rights: int) -> bool:
+    beneath = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", rights, beneath)  # struct landlock_path_beneath_attr
+        return not libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+    finally:
+        os.close(beneath)
 
 
 def landlock_attributes(version: int) -> bytes:

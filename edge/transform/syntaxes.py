@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ ENCODERS = {JPEG_LS, JPEG_2000, RLE}
 _JPEG = dict.fromkeys((JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", JPEG_LOSSLESS), "gdcm")
 _JPEG_LS = dict.fromkeys((JPEG_LS, "1.2.840.10008.1.2.4.81"), "pyjpegls")
 JPEG_2000_FAMILY = dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), "pylibjpeg")
+#: What `compress` of a destination may be.
+COMPRESSIONS = {"jpeg-ls": JPEG_LS, "jpeg-2000": JPEG_2000, "rle": RLE}
 #: Which of pydicom's plugins decodes a transfer syntax, and encodes ours.
 PLUGIN = {**_JPEG, **_JPEG_LS, **JPEG_2000_FAMILY, RLE: "pylibjpeg"}
 _DECODED = {*PLUGIN, ENCAPSULATED_NATIVE, DEFLATED_FRAMES}
@@ -34,8 +37,16 @@ _NO_DECODER = {
 }
 
 
-#: What pydicom would load for pixels and downloads (36 MB), for processes that decode no frame and download nothing.
-NOT_FOR_THE_DAEMON = ("numpy", "PIL", "gdcm", "jpeg_ls", "pylibjpeg", "requests")
+def decodes(syntax: str) -> bool:
+    """Whether there is a decoder for the frames of a transfer syntax."""
+    return syntax in _DECODED
+
+
+def video_fault(syntax: str) -> str | None:
+    """Why a frame of a transfer syntax cannot be shown; None: perhaps it can."""
+    if syntax in _VIDEO:
+        return "it is a video (MPEG, HEVC), of which no frame can be shown here"
+    return _NO_DECODER.get(syntax)
 
 
 def decodes_frames(source_syntax: str, target_syntax: str) -> bool:
@@ -50,6 +61,14 @@ class Converted:
     path: Path
     dataset_offset: int  # where the data set begins
     size: int  # of the file, in bytes
+
+
+def choose_syntax(source_syntax: str, taken: Collection[str]) -> str | None:
+    """As it is where a peer takes that, else the best that it takes and that can be made of it; None: there is none."""
+    for syntax in (source_syntax, *FALLBACKS, *COMPRESSED_FALLBACKS):
+        if syntax in taken and possible(source_syntax, syntax) is None:
+            return syntax
+    return None
 
 
 def possible(source_syntax: str, target_syntax: str) -> str | None:

@@ -18,13 +18,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from tempfile import TemporaryFile
 from typing import Any
 
 from edge.errors import EdgeError, TransformError, Transient, hindrance
 from edge.text import MIB
-from edge.transform.syntaxes import DEFLATED_EXPLICIT, Converted, decodes_frames, possible
+from edge.transform.syntaxes import DEFLATED_EXPLICIT, EXPLICIT_LITTLE, Converted, decodes_frames, possible
+from edge.transform.view import AS_IT_IS, RenderedFrame, View
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,49 @@ class Transcoder:
             codecs = decodes_frames(source_syntax, target_syntax)
             answer = self._ask(source, _Order(json.dumps(request).encode(), descriptors, codecs, most))
             return _check_answer(answer, target, os.fstat(descriptors[1]).st_size)
+
+    def render(self, source: Path, dataset_offset: int, syntax: str, view: View = AS_IT_IS) -> RenderedFrame:
+        """Draw one frame of the object in Part 10 file `source`.
+
+        Raises what `convert` raises: TransformError also where the object has no image.
+        """
+        form = "jpeg" if view.is_jpeg else "png"
+        with self._ask_frame(source, dataset_offset, syntax, {"form": form, **view.as_request()}) as (answer, target):
+            return _check_frame(answer, target)
+
+    def recode_frame(
+        self, source: Path, dataset_offset: int, syntax: str, frame: int, target_syntax: str = EXPLICIT_LITTLE
+    ) -> bytes:
+        """One frame as another transfer syntax has it, without (further) loss; the first is 1. Raises as `render`."""
+        asked = {"form": "values", "frame": frame, "target_syntax": target_syntax}
+        with self._ask_frame(source, dataset_offset, syntax, asked) as (answer, target):
+            return _read_checked(answer, target, self._largest)
+
+    @contextmanager
+    def _ask_frame(
+        self, source: Path, dataset_offset: int, syntax: str, asked: dict[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], int]]:
+        """The worker's answer, and the open file in which it has put the frame."""
+        request = {"dataset_offset": dataset_offset, "source_syntax": syntax, "largest": self._largest, **asked}
+        with ExitStack() as stack:
+            with _disk(source):
+                descriptors = [stack.enter_context(open(source, "rb", buffering=0)).fileno()]
+            descriptors.append(os.memfd_create("frame", os.MFD_CLOEXEC))
+            stack.callback(os.close, descriptors[1])
+            if syntax == DEFLATED_EXPLICIT:
+                descriptors.append(os.memfd_create("inflated", os.MFD_CLOEXEC))
+                stack.callback(os.close, descriptors[2])
+            order = _Order(json.dumps(request).encode(), descriptors, True, self._largest)
+            yield self._ask(source, order), descriptors[1]
+
+    def warm(self) -> None:
+        """Start a worker where none runs, so that the next frame does not wait for it. Waits until it runs."""
+        with suppress(Empty, Transient):
+            worker = self._free.get_nowait()
+            try:
+                worker.warm()
+            finally:
+                self._free.put(worker)
 
     def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
         worker = self._free.get()
@@ -151,10 +195,20 @@ class _Worker:
             if self._served >= self._ENOUGH or "exhausted" in answer:
                 self._stop()
             else:
-                self._retire = threading.Timer(self._idle, self._rest)
-                self._retire.name, self._retire.daemon = "converter idle", True
-                self._retire.start()
+                self._rest_later()
             return answer
+
+    def warm(self) -> None:
+        with self._lock:
+            if self._retire:
+                self._retire.cancel()
+            self._running(codecs=True)
+            self._rest_later()
+
+    def _rest_later(self) -> None:
+        self._retire = threading.Timer(self._idle, self._rest)
+        self._retire.name, self._retire.daemon = "converter idle", True
+        self._retire.start()
 
     def close(self) -> None:
         self._closed = True
@@ -316,3 +370,31 @@ def _check_answer(answer: dict[str, Any], target: Path, size: int) -> Converted:
             raise _disk_fault(number)
         case _:
             raise TransformError("cannot convert: the converter's answer makes no sense")
+
+
+#: The largest picture in bytes.
+_PICTURE = 64 * MIB
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0")
+
+
+def _check_frame(answer: dict[str, Any], target: int) -> RenderedFrame:
+    """Check the answer about a frame, and return the picture."""
+    data = _read_checked(answer, target, _PICTURE)
+    try:
+        found = RenderedFrame(data, **answer)
+        kinds = {"frames": int, "rows": int, "columns": int, "is_colour": bool}
+        if found.data.startswith(_SIGNATURES) and all(
+            isinstance(answer[each], kinds.get(each, (int, float))) for each in answer
+        ):
+            return found
+    except TypeError:
+        pass
+    raise TransformError("cannot convert: the converter's answer makes no sense")
+
+
+def _read_checked(answer: dict[str, Any], target: int, most: int) -> bytes:
+    """What the worker has written, where its answer says so; raises what the answer says."""
+    size = os.fstat(target).st_size
+    if answer.pop("size", None) != size or not 0 < size <= most:
+        _check_answer(answer, Path(), -1)
+    return os.pread(target, size, 0)

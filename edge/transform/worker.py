@@ -12,14 +12,13 @@ import json
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edge.errors import TransformError
+from edge.transform.left_out import leave_out_pixels
 from edge.transform.sandbox import enter_sandbox
-from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
 
 #: The largest request and answer in bytes.
 MESSAGE = 65_536
@@ -61,13 +60,16 @@ def _load(codecs: bool) -> None:
     if codecs:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     else:
-        sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]  # None: as if not installed
-    import edge.transform.recode  # noqa: F401, PLC0415 - pydicom searches for numpy when it is loaded
+        leave_out_pixels()
+    import edge.transform.recode  # noqa: PLC0415 - pydicom searches for numpy when it is loaded
 
     if codecs:
+        import edge.transform.frame  # noqa: F401, PLC0415
+        from edge.transform.picture import load_drawing  # noqa: PLC0415
         from edge.transform.pixels import load_codecs  # noqa: PLC0415
 
         load_codecs()
+        load_drawing()
 
 
 def _send(answer: dict[str, Any]) -> None:
@@ -79,6 +81,11 @@ def _answer(asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
     from edge.transform.recode import ConversionRequest, Descriptors, transcode  # noqa: PLC0415 - see _load
 
     try:
+        if "frame" in asked:
+            from edge.transform.frame import FrameRequest, recode, render  # noqa: PLC0415 - loaded by _load
+
+            frame = FrameRequest(**asked)
+            return (recode if frame.form == "values" else render)(Descriptors(*[*descriptors, -1][:3]), frame)
         offset, size = transcode(Descriptors(*[*descriptors, -1][:3]), ConversionRequest(**asked))
         return {"dataset_offset": offset, "size": size}
     except TransformError as error:

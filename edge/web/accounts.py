@@ -18,6 +18,7 @@ from typing import Any
 from edge.errors import EdgeError, Permanent
 from edge.store import accounts as stored
 from edge.store.transaction import AnyStore, AnyTransaction
+from edge.text import local_day
 from edge.web.throttle import FewLines
 
 log = logging.getLogger(__name__)
@@ -255,4 +256,4 @@ def end_of_day(text: str) -> float | None:
 
 def last_day(expires_at: float | None) -> str:
     """Return the day of which `end_of_day` gives the end."""
-    return "never" if expires_at is None else time.strftime("%Y-%m-%d", time.localtime(expires_at - 1))
+    return "never" if expires_at is None else local_day(expires_at - 1)

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from anyio import to_thread
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,7 +29,9 @@ from edge.errors import EdgeError, place_of
 from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.text import printable
 from edge.web.accounts import FAILURES_TO_LOCK, Account, Accounts, UserRole
+from edge.web.client_certificates import CLIENT_CERTIFICATE, CLIENT_DER, certificate_user
 from edge.web.hosts import is_ours, is_within
+from edge.web.ocsp import accept_all
 from edge.web.sessions import (
     ADMIN_SESSION_IDLE_SECONDS,
     SESSION_IDLE_SECONDS,
@@ -46,6 +48,8 @@ log = logging.getLogger(__name__)
 PAGE_WORKERS = 8
 MAX_FORM = 256 * 1024
 MAX_FIELDS = 5000
+#: Parts of files are taken below this path alone.
+_OCTETS, UPLOAD_PATHS = "application/octet-stream", "/import/upload/"
 #: Characters of a path in the log.
 MAX_PATH = 200
 CONTENT_POLICY = (
@@ -78,6 +82,8 @@ class Rules:
     lock_after: int = FAILURES_TO_LOCK  # consecutive failures that lock an account
     idle: float = SESSION_IDLE_SECONDS  # seconds without use that end a session
     admin_idle: float = ADMIN_SESSION_IDLE_SECONDS  # the same for an administrator's
+    certificate_user: str = ""  # what of a client certificate names the user; empty: none is asked for
+    is_good: Callable[[bytes], bool] = accept_all  # is a client certificate (DER) not revoked?
 
     def idle_of(self, role: UserRole) -> float:
         return self.admin_idle if role is UserRole.ADMIN else self.idle
@@ -146,6 +152,18 @@ class Guard:
         self._known, self._forms = known or ProvenCallers(), Places(FORMS_SENT)
         self._app, self._accounts, self._sessions, self._rules, self._clock = app, accounts, sessions, rules, clock
         self._unknown = Budget.create(LINES)
+
+    def find_person(self, cookies: str) -> Account | None:
+        """Find the signed-in user of a request to another door of ours, by its Cookie header."""
+        token = cookie_parser(cookies).get(self._rules.cookie, "")
+        now, session = self._clock(), None
+        if 32 <= len(token) <= 64:
+            session = self._sessions.find(token, now)
+        if session is None or session.vouched or not session.acknowledged:
+            return None
+        account = self._accounts.find(session.name)
+        is_current = account is not None and account.is_active(now) and account.changed_at <= session.began
+        return account if is_current else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -221,6 +239,7 @@ class Guard:
         visitor.set_cookie = not token
         session = self._sessions.find(token, now) if token else None
         named = request.headers.get(self._rules.user_header, "") if trusted and self._rules.user_header else ""
+        named = named or self._certificate_user(request)
         if named:
             self._accept_named(visitor, session, named, now)
         elif session is not None and not session.vouched:
@@ -230,6 +249,15 @@ class Guard:
         if visitor.session is not None and "hx-request" not in request.headers:
             visitor.session.seen = now  # automatic refresh does not keep a session alive
         return visitor
+
+    def _certificate_user(self, request: Request) -> str:
+        """The account that the client certificate of this connection names; empty: there is none."""
+        fields = request.scope.get("state", {}).get(CLIENT_CERTIFICATE)
+        if not self._rules.certificate_user or not fields:
+            return ""
+        der = request.scope["state"].get(CLIENT_DER, b"")
+        name = certificate_user(fields, self._rules.certificate_user, der)
+        return name if self._accounts.find(name) is not None and self._rules.is_good(der) else ""
 
     def _accept_named(self, visitor: Visitor, session: BrowserSession | None, named: str, now: float) -> None:
         """Sign in the user that a trusted proxy names."""
@@ -252,6 +280,8 @@ class Guard:
 
 async def _read_form(request: Request, visitor: Visitor) -> Response | None:
     """Read the posted form. Returns the answer if it is refused."""
+    if visitor.account is not None and request.headers.get("content-type", "") == _OCTETS:
+        return _check_upload(request, visitor)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         return PlainTextResponse("Expected a form.\n", 415)
     body = b""
@@ -266,6 +296,15 @@ async def _read_form(request: Request, visitor: Visitor) -> Response | None:
     if not _has_our_origin(request) or not is_csrf_of(visitor.token, visitor.field("csrf")):
         text = "This form has expired, or is not from this server. Go back, reload the page, and submit it again.\n"
         return PlainTextResponse(text, 403)
+    return None
+
+
+def _check_upload(request: Request, visitor: Visitor) -> Response | None:
+    """Check a part of a file, which its page reads: its token is in a header, which no other page can send."""
+    if not request.url.path.startswith(UPLOAD_PATHS):
+        return PlainTextResponse("Expected a form.\n", 415)
+    if not _has_our_origin(request) or not is_csrf_of(visitor.token, request.headers.get("x-csrf", "")):
+        return PlainTextResponse("This upload is not from a page of this server.\n", 403)
     return None
 
 

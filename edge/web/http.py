@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import threading
 from http import HTTPStatus
@@ -11,6 +12,7 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from edge.web.client_certificates import CLIENT_CERTIFICATE, CLIENT_DER
 from edge.web.listener import bare_answer
 
 #: The time for a caller to send a request's head, and for a whole exchange, until the answer is received.
@@ -27,8 +29,12 @@ HTTP_STOP_SECONDS = 3
 class Uvicorn(Server):
     """A server that ends when an event is set, even before it has started."""
 
-    def __init__(self, app: Any, ending: threading.Event) -> None:
-        super().__init__(configure(app, interface="asgi3", loop="asyncio", lifespan="off", log_level="critical"))
+    def __init__(self, app: Any, ending: threading.Event, context: ssl.SSLContext | None = None) -> None:
+        """`context`: of TLS; None: plain HTTP."""
+        settings = configure(app, interface="asgi3", loop="asyncio", lifespan="off", log_level="critical")
+        settings.load()
+        settings.ssl = context
+        super().__init__(settings)
         self._ending = ending
 
     async def on_tick(self, counter: int) -> bool:
@@ -61,6 +67,10 @@ class BoundedHttp(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        secured = transport.get_extra_info("ssl_object")
+        if secured is not None and (fields := secured.getpeercert()):  # verified in the handshake, or empty
+            shown = {CLIENT_CERTIFICATE: fields, CLIENT_DER: secured.getpeercert(binary_form=True) or b""}
+            self.app_state = {**self.app_state, **shown}
         self._wait(HTTP_REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,6 +105,12 @@ class BoundedHttp(H11Protocol):
             self.transport.abort()
         else:
             self._watch_pace()
+
+    def resume_writing(self) -> None:
+        """A part of a long answer was received: it has its time again. Long answers exist behind a sign-in alone."""
+        super().resume_writing()
+        if not self._idle:
+            self._wait(EXCHANGE_SECONDS)
 
     def on_response_complete(self) -> None:
         if not self.transport.get_write_buffer_size():  # else the caller must still receive it, within its time

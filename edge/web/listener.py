@@ -1,6 +1,6 @@
 """A listening socket that limits the connections of each caller (edge.network.shares), before any byte is read.
 
-Callers on this machine, trusted proxies and ProvenCallers may use the reserved places. If all places are taken,
+Callers on this machine, trusted proxies and known callers may use the reserved places. If all places are taken,
 the oldest connection of the caller that has the most is closed for one that has fewer. A connection without a place
 gets `refusal` and is closed.
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,25 +21,17 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from edge import text as words
 from edge.web.accounts import UserRole
 from edge.web.guard import visitor_of
+from edge.web.navigation import NavigationGroup, navigation_for
 
 HERE = Path(__file__).parent
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-
-
-@dataclass(frozen=True, slots=True)
-class NavigationEntry:
-    """One entry of the navigation."""
-
-    path: str
-    label: str
-    role: UserRole = UserRole.VIEWER
 
 
 class Pages:
     """Renders the templates of an application and of this package."""
 
     def __init__(
-        self, templates: Path, places: Sequence[NavigationEntry], *, product: str, site: Callable[[], str] = lambda: ""
+        self, templates: Path, places: Sequence[NavigationGroup], *, product: str, site: Callable[[], str] = lambda: ""
     ) -> None:
         """`site` is the name in every page's header."""
         self._environment = Environment(
@@ -63,7 +53,8 @@ class Pages:
         welcome, notice = kept.pop("welcome", None), kept.pop("notice", "")
         general = {"site": self._site(), "product": self._product, "path": request.url.path, "visitor": visitor}
         general |= {"welcome": welcome, "notice": notice, "fault": "", "now": time.time()}
-        general["places"] = [place for place in self._places if visitor.may(place.role)]
+        if visitor.account:
+            general["navigation"] = navigation_for(self._places, visitor.account.role, request.url.path)
         return HTMLResponse(self._environment.get_template(template).render(general | context), code)
 
     def render_missing(self, request: Request) -> Response:
@@ -109,11 +100,8 @@ def show_time(moment: float | str | None) -> Markup:
     seconds = as_seconds(moment)
     if seconds is None:
         return Markup("&ndash;")
-    then = datetime.fromtimestamp(seconds).astimezone()
-    text = then.strftime("%Y-%m-%d %H:%M %Z")
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        words.iso(seconds), then.strftime("%Y-%m-%d %H:%M:%S %Z"), text
-    )
+    whole, text = words.moment_text(seconds, seconds=True), words.moment_text(seconds)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(words.iso(seconds), whole, text)
 
 
 def show_age(moment: float | str | None, now: float | None = None) -> str:
@@ -133,7 +121,13 @@ def show_date(text: str) -> str:
     return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else words.printable(text)
 
 
+def show_person(name: str) -> str:
+    """Return a person's name (PS3.5 section 6.2.1, PN) as people read it."""
+    return words.printable(" ".join(name.replace("^", " ").replace("=", " ").split()))
+
+
 FILTERS = {
+    "person": show_person,
     "date": show_date,
     "code": mark_code,
     "clock": show_time,
@@ -144,5 +138,6 @@ FILTERS = {
     "counted": words.amount,
     "printable": words.printable,
     "mask_uids": words.mask_uids,
+    "pairs": lambda names: [(name, name) for name in names],
     "number": lambda n: f"{n:,}",
 }

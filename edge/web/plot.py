@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from markupsafe import Markup
 
 Point = tuple[float, float]  # (seconds since 1970, value)
 
+_DAY = 86400.0
 _WIDTH, _HEIGHT = 320, 88
 _LEFT, _RIGHT, _TOP, _BOTTOM = 2, 318, 14, 70
 #: Points of a line; more cannot be distinguished.
@@ -68,20 +69,36 @@ def _cut(now: Point, forecast: Point, end: float) -> Point:
 
 
 def _axis(begin: float, now: float, x: Callable[[float], float]) -> str:
-    """Return a baseline with a mark every six hours of local time (every day, if the plot is long)."""
-    step = 6 if now - begin <= 2 * 86400 else 24
+    """Return a baseline with marks: every six hours of local time, every few days, or every two months."""
     parts = [f'<line class="plot-base" x1="{_LEFT}" x2="{_RIGHT}" y1="{_BOTTOM}" y2="{_BOTTOM}"/>']
-    hour = begin - begin % 3600 + 3600
-    while hour <= now:
-        local = datetime.fromtimestamp(hour).astimezone()
-        if local.hour % step == 0:
-            at = x(hour)
-            text = local.strftime("%H:%M" if step == 6 else "%-d %b")
+    for moment, text in _marks(begin, now):
+        at = x(moment)
+        if text:
             parts.append(f'<line class="plot-tick" x1="{at}" x2="{at}" y1="{_BOTTOM}" y2="{_BOTTOM + 3}"/>')
             anchor = "start" if at < 16 else "end" if at > _WIDTH - 16 else "middle"
             parts.append(f'<text class="plot-hour" x="{at}" y="{_BOTTOM + 13}" text-anchor="{anchor}">{text}</text>')
-        hour += 3600
     return "".join(parts)
+
+
+def _marks(begin: float, now: float) -> Iterator[tuple[float, str]]:
+    """The moments that are marked, with their texts: at most about eight."""
+    if now - begin <= 2 * _DAY:
+        hour = begin - begin % 3600 + 3600
+        while hour <= now:
+            local = datetime.fromtimestamp(hour).astimezone()
+            if local.hour % 6 == 0:
+                yield hour, local.strftime("%H:%M")
+            hour += 3600
+        return
+    by_month = now - begin > 70 * _DAY
+    day = datetime.fromtimestamp(begin).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    every = max(1, round((now - begin) / _DAY / 6))
+    for count in range(1, int((now - begin) / _DAY) + 2):
+        at = datetime.fromtimestamp(day.timestamp() + count * _DAY + 7200).astimezone().replace(hour=0)
+        if by_month and at.day == 1 and at.month % 2 == 1 and at.timestamp() <= now:
+            yield at.timestamp(), at.strftime("%b %Y" if at.month == 1 else "%b")
+        elif not by_month and count % every == 0 and at.timestamp() <= now:
+            yield at.timestamp(), at.strftime("%-d %b")
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:

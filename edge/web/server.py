@@ -7,6 +7,7 @@ connections of each caller (edge.web.listener). Requests are not logged: callers
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -33,13 +34,14 @@ class WebServer:
         name: str = "web",
         known: ProvenCallers | None = None,
         proxies: Sequence[str] = (),
+        context: ssl.SSLContext | None = None,
     ) -> None:
         """Bind the address. Port 0: any; see `port`. Raises OSError.
 
-        `known` and `proxies`, besides this machine: whose connections may use the reserved places.
+        `known` and `proxies`, besides this machine: whose connections may use the reserved places. `context`: of TLS.
         """
-        self._app = app
-        refusal = bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._app, self._context = app, context
+        refusal = b"" if context else bare_answer(HTTPStatus.SERVICE_UNAVAILABLE)
         self._socket = Listener(
             host, port, shares.CONSOLE, known=known or ProvenCallers(), proxies=tuple(proxies), refusal=refusal
         )
@@ -71,5 +73,5 @@ class WebServer:
     def _run(self) -> None:
         from edge.web import http  # noqa: PLC0415  # uvicorn loads slowly: the start does not wait for it
 
-        self._uvicorn = http.Uvicorn(self._app, self._ending)
+        self._uvicorn = http.Uvicorn(self._app, self._ending, self._context)
         self._uvicorn.run([self._socket])

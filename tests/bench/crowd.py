@@ -105,7 +105,7 @@ async def _visit(sock: socket.socket, message: bytes, marker: bytes, begin: floa
         pdu = await _read_pdu(sock)
         times.append(time.monotonic() - sent)
         assert pdu[0] == P_DATA, f"PDU type {pdu[0]} instead of an answer"
-        status = dimse.decode(pdu[12:]).number(Element.STATUS)
+        status = dimse.decode_command(pdu[12:]).number(Element.STATUS)
         assert status == 0, f"a slice was refused with status {status:#06x}"
     await loop.sock_sendall(sock, RELEASE)
     return times

@@ -61,7 +61,6 @@ def to_spool(place: Path, size: int, count: int) -> Times:
         began = time.perf_counter()
         partial = spool.begin(KIND, "1.2.3", Origin("CT1", "EDGE", "127.0.0.1", time.time()))
         partial.write([body])
-        partial.seal()
         stored = partial.finish()
         assert stored.bucket is not None
         stored.bucket.sync()

@@ -75,7 +75,7 @@ def _exchange(sock: socket.socket, message: bytes, marker: bytes, is_done: Calla
         pdu = _read_pdu(sock)
         times.append(time.monotonic() - began)
         assert pdu[0] == P_DATA, f"PDU type {pdu[0]} instead of an answer"
-        status = dimse.decode(pdu[12:]).number(Element.STATUS)
+        status = dimse.decode_command(pdu[12:]).number(Element.STATUS)
         assert status == 0, f"an object was refused with status {status:#06x}"
     return times
 

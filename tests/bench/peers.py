@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from edge.journal.ring import JOURNAL_FOLDER
+from edge.journal.service import AHEAD_AT_REST
 from tests.bench.row import CPU, SECONDS
 from tests.bench.stage import Objects
 from tests.bench.wan import Namespace
@@ -91,6 +93,13 @@ class Gateway(Placed, Edge):
 
     def stored(self) -> int:
         return int(self.api_status()["instances"]["received"])
+
+    def wait_at_rest(self) -> None:
+        """As a gateway that has run for half a minute: its journal has the segments that it keeps ready."""
+        folder = self.data_dir / JOURNAL_FOLDER
+        wait_until(
+            lambda: len(list(folder.glob("*.seg"))) >= AHEAD_AT_REST, 90, "the journal is laid out", interval=0.5
+        )
 
 
 class Storescp(Placed, StoreScp):

@@ -58,7 +58,7 @@ class Stage:
             os.sync()
         return self._made[count, size]
 
-    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+    def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """A directory that `make` has filled; made once."""
         path = self.root / name
         if not path.exists():

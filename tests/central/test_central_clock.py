@@ -11,7 +11,7 @@ import pytest
 
 from edge.central import service
 from edge.central.clock import correct_times
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.sequence import SequenceResult
 from edge.store.central import open_store
 from edge.store.engine import do
@@ -120,7 +120,7 @@ class Running:
         self.service = self.loop.run_until_complete(self.build(config))
         self.office = Office(config, OpenDatabase(config.database_url()))
 
-    async def build(self, config: Config) -> service.CentralServer:
+    async def build(self, config: CentralConfig) -> service.CentralServer:
         store = await self.opened.__aenter__()
         return service.CentralServer(config, store, lambda: self.hands.wall, lambda: self.hands.passed)
 

@@ -321,14 +321,14 @@ def test_the_greatest_heartbeat_of_a_site_is_taken() -> None:
 def test_a_fault_of_ours_in_one_document_refuses_that_one_alone(
     store: OpenDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record = intake.record
+    record = intake.record_heartbeat
 
     def faulty(conn: Any, beat: Any, now: float) -> Any:
         if beat.site == "1":
             raise ZeroDivisionError("Miller^" + "Anna")
         return record(conn, beat, now)
 
-    monkeypatch.setattr(intake, "record", faulty)
+    monkeypatch.setattr(intake, "record_heartbeat", faulty)
 
     async def work(reception: HeartbeatEndpoint) -> list[int]:
         both = [post(reception, plain("1")), post(reception, plain("2"), "2", KEYS["2"][0])]
@@ -350,7 +350,7 @@ def test_a_caller_that_goes_away_does_not_end_the_writer(store: OpenDatabase, mo
 
     async def work(reception: HeartbeatEndpoint) -> int:
         with monkeypatch.context() as patched:
-            patched.setattr(intake, "record", faulty)
+            patched.setattr(intake, "record_heartbeat", faulty)
             gone = asyncio.create_task(post(reception, plain("1")))
             await asyncio.wait_for(begun.wait(), 60)
             gone.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -11,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from edge.central.accounts import record_in_journal
+from edge.central.metrics import may_read
 from edge.monitor.heartbeat import sign
 from edge.store import outbox
 from edge.store.outbox import Message
@@ -18,7 +21,9 @@ from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
 from tests.support.browser import FAULTS, chromium, listening
 from tests.support.central_office import CentralOffice, OpenDatabase, document, key_of, some_sites, status
+from tests.support.peers import REPOSITORY, requires, wait_until
 
+DASHBOARD = REPOSITORY / "packaging" / "grafana" / "edge-central-dashboard.json"
 PASSWORD = "four words will do"
 PAGES = (
     "/",
@@ -26,6 +31,11 @@ PAGES = (
     "/site/3",
     "/incidents",
     "/incidents/1",
+    "/sites",
+    "/sites?q=1&sort=used&down=1",
+    "/maintenance",
+    "/trends?over=year",
+    "/report",
     "/notifications",
     "/ask/filling",
     "/ask/downtime",
@@ -116,3 +126,81 @@ def test_a_refused_notification_is_shown_and_sent_again(central: CentralOffice, 
     expect(page.get_by_role("button", name="Send again")).to_have_count(0)
     (line,) = central.cli("notify", "list")
     assert line["parked_at"] is None
+
+
+def test_several_incidents_are_acknowledged_at_once(central: CentralOffice, browser: Browser) -> None:
+    page = sign_in(browser, central)
+    page.goto(f"{central.url}/incidents")
+    before = page.get_by_role("button", name="Acknowledge").bounding_box()
+    assert before is not None
+    assert before["y"] < (page.locator("table").bounding_box() or {"y": 0})["y"]
+    page.get_by_label("Select all").check()
+    page.get_by_role("textbox", name="Note").fill("all seen")
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_text("The note is with")).to_be_visible()
+    assert (
+        central.ask("SELECT count(*) AS n FROM incident WHERE closed_at IS NULL AND acknowledged_at IS NULL")[0]["n"]
+        == 0
+    )
+
+
+def test_work_is_planned_at_sites(central: CentralOffice, browser: Browser) -> None:
+    page = sign_in(browser, central)
+    page.goto(f"{central.url}/maintenance")
+    page.get_by_label("Sites").fill("1 77")
+    page.locator("[name=from]").fill("2037-01-01T22:00")
+    page.locator("[name=to]").fill("2037-01-02T02:00")
+    page.get_by_label("Reason").fill("new firewall")
+    page.get_by_role("button", name="Plan it").click()
+    expect(page.get_by_text("There is no site 77.")).to_be_visible()
+    page.get_by_label("Sites").fill("1")
+    page.get_by_role("button", name="Plan it").click()
+    expect(page.get_by_role("cell", name="new firewall")).to_be_visible()
+
+
+def test_who_to_call_at_a_site_is_noted_on_its_page(central: CentralOffice, browser: Browser) -> None:
+    page = sign_in(browser, central)
+    page.goto(f"{central.url}/site/1")
+    for link, says in (("javascript:alert(1)", "Nothing was changed"), ("https://edge.example.org", "are noted")):
+        page.locator("summary", has_text="Change them").click()
+        page.get_by_label("Contact").last.fill("Ann, 555-0199")
+        page.get_by_label("Tags").fill("pilot, north, pilot")
+        page.get_by_label("Link of its console").fill(link)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("status")).to_contain_text(says)
+    card = page.locator("#card")
+    expect(card).to_contain_text("Ann, 555-0199")
+    expect(card).to_contain_text("Noted by ann")
+    expect(card.get_by_role("link", name="https://edge.example.org")).to_be_visible()
+    card.get_by_role("link", name="pilot").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.goto(f"{central.url}/sites?tag=south")
+    expect(page.locator("tbody tr th")).to_have_count(0)
+
+
+def test_a_new_site_needs_no_restart(central: CentralOffice) -> None:
+    done = central.words("site", "add", "4711", "--name", "New Clinic", "--tag", "pilot")
+    key = next(line.strip().encode() for line in done.splitlines() if line.strip().endswith("="))
+    body = json.dumps(document("4711", 1, time.time())).encode()
+    headers = {"Edge-Site": "4711", "Edge-Signature": sign(key, body)}
+
+    def is_taken() -> bool:
+        return httpx.post(f"{central.url}/heartbeat", content=body, headers=headers, verify=central.context).is_success
+
+    wait_until(is_taken, 20, "the running centre takes the new site", interval=0.5)
+
+
+def test_metrics_are_for_those_that_are_named(central: CentralOffice) -> None:
+    found = httpx.get(f"{central.url}/metrics", verify=central.context)
+    assert found.status_code == 200
+    assert 'edge_central_sites{state="well"}' in found.text
+    assert (
+        subprocess.run([requires("promtool"), "check", "metrics"], input=found.text, text=True, check=False).returncode
+        == 0
+    )
+    served = set(re.findall(r"^# TYPE (\S+)", found.text, re.MULTILINE))
+    asked = set(re.findall(r"\bedge_central_\w+", DASHBOARD.read_text("utf-8")))
+    assert asked - served == set()
+    assert len(asked) > 5
+    assert not may_read("10.1.2.3", ("127.0.0.0/8",))
+    assert may_read("::ffff:10.1.2.3", ("10.0.0.0/8",))

@@ -15,8 +15,10 @@ import pytest
 
 from edge.central import export, simulate
 from edge.central.reports import DAY, QUESTIONS, exact, months_back
+from edge.monitor import announcement
 from edge.store.central import history
 from edge.store.engine import do
+from edge.store.equipment import Announcement
 from edge.text import iso
 from tests.support.central_office import MORNING, Office, OpenDatabase, status, write_config
 from tests.support.effort import count_calls, counted_steps
@@ -67,6 +69,31 @@ def test_the_inventory_marks_what_is_orphaned_unknown_and_misrouted(office: Offi
         ("b", "US1"): "orphaned",
     }
     assert {each["ae_title"] for each in ask(office, "equipment", MORNING)} == {"US1", "=NEW"}
+
+
+def test_what_a_person_announced_is_in_the_answers_about_equipment_and_capacity(office: Office) -> None:
+    made = Announcement(7, "equipment", MORNING, "anna", "2027-03-01", 200 * 10**9, "second CT")
+    notice = announcement.announcement_body(made, "a", "Clinic A")
+    for number in (1, 2):
+        office.hear("a", number, MORNING + number * 60, notices=[notice])
+    (row,) = ask(office, "announced", MORNING + DAY)
+    assert (row["site"], row["from_date"], row["expected_bytes_per_month"]) == ("a", "2027-03-01", 200 * 10**9)
+    (sums,) = ask(office, "capacity", MORNING + DAY)
+    assert sums["announced_per_month_bytes"] == 200 * 10**9
+    (incident,) = office.incidents()
+    assert (incident["kind"], "second CT" in incident["text"]) == ("announced", True)
+
+
+def test_figures_are_shown_by_sender_beside_those_of_four_weeks_ago(office: Office) -> None:
+    def figures(share: float) -> list[dict[str, Any]]:
+        return [{"ae_title": "CT1", "objects": 10, "patient_id_share": share, "slow_share": None, "dose_missing": 2}]
+
+    office.hear("a", 1, MORNING, status=status(figures=figures(0.5)))
+    office.hear("a", 2, MORNING + 28 * DAY, status=status(figures=figures(0.4)))
+    office.hear("a", 3, MORNING + 28 * DAY + 60, status=status(figures=figures(1.0)))
+    (row,) = ask(office, "figures", MORNING + 28 * DAY + 120)
+    assert (row["ae_title"], row["patient_id_share"], row["patient_id_share_before"]) == ("CT1", 1.0, 0.5)
+    assert row["dose_missing"] == 2
 
 
 def test_exports_are_whole_and_no_formula_runs(office: Office) -> None:

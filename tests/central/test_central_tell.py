@@ -46,7 +46,7 @@ def office(tmp_path: Path, database: str, mails: MailServer) -> Iterator[Office]
 def look(office: Office, now: float) -> None:
     office.look(now)
     with office.store.writing() as conn:
-        notifications.escalate(conn, office.config, now)
+        notifications.escalate_incidents(conn, office.config, now)
         notifications.announce(conn, office.config, now)
 
 

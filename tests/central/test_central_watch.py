@@ -41,7 +41,7 @@ def test_a_site_is_down_after_three_heartbeats_and_closes_when_it_returns(office
 def test_a_site_that_was_stopped_says_so(office: Office) -> None:
     office.hear("1", 1, MORNING, status=status(state="draining"))
     office.look(MORNING + 5 * MINUTE)
-    assert office.incidents()[0]["text"] == "1 was stopped at 2026-01-05T09:00:00Z"
+    assert office.incidents()[0]["text"] == "1 was stopped at 2026-01-05 09:00 UTC"
 
 
 def test_the_offices_own_absence_is_nobodys_silence(office: Office) -> None:

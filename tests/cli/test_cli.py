@@ -681,3 +681,14 @@ def test_an_answer_says_where_images_still_wait_in_the_journal(filled: Filled) -
         assert "still wait in the journal" not in edge(filled, "studies", "list").stderr
     finally:
         control.stop()
+
+
+def test_a_table_wraps_between_words_and_breaks_no_number() -> None:
+    columns = ["destination", "state", "pending", "last success"]
+    rows = [["archive", "not tried yet", "1,234,567", "2026-11-28 08:47 UTC"]]
+    texts = list(zip(columns, *rows, strict=True))
+    assert tables.fit_widths(texts, 80) == [11, 13, 9, 20]
+    assert tables.fit_widths(texts, 40) == [11, 8, 9, 12]
+    assert tables.fit_widths(texts, 36) == [11, 6, 9, 10]
+    assert tables.fit_widths(texts, 30) is None
+    assert tables.fit_widths([("a-very-long-name",)], 13) == [13]

@@ -61,6 +61,20 @@ def test_a_link_local_address_without_its_interface_is_remarked(tmp_path: Path, 
     assert any(f"{key}.host: a link-local address needs its interface" in each for each in warnings(config))
 
 
+def test_a_watched_folder_that_nobody_can_use_is_remarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sensor = tmp_path / "sensor"
+    config = configuration(tmp_path, CONFIG + f'[drop.sensor]\npath = "{sensor}"\n')
+
+    def found() -> list[str]:
+        return [each.partition(": ")[2] for each in warnings(config) if "drop.sensor.path" in each]
+
+    assert f"there is no folder {sensor}: nothing is imported from it" in found()[0]
+    sensor.mkdir()
+    assert found() == []
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read and write everything
+    assert "cannot be read and written by this account" in found()[0]
+
+
 def test_a_link_local_address_keeps_its_interface() -> None:
     _, address = sockets.listening_address("fe80::1%lo", 104)
     assert (address[0].partition("%")[0], address[3]) == ("fe80::1", 1)
@@ -164,10 +178,10 @@ def test_readers_that_nobody_needs_are_closed(tmp_path: Path) -> None:
     assert len(db._readers) == 50
     db.close_idle_readers()
     assert len(db._readers) == 50
-    now[0] += database.IDLE_SECONDS / 2
+    now[0] += database.CONNECTION_IDLE_SECONDS / 2
     with db.reading() as conn:
         conn.execute("SELECT 1").fetchone()
-    now[0] += database.IDLE_SECONDS / 2
+    now[0] += database.CONNECTION_IDLE_SECONDS / 2
     db.close_idle_readers()
     assert len(db._readers) == database.LEAST_READERS
     with db.reading() as conn:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from edge.console.server import Console
-from edge.monitor.metrics import escape, exposition
+from edge.monitor.exposition import escape
+from edge.monitor.metrics import exposition
 from edge.monitor.snapshot_model import Alert, DestinationStatus, Instances, Queue, Snapshot, Storage
 from edge.network import shares
 from edge.web import http as web
@@ -104,7 +105,7 @@ def test_the_status_is_json(console: Console) -> None:
 
 
 def test_head_has_the_headers_and_no_body(console: Console) -> None:
-    whole, head = ask(console, "/metrics"), ask(console, "/metrics", "HEAD")
+    whole, head = ask(console, "/api/status"), ask(console, "/api/status", "HEAD")
     assert head.getheader("Content-Length") == whole.getheader("Content-Length")
     assert raw(console, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").endswith(b"\r\n\r\n")
 

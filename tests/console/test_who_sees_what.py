@@ -21,15 +21,18 @@ from edge.console import application
 from edge.console.access import Access
 from edge.web.setup import Setup
 from tests.support.ledger_rows import with_words
-from tests.support.objects import ct_files, new_uid, sop_instance_uid
-from tests.support.peers import Edge, routes_to, wait_until
+from tests.support.objects import as_pdf, ct_files, new_uid, sop_instance_uid
+from tests.support.peers import Edge, routes_to, storescu, wait_until
 from tests.support.scripted import ScriptedScp, answer_with
 from tests.support.web_site import Kept
 from tests.system.test_promises import scanner
 
 MARKS = ("alphafink", "betafink", "gammafink", "quotefink", "deltafink")
+#: A list in another order has the same rows: one order of each list stands for all.
+SORTED, ORDERS = re.compile(r"[?&](sort|down|page)="), ("/queue?sort=patient&down=", "/studies?sort=patient&down=")
 #: UIDs of objects; those that the Standard registers name kinds.
-UID = re.compile(r"(?<![0-9.])(?!1\.2\.840\.10008\.)[0-9]+(?:\.[0-9]+){5,}\b")
+#: But those of the standard, and our own implementation's.
+UID = re.compile(r"(?<![0-9.])(?!1\.2\.840\.10008\.)(?!1\.2\.826\.0\.1\.3680043\.10\.1\b)[0-9]+(?:\.[0-9]+){5,}\b")
 MACHINES = ("/healthz", "/readyz", "/metrics", "/api/status")
 HOLD = "1.2.826.0.1.3680043.8.498.4711"
 
@@ -68,7 +71,11 @@ class Clinic:
             assert ct.store(beta) == 0
             assert ct.store(gamma, new_uid()) == 0xC000
             assert ct.store(torn) == 0xC000
+        (letter,) = ct_files(folder / "letter", 1, 4096, **patient("alphafink"))
+        storescu([as_pdf(letter)], self.edge.port)
         wait_until(lambda: self.edge.api_status()["destinations"]["archive"]["held"] >= 1, 20, "one is refused")
+        ct_files(folder / "disc", 1, 4096, PatientName="Disc^Zoe", PatientID="PID-disc")
+        assert self.edge.cli("import", str(folder / "disc")).returncode == 0
         self.stack, self._numbers = stack, count(1)
 
     def visitor(self, name: str = "") -> httpx.Client:
@@ -102,20 +109,23 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
 
 @pytest.fixture(scope="module")
 def addresses(clinic: Clinic) -> list[str]:
-    """Every address that a link of a page leads to, for an administrator."""
-    client, found, waiting = clinic.visitor("admin"), {}, deque(["/", "/nowhere", "/password", "/sign-in", "/setup"])
-    while waiting and len(found) < 200:
+    """Every address that a link or a picture of a page leads to, for an administrator, and those that scripts ask."""
+    client, found = clinic.visitor("admin"), {}
+    waiting = deque(["/", "/nowhere", "/password", "/sign-in", "/setup", "/import/upload/0/part?name=a"])
+    while waiting and len(found) < 400:
         path = waiting.popleft()
         if path not in found:
             found[path] = client.get(path).text
-            links = re.findall(r'href="(/[^"#]*)', found[path])
-            waiting.extend(link.replace("&amp;", "&") for link in links if not link.startswith("/static/"))
+            links = re.findall(r'(?:href|src)="(/[^"#]*)', found[path])
+            plain = (link.replace("&amp;", "&") for link in links if not link.startswith("/static/"))
+            waiting.extend(link for link in plain if not SORTED.search(link) or link in ORDERS)
     return [*found, *MACHINES]
 
 
 def csrf(client: httpx.Client) -> str:
-    found = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/password").text)
-    assert found
+    page = client.get("/password")
+    found = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
+    assert found, (page.status_code, page.text[:300])
     return found[1]
 
 
@@ -158,12 +168,14 @@ def test_what_an_operator_sees_of_patients_is_in_the_ledger(clinic: Clinic, addr
     for address in addresses:
         client = clinic.visitor()
         text = client.get(address).text
+        client.close()
         shown |= {mark for mark in MARKS if mark in text.lower()}
         if missing := unrecorded(clinic, client.headers["X-Remote-User"], text):
             faults[address] = missing
     for path, form in POSTS:
         client = clinic.visitor()
         text = client.post(path, data={"csrf": csrf(client), **form}).text
+        client.close()
         if missing := unrecorded(clinic, client.headers["X-Remote-User"], text):
             faults[path] = missing
     assert not faults

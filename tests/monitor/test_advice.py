@@ -25,20 +25,39 @@ from edge.cli import cli
 from edge.config import load_config
 from edge.config.alarms import ALERT_KINDS
 from edge.dicom.commitment_data import AskedCommitment
+from edge.intake.hl7_entry import enter_message, read_frame
 from edge.intake.policy import Policy
 from edge.journal.kinds.commitment_request import CommitmentRequest
+from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import NEEDS_DECISION, AttemptResult, ContextKey, Disk, Origin, Outcome
 from edge.monitor import health
 from edge.monitor.engine import AlertEngine
 from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
 from edge.storage.repair import Repairer
 from edge.storage.retention import Retention
-from edge.store import clock, commitment_requests, commitments, deliveries, leases, ledger, outbox
+from edge.store import (
+    clock,
+    commitment_requests,
+    commitments,
+    deliveries,
+    figures,
+    imports,
+    leases,
+    ledger,
+    legal_holds,
+    outbox,
+    prefetch,
+    relays,
+    step_images,
+    worklist,
+)
 from edge.store.callers import Calls, remember_peer
 from edge.store.commitment_requests import ReportedInstance
 from edge.store.database import Store
+from edge.store.prefetch import PrefetchRequest, PriorStudy
 from edge.store.quarantine import Unkept
 from tests.support.filled import CONFIG, Filled, take_in
+from tests.support.hl7 import merge, order, update
 from tests.support.objects import ct_files, dataset, new_uid, part10
 from tests.support.peers import Edge, StoreScp, routes_to, storescu, wait_until
 
@@ -166,11 +185,11 @@ class Site(Filled):
             typed = [filled_in.get(each, each) for each in args]
             if "ID" in args and args[0] == "instances":
                 self.named.add(int(number))
-            elif "ID" in args:
+            elif "ID" in args and args[0] not in ("hl7", "import"):
                 self.named.add(self.one("SELECT instance_id FROM delivery WHERE id = ?", int(number)))
             self.edge(*typed)
-        if args[1:2] == ["list"] and args[0] in ("queue", "instances"):
-            return [each["id"] for each in json.loads(self.edge(*args, "--json").stdout)]
+        if args[1:2] == ["list"] and args[0] in ("queue", "instances", "hl7", "import"):
+            return [each.get("id", each.get("message_id")) for each in json.loads(self.edge(*args, "--json").stdout)]
         return []
 
 
@@ -197,6 +216,15 @@ def confirmed(site: Site) -> None:
     site.receive(3)
     site.send()
     site.disk = Disk(10**6, 10**4)
+
+
+def kept_by_rule(site: Site) -> None:
+    site.write(CONFIG + '[retention.ct]\nkeep = "3650d"\nwhen = { Modality = "CT" }\n')
+    site.reload()
+    confirmed(site)
+    uid = site.receive(1)
+    site.send()
+    site.db.write(lambda conn: legal_holds.place_hold(conn, uid, site.clock(), "anna", "case"))
 
 
 def shorter(site: Site) -> None:
@@ -326,6 +354,35 @@ def called(name: str, **more: Any) -> Callable[[Site], None]:
     return stage
 
 
+def traded(site: Site) -> None:
+    """Another scanner calls under the title of the one before."""
+    called("ct1")(site)
+    make = json.dumps(["ACME", "Scan", "1", "A", "ACME", "Scan", "2", "A"])
+    site.execute("UPDATE peer SET first_seen = 0, serial = '2', changed_at = ?, change = ?", site.clock(), make)
+
+
+def lossy(site: Site) -> None:
+    site.execute("INSERT INTO lossy_sender VALUES ('US1', ?1, ?1, 3, 'US', '1.2.840.10008.1.2.4.50')", site.clock())
+
+
+def day_later(site: Site) -> None:
+    site.later += DAY + HOUR
+
+
+def without_dose(site: Site) -> None:
+    site.execute("INSERT INTO measured_study VALUES (7, 'CT1', ?, NULL, 'missing')", site.clock())
+
+
+def report_comes(site: Site) -> None:
+    site.db.write(lambda conn: figures.note_dose_reports(conn, [7]))
+
+
+def years_old(site: Site) -> None:
+    site.receive(1)
+    site.send()
+    site.execute("UPDATE study SET first_received = first_received - ?", 400 * DAY)
+
+
 def name_it(site: Site) -> None:
     site.write(CONFIG + '[modality.new1]\nae_title = "NEW1"\n')
     called("new1")(site)
@@ -382,12 +439,141 @@ def parked(site: Site) -> None:
     site.db.write(work)
 
 
+HL7 = CONFIG + '[hl7]\nport = 2575\n[feed.his]\nhosts = ["10.10.9.5"]\nauthority = "MTF0067"\n'
+
+
+def receive_hl7(site: Site, *messages: bytes) -> None:
+    frame = Hl7Frame("his", "10.10.9.5", site.clock(), "MTF0067")
+    for number, data in enumerate(messages):
+        for each in read_frame(f"r{number}", frame, data):
+            site.db.write(lambda conn, each=each: enter_message(conn, each, {}))  # type: ignore[misc]
+
+
+def circle(site: Site) -> None:
+    receive_hl7(
+        site, merge("M1", "T1", "T2"), merge("M2", "T2", "T3"), merge("M3", "T3", "T1"), update("M4", "T1", "A^B")
+    )
+
+
+def discarded(site: Site) -> None:
+    site.edge("hl7", "discard", "3", "--reason", "a mistake")
+
+
+def relayed(state: str) -> Callable[[Site], None]:
+    def stage(site: Site) -> None:
+        receive_hl7(site, update("M1", "T1", "A^B"))
+        site.db.write(lambda conn: relays.enqueue_message(conn, ["vna"], 1, []))
+        site.execute("UPDATE hl7_relay SET state = ?", state)
+        site.execute("UPDATE hl7_message SET received_at = received_at - ?", HOUR)
+
+    return stage
+
+
+def passed_on(site: Site) -> None:
+    site.execute("UPDATE hl7_relay SET state = 'sent'")
+
+
+def quiet_feed(site: Site) -> None:
+    site.write(HL7)
+    site.reload()
+    receive_hl7(site, update("M1", "T1", "A^B"))
+    now = site.clock()
+    site.execute("DELETE FROM hl7_hour")
+    for day in range(1, 64):
+        site.execute("INSERT INTO hl7_hour VALUES ('his', ?)", (now - day * DAY - 2 * HOUR) // HOUR * HOUR)
+    site.execute("UPDATE hl7_tally SET last_at = ?", now - DAY - 2 * HOUR)
+
+
+def heard_again(site: Site) -> None:
+    receive_hl7(site, update("M2", "T1", "A^B"))
+
+
+def orphan(site: Site) -> None:
+    receive_hl7(site, order("M1", "NW", "1001", "T1"))
+    site.receive(1)
+    site.execute("UPDATE identity_check SET first_at = first_at - ?", 2 * DAY)
+
+
+def doubtful(site: Site) -> None:
+    site.write(HL7)
+    site.reload()
+    data = update("M1", "T1", "TEST^ONE").replace(b"|2.5.1\r", b"|2.5.1||||||8859/99\r")
+    receive_hl7(site, data.replace(b"TEST^ONE", "MÜLLER^RENÉ".encode("latin-1")))
+
+
+def with_charset(site: Site) -> None:
+    site.write(HL7 + 'charset = "8859/1"\n')
+
+
+WORKLIST = (
+    CONFIG.replace('"CT1"\n', '"CT1"\nservices = ["echo", "store", "worklist"]\n', 1) + '[worklist]\nfrom = "archive"\n'
+)
+
+
+def ris_is_away(site: Site) -> None:
+    site.write(WORKLIST)
+    site.reload()
+    for _ in range(2):
+        site.db.write(lambda conn: worklist.note_failure(conn, "", "connection refused", site.clock()))
+
+
+def ris_is_back(site: Site) -> None:
+    site.db.write(lambda conn: worklist.replace_items(conn, "", [], site.clock()))
+
+
+def disc_is_read(site: Site) -> None:
+    """A disc with one study was read, and nobody has said whose it is."""
+
+    def work(conn: Any) -> None:
+        batch = imports.begin_batch(conn, "disc", "command", "anna", site.clock() - DAY)
+        patient = "'1.2', 'P1', '', 'A^B', '19700101', 'F', '', '', 'CT', ''"
+        conn.execute(f"INSERT INTO import_study VALUES (1, {batch}, {patient}, 'staged', NULL, '', NULL, '')")
+
+    site.db.write(work)
+
+
+APPOINTMENT = ("knees", "archive", "item", "1.2.3", "P1", "A^B", "19700101", "20300101080000")
+
+
+def strangers_prior(site: Site) -> None:
+    """The archive has a study of somebody else under the number of a patient with an appointment."""
+
+    def work(conn: Any) -> None:
+        prefetch.note_requests(conn, [PrefetchRequest(*APPOINTMENT)], site.clock() - DAY)
+        found = PrefetchRequest(*APPOINTMENT, id=1)
+        prefetch.note_chosen(conn, found, [PriorStudy("1.2.9", 3, is_conflict=True)], site.clock() - DAY)
+
+    site.db.write(work)
+
+
+def corrected_appointment(site: Site) -> None:
+    """Its patient is another one now: it is another item of the worklist."""
+    other = PrefetchRequest("knees", "archive", "item 2", "1.2.3", "P2", *APPOINTMENT[5:])
+    site.db.write(lambda conn: prefetch.note_requests(conn, [other], site.clock()))
+
+
+def announced(site: Site) -> None:
+    """A scanner has announced two images of a study, of which one came."""
+    site.receive(1)
+    uid, ended = site.one("SELECT sop_instance_uid FROM instance"), site.clock() - DAY
+    who = "'CT1', 'EDGE', '10.10.4.21', 'ct1', 'CT1', 'CT', 'PPS1', '', ''"
+    site.execute(f"INSERT INTO performed_step VALUES (1, '1.2.3', 'COMPLETED', x'00', {who}, 0, ?, 1, 0, 0, 1)", ended)
+    for each in (uid, "1.2.9"):
+        site.execute("INSERT INTO performed_instance VALUES (1, ?, '', '')", each)
+
+
+def missing_came(site: Site) -> None:
+    site.db.write(lambda conn: step_images.note_comparison(conn, 1, 0, None))
+
+
 FAULT = Machine(disk_faults=("ext4 has counted 3 errors on sda1",))
 OPEN = {"release", "discard"}
 JUNK = Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")
 CASES = [
     Case("storage-unhealthy", live(unhealthy="EIO", state="refusing")),
     Case("storage-refusing", confirmed, shorter, keeps=False, words=("retention.keep",), name="all confirmed"),
+    Case("storage-refusing", kept_by_rule, larger, words=("[retention.ct] keeps images", "a legal hold keeps 1 study"),
+         name="kept"),
     Case("storage-refusing", full_of(refused), larger, words=("queue list --state held",), name="undecided"),
     Case("storage-refusing", full_of(unproved), larger, words=("archive has not confirmed",), name="unproved"),
     Case("storage-refusing", full_of(lambda s: s.receive(2)), larger, words=("to be sent to archive",), name="waiting"),
@@ -418,6 +604,10 @@ CASES = [
     Case("quarantine-full", live(unkept=JUNK), live(unkept=None), without=frozenset({"discard"})),
     Case("unknown-equipment", called(""), name_it),
     Case("new-modality", called("ct1")),
+    Case("equipment-changed", traded),
+    Case("lossy-received", lossy, day_later),
+    Case("dose-report-missing", without_dose, report_comes),
+    Case("restore-untried", years_old),
     Case("commitment-unreported", asked, reported),
     Case("modality-silent", silent, live(rhythms={})),
     Case("unscheduled-downtime", fell),
@@ -425,6 +615,23 @@ CASES = [
     Case("clock-was-wrong", future),
     Case("certificate-expiring", lambda s: live(certificates={"vna": s.clock() + DAY})(s), live(certificates={})),
     Case("configuration-rejected", rejected, corrected),
+    Case("order-missing", orphan, sent=1),
+    Case("hl7-parked", circle, discarded, frozenset({"discard"}), "replay"),
+    Case("hl7-parked", circle, without=frozenset({"replay"}), name="discard"),
+    Case("relay-held", relayed("held"), without=frozenset({"cancel"}), name="release"),
+    Case("relay-held", relayed("held"), without=frozenset({"release"}), name="cancel"),
+    Case("relay-stuck", relayed("waiting"), passed_on),
+    Case("feed-silent", quiet_feed, heard_again),
+    Case("merged-id-used", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), update("M2", "T1", "A^B"))),
+    Case("accession-reused",
+         lambda s: receive_hl7(s, order("M1", "NW", "1", "T1"), order("M2", "NW", "1", "T2"))),
+    Case("worklist-stale", ris_is_away, ris_is_back),
+    Case("import-waiting", disc_is_read),
+    Case("prior-mismatch", strangers_prior, corrected_appointment),
+    Case("images-missing", announced, missing_came, sent=1),
+    Case("merge-reversed", lambda s: receive_hl7(s, merge("M1", "T1", "T2"), merge("M2", "T2", "T1"))),
+    Case("hl7-control-id-reused", lambda s: receive_hl7(s, update("M1", "T1", "A^B"), update("M1", "T1", "A^C"))),
+    Case("charset-wrong", doubtful, with_charset),
     Case("channel-stuck", parked, without=frozenset({"retry"}), name="discard"),
 ]  # fmt: skip
 

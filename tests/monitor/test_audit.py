@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,19 +12,21 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from edge.audit import (
+from edge.config.audit import Audit
+from edge.config.sections import Config
+from edge.daemon.reload import change_payload
+from edge.dicom import items
+from edge.messaging.audit import (
     MAX_ROWS,
     REPORTED_AGAIN_SECONDS,
     STUDY_PATIENCE_SECONDS,
     STUDY_QUIET_SECONDS,
     AuditTrailProjector,
 )
-from edge.audit import message as dicom
-from edge.audit.events_to_messages import REPORTERS
-from edge.audit.message import AuditMessage, Participant, Source, to_xml
-from edge.config.audit import Audit
-from edge.config.sections import Config
-from edge.daemon.reload import change_payload
+from edge.messaging.audit import message as dicom
+from edge.messaging.audit.events_to_messages import REPORTERS
+from edge.messaging.audit.message import AuditMessage, Participant, Source, to_xml
+from edge.messaging.audit.rows import read_ledger
 from edge.store import ledger, outbox
 from edge.store.database import Store, Transaction
 from tests.support.audit import SCHEMA, Told
@@ -139,6 +142,30 @@ def test_what_waits_for_a_person_is_not_on_its_way(office: Office) -> None:
     assert [each.event for each in office.told()] == ["DICOM Instances Transferred"]
 
 
+def test_a_query_is_told_with_what_was_asked(office: Office) -> None:
+    identifier = items.encode_items(items.item({0x00100020: "PID-1"}), "1.2.840.10008.1.2")
+    office.record(
+        ledger.QUERIED, "VIEWER", (), None,
+        address="10.1.1.9", what="find", model="STUDY", syntax="1.2.840.10008.1.2", called="EDGE", answers=1,
+        status=0, left_out=[], identifier=base64.b64encode(identifier).decode(),
+    )  # fmt: skip
+    (told,) = office.told()
+    assert (told.event, told.action, told.outcome) == ("Query", "E", 0)
+    assert told.address("VIEWER") == "10.1.1.9"
+    assert base64.b64encode(identifier).decode() in told.xml
+    with office.db.reading() as conn:
+        words = [row.words for row in read_ledger(conn, 0, 10)]
+    assert words == ["find: 1 answers, status 0000, from 10.1.1.9"]
+
+
+def test_a_retrieval_is_told_with_who_got_it(office: Office) -> None:
+    office.record(ledger.RETRIEVED, "VIEWER", (), 1, address="10.1.1.9", to="WORKSTATION", objects=3)
+    (told,) = office.told()
+    assert (told.event, told.action) == ("DICOM Instances Transferred", "R")
+    assert told.id_of("Study Instance UID") == STUDY
+    assert {name for name, _ in told.who} >= {"WORKSTATION", "VIEWER*"}
+
+
 #: One row of each event, and what is told of it: (event, type, action, outcome).
 CASES = {
     ledger.STARTED: [("Application Activity", "Application Start", "E", 0), ("Network Entry", "Attach", "E", 0)],
@@ -153,6 +180,7 @@ CASES = {
     ledger.CHANGED: [("DICOM Instances Accessed", None, "U", 0)],
     ledger.LOST: [("Security Alert", "Object Security Attributes Changed", "E", 8)],
     ledger.RECOVERED: [("Security Alert", "Software Configuration", "E", 0)],
+    ledger.STEP_SENT: [("Procedure Record", None, "R", 0)],
     ledger.CONFIRMED: [],
 }
 
@@ -161,6 +189,17 @@ CASES = {
 def test_what_the_gateway_does_is_reported(office: Office, event: str) -> None:
     office.record(event, destination="archive")
     assert [(each.event, each.type, each.action, each.outcome) for each in office.told()] == CASES[event]
+
+
+def test_a_corrected_copy_is_reported_with_the_rules_that_corrected_it(office: Office) -> None:
+    syntax = "1.2.840.10008.1.2.1"
+    for rules in (["demographics", "institution"], ["demographics"]):
+        office.record(
+            ledger.CHANGED, destination="archive", transfer_syntax_uid=syntax, received_in=syntax, rules=rules
+        )
+    first, second = office.told()
+    assert first.description.endswith("; a copy corrected by demographics, institution")
+    assert second.description.endswith("; a copy corrected by demographics")
 
 
 HERE = {"address": "10.2.2.2"}
@@ -183,12 +222,18 @@ PERSONAL: list[tuple[str, dict[str, object], list[tuple[str, str | None, str, in
     ),
     (ledger.OVERRIDDEN, {"action": "priority", "priority": "stat", "reason": "instead of x"}, RESTRICTED),
     (ledger.SETTLED, {"reason": "seen"}, RESTRICTED),
+    (ledger.IMPORTED, {"action": "assign", "batch": 3, "count": 12, "reason": "seen"}, RESTRICTED),
     (ledger.COMMITTED, {"transaction_uid": "1.2.3", "policy": "local"}, [("DICOM Instances Accessed", None, "R", 0)]),
     (
         ledger.NOT_COMMITTED,
         {"transaction_uid": "1.2.3", "failures": [0x110], "count": 1},
         [("DICOM Instances Accessed", None, "R", 4)],
     ),
+    (ledger.PERFORMED, {"state": "IN PROGRESS", "study_uid": "1.2"} | HERE, [("Procedure Record", None, "C", 0)]),
+    (ledger.PERFORMED, {"state": "COMPLETED", "study_uid": "1.2"} | HERE, [("Procedure Record", None, "U", 0)]),
+    (ledger.STEP_DECIDED, {"action": "retry", "reason": "x"}, RESTRICTED),
+    (ledger.REJECTED, {"code": "113037", "count": 2, "allowed": True}, [("DICOM Instances Accessed", None, "D", 0)]),
+    (ledger.REJECTED, {"code": "113037", "count": 2, "allowed": False}, [("DICOM Instances Accessed", None, "D", 4)]),
     (ledger.REPORTED, {}, [("Audit Log Used", None, "R", 0)]),
     (ledger.VIEWED, {"access": "study page"} | HERE, [("DICOM Instances Accessed", None, "R", 0)]),
     (ledger.SIGNED_IN, {"action": "sign-in"} | HERE, [("User Authentication", "Login", "E", 0)]),
@@ -214,6 +259,9 @@ PERSONAL: list[tuple[str, dict[str, object], list[tuple[str, str | None, str, in
         {"action": "account", "account": "berta", "change": "viewer"},
         [("Security Alert", "User Security Attributes Changed", "E", 0)],
     ),
+    (ledger.LEGAL_HOLD, {"reason": "case", "study_uid": "1.2"}, RESTRICTED),
+    (ledger.LEGAL_RELEASE, {"reason": "closed", "study_uid": "1.2"}, RESTRICTED),
+    (ledger.DRILLED, {"reason": "12 images"}, RESTRICTED),
     (ledger.CONFIGURED, {"action": "reject", "faults": 2}, [("Security Alert", "Software Configuration", "E", 4)]),
 ]
 
@@ -364,12 +412,13 @@ def test_the_manual_says_which_events_are_told(office: Office) -> None:
     for event, _, rows in PERSONAL:
         known.setdefault(event, set()).update(row[0] for row in rows)
     both = {"DICOM Instances Transferred", "Begin Transferring DICOM Instances"}
-    known |= dict.fromkeys((ledger.RECEIVED, ledger.ADOPTED, ledger.CONFLICT), both)
+    known |= dict.fromkeys((ledger.RECEIVED, ledger.FETCHED, ledger.ADOPTED, ledger.CONFLICT), both)
     known[ledger.RELEASED] = known[ledger.RETRIED]
     known[ledger.REPAIRED] = known[ledger.CHANGED]
     known[ledger.CONFIRMED] = {"Query"}
     for event in (ledger.EVICTED, ledger.DELETED):
         known[event] |= {"DICOM Study Deleted"}
+    known |= {ledger.QUERIED: {"Query"}, ledger.RETRIEVED: {"DICOM Instances Transferred"}}
     assert documented == known
     assert documented.keys() == REPORTERS.keys()
 
@@ -446,7 +495,7 @@ def test_a_crash_loses_none_and_tells_none_twice(
         return post(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(office.db, "write", crash)
-    monkeypatch.setattr("edge.audit.outbox.post", crash_within)
+    monkeypatch.setattr("edge.messaging.audit.outbox.post", crash_within)
     with pytest.raises((Crash, RuntimeError)):
         office.clerk.flush()
     monkeypatch.undo()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from edge.audit import AUDIT_CHANNEL
-from edge.audit.channel import GRACE_SECONDS, AuditChannel, channel_of
 from edge.config.audit import Audit
 from edge.errors import Transient
 from edge.messaging import Courier, Rejected
+from edge.messaging.audit import AUDIT_CHANNEL
+from edge.messaging.audit.channel import GRACE_SECONDS, AuditChannel, channel_of
 from edge.messaging.syslog import Syslog
 from edge.store import outbox
 from edge.store.database import Store

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edge.audit.refused import Register
 from edge.cli import cli
+from edge.messaging.audit.refused import Register
 from edge.network.shares import DAY_SECONDS, MINUTE_SECONDS, REFUSAL_ROWS, REFUSAL_ROWS_OF_DAY
 from edge.scp.rejections import Refusals
 from edge.store.database import migrate
@@ -135,7 +135,7 @@ def turned() -> Iterator[Turned]:
 def test_a_caller_that_tries_again_and_again_has_a_row_a_minute(turned: Turned) -> None:
     written = []
     for _ in range(180):
-        turned.refusals.refused("10.0.0.1", "X", "unknown equipment")
+        turned.refusals.note_refused("10.0.0.1", "X", "unknown equipment")
         written += turned.rows()
         turned.now += 1
     assert written[0] == ("X", "from 10.0.0.1: unknown equipment")  # the first at once
@@ -146,7 +146,7 @@ def test_a_caller_that_tries_again_and_again_has_a_row_a_minute(turned: Turned) 
 def test_a_scan_by_ten_thousand_callers_has_eleven_rows_a_minute(turned: Turned) -> None:
     written = []
     for number in range(10_000):
-        turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")
+        turned.refusals.note_refused("10.0.0.1", f"X{number}", "unknown equipment")
         turned.now += MINUTE_SECONDS / 10_000
         written += turned.rows() if number % 100 == 0 else []
     written += turned.rows(last=True)
@@ -158,21 +158,21 @@ def test_a_flood_of_days_has_a_bounded_number_of_rows_and_others_have_theirs(tur
     written = 0
     for minute in range(2 * 1440):
         for number in range(12):
-            turned.refusals.refused(f"10.0.{minute % 200}.{number}", f"X{minute}", "unknown equipment")
+            turned.refusals.note_refused(f"10.0.{minute % 200}.{number}", f"X{minute}", "unknown equipment")
         written += len(turned.rows())
         turned.now += MINUTE_SECONDS
     assert written <= 2 * (REFUSAL_ROWS_OF_DAY + 300), "it was 2 * 15,840"
     turned.now += DAY_SECONDS
     turned.rows()
     for number in range(100):
-        turned.refusals.refused("10.0.0.1", f"X{number}", "unknown equipment")
-    turned.refusals.refused("10.0.0.2", "CT", "unknown equipment")
+        turned.refusals.note_refused("10.0.0.1", f"X{number}", "unknown equipment")
+    turned.refusals.note_refused("10.0.0.2", "CT", "unknown equipment")
     assert ("CT", "from 10.0.0.2: unknown equipment") in turned.rows()
 
 
 def test_a_stop_writes_what_waits(turned: Turned) -> None:
     for number in range(REFUSAL_ROWS.each + 5):
-        turned.refusals.refused("::1", "", f"nonsense of the kind {chr(97 + number)}")
+        turned.refusals.note_refused("::1", "", f"nonsense of the kind {chr(97 + number)}")
     assert len(turned.rows()) == REFUSAL_ROWS.each
     assert turned.rows() == []
     assert turned.rows(last=True) == [("unknown", "many callers at once, as in a port scan (5 times)")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.audit.channel import GRACE_SECONDS
+from edge.messaging.audit.channel import GRACE_SECONDS
 from tests.support.certificates import Authority
 from tests.support.objects import ct_files
 from tests.support.peers import Edge, StoreScp, echoscu, free_port, routes_to, storescu, wait_until

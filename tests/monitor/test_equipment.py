@@ -13,11 +13,11 @@ from edge.model import Disk
 from edge.monitor import equipment, health
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import Live, Snapshot, Usual
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
-from edge.store import peers, samples
+from edge.store import samples
 from edge.store.callers import Calls, remember_peer
-from tests.support.filled import Filled
+from tests.support.filled import CT1, Filled
 from tests.support.gateway import Receiving
 from tests.support.objects import ct_files
 from tests.support.peers import storescu
@@ -53,38 +53,88 @@ def test_a_real_senders_offer_and_number_are_kept(tmp_path: Path) -> None:
         assert hour == first // 3600
 
 
-def test_the_objects_say_who_made_it_once_a_day(filled: Filled) -> None:
+def identified(filled: Filled, at: float, **attributes: str) -> None:
+    """One object with these attributes has come then, and was read."""
+    filled.receive(1, replace(CT1, received_at=at), **attributes)
+    while Backfill(filled.db, filled.intake).step():
+        pass
+    filled.db.write(equipment.identify)
+
+
+def changes(filled: Filled, at: float) -> list[str]:
+    with filled.db.reading() as conn:
+        seen = health.snapshot(conn, filled.config, disk_of(filled.data_dir), Live("running"), at)
+    return [alert.what for alert in seen.alerts if alert.kind == "equipment-changed"]
+
+
+SCANNER = {"Manufacturer": "ACME", "ManufacturerModelName": "Scan", "DeviceSerialNumber": "1", "SoftwareVersions": "A"}
+
+
+def test_the_objects_say_who_made_it(filled: Filled) -> None:
     now = time.time()
     called(filled, "CT1", now)
-    filled.receive(1, Manufacturer="ACME", ManufacturerModelName="Scan-O-Matic", StationName="ROOM\x1b1")
-    with filled.db.reading() as conn:
-        assert equipment.describe(conn, now) == []  # its header is not read yet: later
+    filled.receive(1, Manufacturer="ACME", ManufacturerModelName="Scan-O-\x1bMatic")
+    filled.db.write(equipment.identify)
+    assert filled.one("SELECT manufacturer FROM peer") == ""  # its header is not read yet: later
     Backfill(filled.db, filled.intake).step()
+    filled.db.write(equipment.identify)
     with filled.db.reading() as conn:
-        met = equipment.describe(conn, now)
-    filled.db.write(lambda conn: peers.enter_descriptions(conn, met, now))
-    assert [(each["manufacturer"], each["model"]) for each in met] == [("ACME", "Scan-O-Matic")]
-    assert "\x1b" not in met[0]["station"]
-    with filled.db.reading() as conn:
-        assert equipment.describe(conn, now + HOUR) == []
         (known,) = equipment.modalities(conn, filled.config, {})
-        assert (known.manufacturer, known.model) == ("ACME", "Scan-O-Matic")
-    called(filled, "CT1", now + 2 * DAY)
-    with filled.db.reading() as conn:
-        assert len(equipment.describe(conn, now + 2 * DAY)) == 1
+    assert known.manufacturer == "ACME"
+    assert known.model.startswith("Scan-O-")
+    assert "\x1b" not in known.model
+    assert changes(filled, now) == []  # the first make is no change
 
 
-def test_an_object_that_is_gone_or_says_nothing_takes_no_name_away(filled: Filled) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"Manufacturer": "Other"}, "manufacturer ACME is now Other"),
+        ({"ManufacturerModelName": "Scan II"}, "model Scan is now Scan II"),
+        ({"DeviceSerialNumber": "2"}, "serial number 1 is now 2"),
+        ({"SoftwareVersions": "B"}, "software A is now B"),
+    ],
+)
+def test_another_make_under_a_known_title_is_reported_once(filled: Filled, change: dict[str, str], words: str) -> None:
     now = time.time()
     called(filled, "CT1", now)
-    filled.receive(1)
-    filled.execute("UPDATE peer SET manufacturer = 'ACME'")
-    filled.execute("UPDATE instance SET state = 'evicted'")
-    with filled.db.reading() as conn:
-        met = equipment.describe(conn, now)
-    filled.db.write(lambda conn: peers.enter_descriptions(conn, met, now))
-    assert filled.one("SELECT manufacturer FROM peer") == "ACME"
-    assert filled.one("SELECT described_at FROM peer") == now
+    identified(filled, now, **SCANNER)
+    assert changes(filled, now) == []
+    identified(filled, now + 1, **SCANNER | change)
+    (what,) = changes(filled, now + 2)
+    assert words in what
+    identified(filled, now + 3, **SCANNER)  # the first one, again: both are known
+    assert changes(filled, now + 4) == [what]
+    assert changes(filled, now + 8 * DAY) == []
+
+
+def test_a_change_of_years_ago_is_no_news(filled: Filled) -> None:
+    now = time.time()
+    called(filled, "CT1", now)
+    identified(filled, now - 700 * DAY, **SCANNER)
+    identified(filled, now - 300 * DAY, **SCANNER | {"DeviceSerialNumber": "2"})
+    assert changes(filled, now) == []
+    assert filled.one("SELECT serial FROM peer") == "2"
+
+
+def test_what_an_object_does_not_say_is_no_change(filled: Filled) -> None:
+    now = time.time()
+    called(filled, "CT1", now)
+    identified(filled, now, **SCANNER)
+    identified(filled, now, Manufacturer="ACME", ManufacturerModelName="", SoftwareVersions="")
+    identified(filled, now, Manufacturer="")
+    assert changes(filled, now) == []
+    assert filled.one("SELECT serial FROM peer") == "1"
+
+
+def test_a_title_that_stands_for_many_is_one_alert_that_says_so(filled: Filled) -> None:
+    now = time.time()
+    called(filled, "CT1", now)
+    for number in range(20):
+        identified(filled, now + number, **SCANNER | {"DeviceSerialNumber": str(number)})
+    (what,) = changes(filled, now + 30)
+    assert "stands for 6 or more devices" in what
+    assert filled.one("SELECT count(*) FROM equipment_make") == 6
 
 
 def test_an_archive_that_only_reports_is_no_equipment(filled: Filled) -> None:
@@ -118,7 +168,7 @@ def test_samples_are_thinned_to_the_last_of_each_hour_and_end_after_13_months(fi
     now = 1_800_000_000.0
     moments = [now - 400 * DAY, *(now - 4 * DAY + n * 60.0 for n in range(4 * 1440))]
     for name in ("disk.used", "backlog/archive"):
-        filled.db.write(lambda conn, name=name: [samples.record(conn, at, {name: at}) for at in moments])
+        filled.db.write(lambda conn, name=name: [samples.add_sample(conn, at, {name: at}) for at in moments])
     for _ in range(2):
         filled.db.write(lambda conn: samples.thin(conn, now))
         with filled.db.reading() as conn:

@@ -16,6 +16,7 @@ from edge.config.sections import StorageSection as Marks
 from edge.model import UNNAMED_CALLER, Disk, Outcome
 from edge.monitor import alerts as rules
 from edge.monitor.alerts import Observed, alerts
+from edge.monitor.alerts.identity import FINDING_KINDS
 from edge.monitor.forecast import above_since, drain_seconds, full_in_seconds
 from edge.monitor.health import snapshot, status_json
 from edge.monitor.snapshot_model import (
@@ -25,7 +26,9 @@ from edge.monitor.snapshot_model import (
     Clock,
     DestinationStatus,
     ExceptionCount,
+    FeedStatus,
     Held,
+    Hl7Status,
     Instances,
     Link,
     Live,
@@ -34,16 +37,27 @@ from edge.monitor.snapshot_model import (
     Snapshot,
     Storage,
     UnknownCaller,
+    WorklistState,
 )
-from edge.room import disk_of
+from edge.spool.room import disk_of
 from edge.store import gateway_values, leases
 from edge.store.callers import Calls, remember_peer
 from edge.store.clock import Correction
 from edge.store.commitment_requests import OwedReports
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
+from edge.store.figures import Lossy
+from edge.store.hl7_messages import ParkedSummary
+from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_findings import OpenFindings
+from edge.store.imports import WaitingImports
 from edge.store.mismatches import Mismatches
+from edge.store.performed_steps import OwedSteps
+from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
+from edge.store.relays import RelayBacklog
+from edge.store.step_images import MissingImages
+from edge.store.worklist import SourceState
 from edge.text import amount, from_iso, iso, size, span
 from tests.support.effort import counted_steps
 from tests.support.filled import Filled
@@ -82,6 +96,7 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
     assert seen["instances"]["received"] == 0
     assert list(seen["destinations"]) == ["archive", "teleread"]
     assert seen["destinations"]["archive"] == {
+        "kind": "dimse",
         "state": "up",
         "since": None,
         "pending": 0,
@@ -94,7 +109,10 @@ def test_an_empty_gateway_is_well_and_tells_its_destinations(filled: Filled) -> 
         "drain_seconds": 0.0,
         "bytes": 0,
         "oldest_seconds": None,
+        "changed_copies": 0,
+        "saved_bytes": 0,
         "rate_bytes_per_second": None,
+        "compression_outpaced_at": None,
         "certificate_expires": None,
         "unconfirmed": 0,
         "confirm_lag_seconds": None,
@@ -190,7 +208,8 @@ def test_the_daemons_word_counts_before_the_catalogs(filled: Filled) -> None:
         "INSERT INTO destination (name, state, since, last_error) VALUES ('archive', 'down', 5.0, 'refused')"
     )
     assert one(taken(filled, Live(DOWN)), "archive").state == "down"
-    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0)})
+    live = replace(RUNNING, destinations={"archive": Link("up", rate=1000.0, outpaced_at=5e7)})
+    assert status_json(taken(filled, live))["destinations"]["archive"]["compression_outpaced_at"] == 5e7
     archive = one(taken(filled, live), "archive")
     assert archive.state == "up"
     assert archive.drain_seconds == pytest.approx(filled.one("SELECT sum(bytes) FROM delivery") / 1000)
@@ -315,6 +334,10 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"clock": Clock(False), "uptime_seconds": 4000.0}, ("clock-skew", "clock", "minor", 10_000.0)),
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
+        (
+            {"client_certificates": {"ai": 9_000.0}},
+            ("certificate-expiring", "client.ai", "major", 9_000.0 - 30 * DAY),
+        ),
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
         ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
@@ -330,7 +353,55 @@ def test_nothing_wrong_nothing_said() -> None:
             {"owed_reports": (OwedReports("ct1", 2, 9_000.0 - DAY, "nothing listens there"),)},
             ("commitment-unreported", "ct1", "major", 9_000.0),
         ),
+        ({"identity": IdentityFigures(missing=2, missing_since=5.0)}, ("order-missing", "studies", "minor", 5.0)),
+        ({"identity": IdentityFigures(differing=1, differing_since=5.0)}, ("patient-mismatch", "order", "major", 5.0)),
+        ({"hl7": Hl7Status(parked=ParkedSummary(3, 2, 5.0))}, ("hl7-parked", "messages", "major", 5.0)),
+        (
+            {"hl7": Hl7Status(relays=(RelayBacklog("vna", 0, 1, None, 0, "", 5.0),))},
+            ("relay-held", "vna", "major", 5.0),
+        ),
+        (
+            {"hl7": Hl7Status(relays=(RelayBacklog("vna", 4, 0, 9_000.0 - 1800, 3, "", None),))},
+            ("relay-stuck", "vna", "major", 9_000.0 - 900),
+        ),
+        ({"hl7": Hl7Status(feeds=(FeedStatus("his", 9, 1.0, "by 08:00", 5.0),))}, ("feed-silent", "his", "minor", 5.0)),
+        *(
+            ({"hl7": Hl7Status(findings=(OpenFindings(kind, "his", 2, 5.0, 7),))}, (kind, "his", "minor", 5.0))
+            for kind in FINDING_KINDS
+        ),
+        (
+            {"worklist": WorklistState(3, 500.0, True, "ris", (SourceState("", 1, 500.0, 2, 600.0, "silent"),))},
+            ("worklist-stale", "worklist", "major", 600.0),
+        ),
+        ({"imports": WaitingImports(2, 5.0)}, ("import-waiting", "imports", "minor", 5.0 + 3600)),
+        (
+            {"missing_images": (MissingImages(3, 7, "CT1", 12, 2, 9_000.0),)},
+            ("images-missing", "study 7", "major", 9_000.0),
+        ),
+        (
+            {"foreign_priors": (ForeignPriors("archive", 2, 9_000.0),)},
+            ("prior-mismatch", "earlier studies at archive", "major", 9_000.0),
+        ),
+        (
+            {"owed_steps": (OwedSteps("ris", 1, 2, 8_000.0, 9_000.0, "status A777"),)},
+            ("work-held", "performed steps for ris", "major", 9_000.0),
+        ),
+        (
+            {"owed_steps": (OwedSteps("ris", 1, 0, 9_000.0 - 14_400.0, None, "nothing listens there"),)},
+            ("backlog-old", "performed steps for ris", "major", 9_000.0),
+        ),
         ({"modalities": [CT1]}, ("new-modality", "CT1@10.0.0.1", "minor", 9_000.0)),
+        (
+            {
+                "modalities": [
+                    replace(CT1, first_seen=-1e9, changed_at=9_000.0, change=("A", *["x"] * 3, "B", *["x"] * 3))
+                ]
+            },
+            ("equipment-changed", "CT1@10.0.0.1", "minor", 9_000.0),
+        ),
+        ({"untried_since": 9_000.0 - 365 * DAY}, ("restore-untried", "gateway", "minor", 9_000.0)),
+        ({"lossy": (Lossy("US1", 9_000.0, 9_500.0, 3, "US", "1.2"),)}, ("lossy-received", "US1", "minor", 9_000.0)),
+        ({"dose_missing": (("CT1", 2, 9_000.0),)}, ("dose-report-missing", "CT1", "minor", 9_000.0)),
         (
             {"modalities": [replace(CT1, first_seen=-1e9, missed_at=8_000.0)]},
             ("modality-silent", "CT1", "minor", 8_000.0),
@@ -352,6 +423,7 @@ def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, 
         {"clock": Clock(None, None), "uptime_seconds": 4000.0},
         {"clock": Clock(False), "uptime_seconds": 60.0},  # after a boot it takes its time
         {"certificates": {"vna": 10_000.0 + 31 * DAY}},
+        {"client_certificates": {"ai": 10_000.0 + 31 * DAY}},
         {"downtime": Downtime(-2 * DAY, -DAY, "power", False)},
         {"modalities": [replace(CT1, first_seen=9_990.0)]},  # its first objects will tell what it is
         {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},

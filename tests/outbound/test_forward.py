@@ -28,9 +28,9 @@ from edge.errors import AssociationRejected, PeerError, StorageFull, StorageUnhe
 from edge.journal.record import SHA256_UP_TO
 from edge.model import Assignment, ContextKey, InstanceHeader, Lease, Origin, Priority
 from edge.outbound import Forwarder, pace, scheduler, suspects
-from edge.outbound.crew import Role
+from edge.outbound.crew import SenderRole
 from edge.outbound.job import Job, Leased, PendingJobs
-from edge.outbound.sender import Sender
+from edge.outbound.transport.dimse import Sender
 from edge.spool import Spool
 from edge.store import catalog, deliveries, destinations
 from edge.store.database import Store
@@ -249,7 +249,7 @@ def test_proof_by_another_way_leaves_it_sent_and_says_so(box: Outbox, peer: Call
 def test_an_association_is_used_again_and_released_when_idle(
     box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.sender.LINGER_SECONDS", 2.0)
+    monkeypatch.setattr("edge.outbound.transport._LINGER_SECONDS", 2.0)
     scp = peer()
     box.make(3)
     forwarder = box.forward(scp.port, associations=1)
@@ -290,7 +290,7 @@ def test_a_peer_that_takes_one_object_an_association_is_no_failure(
 def test_the_end_of_an_association_does_not_matter(
     box: Outbox, peer: Callable[..., ScriptedScp], release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.outbound.sender.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("edge.outbound.transport._LINGER_SECONDS", 0.05)
     monkeypatch.setattr("edge.dicom.scu.Association.release.__defaults__", (0.3,))
     scp = peer(release=release)
     forwarder = box.forward(scp.port)
@@ -869,7 +869,7 @@ def test_a_file_that_we_cannot_open_now_is_deferred(
             raise OSError(24, "Too many open files")
         return really(path, *args, **kwargs)
 
-    monkeypatch.setattr("edge.outbound.sender.os.open", scarce)
+    monkeypatch.setattr("edge.outbound.transport.dimse.os.open", scarce)
     box.forward(peer().port)
     box.wait(deferred=1)
     assert box.row(uid)["instance_state"] == "stored"
@@ -1023,7 +1023,7 @@ def test_logs_name_no_patient(box: Outbox, archive: StoreScp, tmp_path: Path, ca
     box.forward(archive.port, associations=1)
     box.wait(held=1, confirmed=2)
     box.forwarders["archive"].stop()
-    assert "association ended: 2 objects answered" in caplog.text
+    assert "connection ended: 2 objects answered" in caplog.text
     for secret in ("anary", "CANARY", study, *uids):
         assert secret not in caplog.text
 
@@ -1049,8 +1049,8 @@ def test_a_destination_that_is_down_gets_c_echo_when_its_probe_is_due() -> None:
     table.note_break(sender, None, PeerError("refused"))
     assert (table.next_batch().limit, table.wanted_senders()) == (0, [])
     now += pace.LINK_FIRST
-    assert (table.next_batch().limit, table.wanted_senders()) == (0, [Role.PROBE])
-    table.add_sender(sender, Role.PROBE)
+    assert (table.next_batch().limit, table.wanted_senders()) == (0, [SenderRole.PROBE])
+    table.add_sender(sender, SenderRole.PROBE)
     assert table.wanted_senders() == [], "one at a time"
     table.is_there(sender)
     assert table.next_batch().limit == pace.FIRST_INSTANCES
@@ -1081,6 +1081,20 @@ def test_what_was_leased_before_the_destination_went_down_goes_back() -> None:
     leased = [job(1).lease, job(2).lease]
     table.finish_batch(turn, Leased(leased))
     assert table.next_batch().back == leased
+
+
+def test_what_waits_for_one_answer_for_many_does_not_keep_the_next_from_being_leased() -> None:
+    table = scheduler.DeliveryScheduler("archive")
+    sender = Idler()
+    table.add_sender(sender)
+    leased = [job(number).lease for number in range(pace.FIRST_INSTANCES)]
+    table.finish_batch(table.next_batch(), Leased(leased))
+    sent = [table.take(sender, {each.context_key}, 0.0) for each in leased]
+    assert table.next_batch().limit == 0, "all that may be leased is on the line"
+    for each in sent:
+        assert each is not None
+        table.note_on_its_way(each)
+    assert table.next_batch().limit == pace.FIRST_INSTANCES
 
 
 def test_work_that_is_under_way_is_not_taken_twice() -> None:

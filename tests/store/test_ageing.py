@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from edge.audit.report import ReportRequest, folded_report, folded_studies, report
+from edge.daemon.changes import CHANGES
 from edge.intake.policy import Policy
+from edge.messaging.audit.report import ReportRequest, folded_report, folded_studies, report
 from edge.model import AttemptResult, Outcome
 from edge.monitor.custody import custody
 from edge.storage import ageing
@@ -94,10 +95,10 @@ class Clinic(Filled):
         return found.is_proved
 
     def reported(self, patient: str) -> list[str]:
-        asked = ReportRequest(patient)
+        asked = ReportRequest((patient,))
         with self.db.reading() as conn:
             folded = folded_studies(conn, asked)
-            chosen = studies_of_patient(conn, asked.patient_id, asked.study_uid)
+            chosen = studies_of_patient(conn, asked.patient_ids, asked.study_uid)
             live = report(conn, asked, chosen) if chosen else iter(())
             return [f"{each.what} {each.images}" for each in (*folded_report(conn, asked, folded), *live)]
 
@@ -219,6 +220,19 @@ def test_a_study_that_comes_again_is_whole_again(clinic: Clinic) -> None:
     assert clinic.proved(uids[1])
 
 
+def test_a_folded_study_is_brought_back_for_a_legal_hold_and_stays(clinic: Clinic) -> None:
+    uids = past(clinic)
+    clinic.fold()
+    assert clinic.rows("SELECT count(*) FROM study")[0][0] == 1
+    request = {"study_uid": uids[0], "who": "anna", "reason": "case 17"}
+    assert CHANGES["study-hold"](clinic.db, request) == {"evicted": 3, "damage": ""}
+    assert clinic.rows("SELECT DISTINCT hold FROM instance WHERE state = 'evicted'") == [("legal:",)]
+    clinic.fold()
+    assert clinic.rows("SELECT count(*) FROM study WHERE study_uid = ?", uids[0])[0][0] == 1
+    assert clinic.proved(uids[0])
+    clinic.check()
+
+
 def test_a_study_that_comes_while_it_is_folded_stays(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     uids = past(clinic)
     monkeypatch.setattr(folding, "DROP_CHUNK", 1)
@@ -243,7 +257,11 @@ def test_a_changed_file_shows(clinic: Clinic) -> None:
         assert any(str(path) in text for text in integrity.check_folded(conn, FoldedFiles(clinic.data_dir)))
         with pytest.raises(DamagedFold):
             custody(conn, uids[0])
+    for uid in uids[:2]:  # a hold counts for what comes again
+        answer = CHANGES["study-hold"](clinic.db, {"study_uid": uid, "who": "anna", "reason": "case 17"})
+        assert str(path) in answer["damage"]
     clinic.receive(1, StudyInstanceUID=uids[0])  # and the scanner is not refused for it
+    assert clinic.rows("SELECT hold FROM instance WHERE state = 'stored' ORDER BY id DESC LIMIT 1") == [("legal:",)]
 
 
 def test_rows_of_the_ledger_that_no_file_has_show(clinic: Clinic) -> None:
@@ -289,6 +307,21 @@ def test_a_recovery_knows_the_yearly_files(tmp_path: Path, lost: bool) -> None:
     assert again.rows("SELECT count(*) FROM folded_study") == [(len(uids),)]
     everything(again, uids)
     again.close()
+
+
+def test_a_recovery_goes_on_without_a_damaged_file_and_a_hold_is_placed(clinic: Clinic) -> None:
+    uids = past(clinic)
+    with clinic.db.reading() as conn:
+        Journal(clinic.data_dir).write(conn)
+    clinic.fold()
+    path = min((clinic.data_dir / "folded").glob("*.gz"))
+    path.write_bytes(path.read_bytes()[:-20])
+    recovered(clinic, catalog=True, journal=False)
+    clinic.check()
+    (years,) = clinic.rows("SELECT count(DISTINCT year) FROM folded_block")[0]
+    assert years == 2
+    answer = CHANGES["study-hold"](clinic.db, {"study_uid": uids[0], "who": "anna", "reason": "case 17"})
+    assert answer == {"evicted": 3, "damage": ""}
 
 
 def recovered(clinic: Clinic, *, catalog: bool, journal: bool) -> None:

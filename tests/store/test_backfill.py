@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge.storage.backfill import BATCH, Backfill
+from edge.storage.backfill import BACKFILL_BATCH, Backfill
 from edge.store.database import connect, migrate
 from tests.store.test_misfiled import ALICE, BOB, CARL, Clinic, facts_in
 from tests.support.filled import Filled
@@ -113,15 +113,15 @@ def test_an_image_that_comes_before_its_study_is_filled_in_is_judged_by_the_stud
 
 def test_it_goes_on_where_it_was_and_ends_once(clinic: Clinic) -> None:
     study = new_uid()
-    for _ in range(BATCH + 5):
+    for _ in range(BACKFILL_BATCH + 5):
         clinic.send(study, ALICE)
     age(clinic)
     first = Backfill(clinic.db, clinic.intake)
     assert first.step()
-    assert progress(clinic)["read"] == BATCH
-    assert len(facts_in(clinic.data_dir)) == BATCH
+    assert progress(clinic)["read"] == BACKFILL_BATCH
+    assert len(facts_in(clinic.data_dir)) == BACKFILL_BATCH
     assert run(clinic) == 2
-    assert len(facts_in(clinic.data_dir)) == BATCH + 5
+    assert len(facts_in(clinic.data_dir)) == BACKFILL_BATCH + 5
     assert run(clinic) == 0
 
 
@@ -165,5 +165,7 @@ def test_the_migration_of_an_older_catalog_keeps_everything_and_reads_nothing(tm
     migrate(conn)
     assert conn.execute("SELECT series_id, instance_number FROM instance").fetchone()[:] == (None, "")
     assert conn.execute("SELECT value FROM gateway WHERE name = 'backfill'").fetchone()[0] == '{"last": 9}'
+    told = {row[0] for row in conn.execute("SELECT name FROM gateway")}
+    assert not told & {"figures", "equipment"}  # what lies there is counted, and its makers are learned
     assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     conn.close()

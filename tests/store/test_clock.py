@@ -14,8 +14,9 @@ from edge.store.clock import Waits, Watch, correct
 from edge.store.database import Transaction, connect, migrate
 from edge.text import age
 from tests.support.objects import ct_files
-from tests.support.peers import ENVIRONMENT, Edge, faketime_library, free_port, storescu, wait_until
+from tests.support.peers import Edge, free_port, storescu, wait_until
 from tests.support.scripted import ScriptedScp, answer_with
+from tests.support.set_clock import SetClock
 
 NOW = 1_800_000_000.0
 YEAR = 365.25 * 86400.0
@@ -210,14 +211,14 @@ def test_what_was_deferred_under_a_wrong_clock_goes_once_it_is_right(
     routes = f'[destination.a]\nae_title = "A"\nhost = "127.0.0.1"\nport = {port}\nconfirm = "status"\n'
     edge = Edge(tmp_path / "edge", routes + '[route.a]\nto = ["a"]\n')
     running.callback(edge.kill)
-    with monkeypatch.context() as wrong, ScriptedScp([answer_with(0x0110)], port=port):
-        wrong.setitem(ENVIRONMENT, "LD_PRELOAD", faketime_library())
-        wrong.setitem(ENVIRONMENT, "FAKETIME", "+730d")
-        wrong.setitem(ENVIRONMENT, "FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    clock = SetClock(tmp_path / "clock", 2 * YEAR)
+    monkeypatch.setattr(edge, "environment", lambda: {**Edge.environment(edge), **clock.environment})
+    with ScriptedScp([answer_with(0x0110)], port=port):
         edge.start()
         storescu(ct_files(tmp_path / "ct", 2, 1000), edge.port)
         wait_until(lambda: edge.api_status()["queue"]["deferred"] == 2, 20, "both are deferred")
         edge.stop()
+    clock.set_ahead(0)
     with ScriptedScp(port=port) as archive:
         edge.start()
         wait_until(lambda: len(archive.received) == 2, 20, "both are at the archive")

@@ -17,8 +17,8 @@ from pydicom.uid import UID
 from edge.cli import cli
 from edge.config import load_config
 from edge.intake.policy import Policy
+from edge.intake.routing import IMAGELESS
 from edge.monitor.config_warnings import warnings
-from edge.routing.rules import IMAGELESS
 from edge.storage.release import Releaser
 from edge.store import companions, deliveries, ledger
 from tests.support.filled import Filled

@@ -230,7 +230,7 @@ def test_memory_that_ends_within_an_object(edge: Receiving, slice_: Path, monkey
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("edge.scp.recorder.Recording.write", fails)
+        patch.setattr("edge.scp.recorder.Recording.room", fails)
         wire = caller(edge.port)
         assert store(wire, slice_).number(Element.STATUS) == 0xA700
     assert store(wire, slice_).number(Element.STATUS) == 0  # the association went on

@@ -16,9 +16,9 @@ from edge import spool
 from edge.errors import CatalogError, Cause, Shortage, StorageUnhealthy
 from edge.intake import Intake
 from edge.intake.policy import Policy
+from edge.intake.routing import RoutingRules
 from edge.journal import service
-from edge.model import ContextKey, InstanceHeader, Origin
-from edge.routing.rules import Decision, RoutingRules
+from edge.model import ContextKey, Decision, InstanceHeader, Origin
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse
 from edge.spool import Spool, Stored

@@ -16,13 +16,13 @@ from edge.journal.apply import AppliedProgress, Batches
 from edge.journal.control import SegmentState
 from edge.journal.kinds import RECORD_KINDS, commitment_request, instance
 from edge.journal.record import BLOCK, HeadTooLong, RecordHead, RecordIdentity, UnknownFormat
-from edge.journal.replay import BodyDamaged, JournalRecord
+from edge.journal.replay import BodyDamaged, DamagedPart, JournalRecord, RecordDamage
 from edge.journal.ring import Claims, Ring
 from edge.journal.segment import RingSize, ring_size
 from edge.journal.slots import SlotPool
 from edge.model import InstanceHeader, Origin
 from edge.text import MIB
-from tests.support.journaling import SMALL, Bench, Kept, append, found, replay_into
+from tests.support.journaling import SMALL, Bench, Kept, append, damage_of, found, replay_into
 
 HEAD = RecordHead(1, 7, b"s" * 16, 3, 5, 8192, 9, b"c" * 32, record.XXH3, b"{}", b"prefix")
 
@@ -78,7 +78,7 @@ def test_every_kind_gives_back_what_it_was_given() -> None:
     assert instance.decode(instance.encode(one)) == one
     request = commitment_request.CommitmentRequest("1.2.9", "1.2.840.10008.1.2", origin)
     assert commitment_request.decode(commitment_request.encode(request)) == request
-    assert sorted(RECORD_KINDS) == [1, 2]
+    assert sorted(RECORD_KINDS) == [1, 2, 3, 4]
 
 
 def test_what_is_appended_is_found_as_a_part_10_file(bench: Bench) -> None:
@@ -223,6 +223,26 @@ def test_a_batch_that_fails_comes_again_whole(bench: Bench) -> None:
     batches.flush()
     assert list(kept.bodies.values()) == [b"a", b"b", b"c"]
     assert (kept.upto, marked[1:]) == ({generation: 3}, [(generation, 3)])
+
+
+def test_what_is_appended_and_not_in_the_spool_is_counted_in_files_and_bytes(bench: Bench) -> None:
+    control = bench.ring.control
+    batches = Batches(Kept(), bench.ring.mark_applied, bench.ring.mark_spooled)
+    items = [JournalRecord(bench.folder, bench.append(os.urandom(60_000)).head) for _ in range(5)]  # of two segments
+    assert control.owed_to_spool().files == 5
+    assert 300_000 <= control.owed_to_spool().bytes <= 360_000
+    batches.add(items[0])
+    assert control.owed_to_spool().files == 4
+    assert 240_000 <= control.owed_to_spool().bytes <= 288_000
+    batches.add(damage_of(items[1]))
+    batches.add(RecordDamage(items[2].identity, items[2].segment, 0, DamagedPart.HEAD))  # its length is not known
+    for each in items[3:]:
+        batches.add(each)
+    assert control.owed_to_spool() == (0, 0)
+    batches.flush()
+    while bench.ring.prepare():
+        pass
+    assert control.owed_to_spool() == (0, 0)
 
 
 def test_a_start_applies_what_is_left_once_and_recycles(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from edge.errors import Shortage
-from edge.journal.notices import Notices
+from edge.journal.notices import Notices, RecordNotice
+from edge.journal.record import MAX_HEAD_BYTES
 from edge.journal.replay import BodyDamaged
 from edge.journal.slots import SlotPool
 from edge.journal.writer import Draft, SegmentWriter
 from tests.support.journaling import Bench
+
+
+def _memory(pool: SlotPool, notice: RecordNotice) -> memoryview:
+    return pool.slot(notice.slot).whole[MAX_HEAD_BYTES - notice.head_length :]
 
 
 def test_a_notice_gives_the_record_from_its_buffer_and_from_its_segment(tmp_path: Path) -> None:
@@ -20,7 +25,7 @@ def test_a_notice_gives_the_record_from_its_buffer_and_from_its_segment(tmp_path
     slot.body[:3] = b"one"
     head = writer.append(slot, 3, Draft(1, b"{}", b"DICM")).head
     (notice,) = notices.read()
-    from_memory, from_disk = notice.record(bench.folder, pool), notice.record(bench.folder, None)
+    from_memory, from_disk = notice.record(bench.folder, _memory(pool, notice)), notice.record(bench.folder, None)
     assert from_memory.head == from_disk.head == head
     assert from_memory.memory is not None
     assert [bytes(view) for view in from_memory.bodies()] == [bytes(view) for view in from_disk.bodies()] == [b"one"]
@@ -38,5 +43,5 @@ def test_a_buffer_that_holds_another_record_by_now_is_not_taken_for_it(tmp_path:
         writer.append(slot, 3, Draft(1, b"{}"))
     first, second = notices.read()
     with pytest.raises(BodyDamaged):
-        first.record(bench.folder, pool)
-    assert second.record(bench.folder, pool).identity.index == 1
+        first.record(bench.folder, _memory(pool, first))
+    assert second.record(bench.folder, _memory(pool, second)).identity.index == 1

@@ -133,7 +133,7 @@ def test_file_and_name_are_synced_before_the_record(
 
 @pytest.mark.parametrize(
     ("owner", "name", "is_kept"),
-    [(BodyFile, "seal", False), (SegmentWriter, "append", False), (Spool, "take", True), (Spool, "sync_all", True),
+    [(BodyFile, "seal", False), (SegmentWriter, "append_all", False), (Spool, "take", True), (Spool, "sync_all", True),
      (Intake, "enter_all", True)],
     ids=["file sync", "record", "rename", "spool sync", "commit"],
 )  # fmt: skip

@@ -189,7 +189,7 @@ def round_of(chain: Chain) -> None:
 def test_a_gateway_follows_its_ledger_by_itself_a_few_rows_at_a_time(
     written: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.storage.ledger_check.BATCH", 3)
+    monkeypatch.setattr("edge.storage.ledger_check._BATCH", 3)
     chain = Chain(written.db)
     round_of(chain)
     assert chain.broken == ""

@@ -13,16 +13,20 @@ from unittest.mock import Mock
 
 import pytest
 
+from edge.intake.hl7_entry import enter_message, read_frame
 from edge.intake.policy import Policy
 from edge.journal import body_file
+from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import Outcome
 from edge.storage.rebuild import MARKER, recover
 from edge.storage.rebuild.job import RebuildReport
-from edge.store import catalog, ledger, ledger_copy, operator_actions
+from edge.store import catalog, identity_copy, ledger, ledger_copy, operator_actions
 from edge.store.database import Transaction
+from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
 from edge.store.salvage import Salvage
 from tests.support.filled import Filled
+from tests.support.hl7 import merge, order, update
 from tests.support.objects import ct_files
 
 #: What the new catalog must have of the old one.
@@ -285,3 +289,121 @@ def test_salvage_reads_what_can_be_read(tmp_path: Path) -> None:
     shutil.copy(path, tmp_path / "other.db")
     (tmp_path / "other.db").write_bytes(b"nothing of the kind" * 1000)
     assert Salvage(tmp_path / "other.db").tables() == []
+
+
+IDENTITY = (
+    "assigning_authority",
+    "known_patient",
+    "patient_identifier",
+    "patient_merge",
+    "imaging_order",
+    "hl7_message",
+)
+
+
+def known(path: Path) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(path)) as conn:
+        return {table: sorted(conn.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in IDENTITY}
+
+
+def hear_patients(filled: Filled) -> None:
+    """A merged into B and B into C, an order, and a merge that is parked."""
+    cycle = [merge(f"m{old}", f"PAT-{old}", f"PAT-{new}") for old, new in ("AB", "BC", "CA")]
+    for number, data in enumerate([*(update(f"u{each}", f"PAT-{each}", f"TEST^{each}") for each in "ABC"), *cycle]):
+        hear(filled, number, data)
+    hear(filled, 99, order("o1", "NW", "77", "PAT-C"))
+
+
+def hear(filled: Filled, number: int, data: bytes) -> None:
+    for each in read_frame(f"record{number}", Hl7Frame("his", "10.10.9.5", 5.0, "MTF0067"), data):
+        filled.db.write(lambda conn, each=each: enter_message(conn, each, {}))  # type: ignore[misc]
+
+
+def test_patients_merges_and_orders_are_as_they_were(lived: Filled) -> None:
+    hear_patients(lived)
+    before = known(lived.data_dir / "catalog.db")
+    assert len(before["patient_merge"]) == 2
+    run(lived)
+    assert known(lived.data_dir / "catalog.db") == before
+
+
+def copy_identity(filled: Filled, copy: IdentityCopy) -> None:
+    with filled.db.reading() as conn:
+        last = copy.write(conn)
+    filled.db.write(lambda conn: identity_copy.forget_copied(conn, last))
+
+
+def test_patients_merges_and_orders_survive_the_loss_of_the_catalog(lived: Filled) -> None:
+    """What is parked is in custody; of what is done there is what recognizes it: sent again, it changes nothing."""
+    journal(lived)
+    copy = IdentityCopy(lived.data_dir)
+    hear_patients(lived)
+    copy_identity(lived, copy)
+    hear(lived, 100, update("u100", "PAT-C", "MARRIED^C"))
+    copy_identity(lived, copy)
+    before = known(lived.data_dir / "catalog.db")
+    lived.close()
+    for path in lived.data_dir.glob("catalog.db*"):
+        path.unlink()
+    recover(lived.data_dir, Policy.from_config(lived.config), "anna")
+    after = known(lived.data_dir / "catalog.db")
+    is_parked = [row[12] == "parked" for row in before["hl7_message"]]
+    assert (is_parked.count(True), len(is_parked)) == (3, 8)
+    assert after.pop("hl7_message") == [
+        row if parked else (*row[:-1], None) for row, parked in zip(before.pop("hl7_message"), is_parked, strict=True)
+    ]
+    assert after == before
+    assert (lived.data_dir / identity_copy.IDENTITY_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_a_message_that_comes_again_after_the_loss_of_the_catalog_does_not_bring_an_old_name_back(
+    lived: Filled,
+) -> None:
+    journal(lived)
+    for number, name in enumerate(("TEST^OLD", "TEST^NEW")):
+        hear(lived, number, update(f"u{number}", "PAT-A", name))
+    lived.execute(
+        "INSERT INTO deidentified_instance VALUES ('research', '2.25.1', '2.25.2', '1.2.1', '1.2.2', '1.2.3', '2.25.3')"
+    )
+    copy_identity(lived, IdentityCopy(lived.data_dir))
+    lived.close()
+    for path in lived.data_dir.glob("catalog.db*"):
+        path.unlink()
+    recover(lived.data_dir, Policy.from_config(lived.config), "anna")
+    with Filled(lived.tmp_path) as again:
+        hear(again, 99, update("u0", "PAT-A", "TEST^OLD"))
+        assert again.one("SELECT name FROM known_patient") == "TEST^NEW"
+        assert again.one("SELECT repeats FROM hl7_message WHERE control_id = 'u0'") == 1
+        assert again.one("SELECT study_uid FROM deidentified_instance WHERE sent_uid = '2.25.1'") == "1.2.2"
+
+
+def test_a_catalog_that_has_lost_a_merge_gets_it_back_and_keeps_what_is_newer(lived: Filled) -> None:
+    copy = IdentityCopy(lived.data_dir)
+    hear(lived, 1, update("u1", "PAT-A", "TEST^A"))
+    hear(lived, 2, update("u2", "PAT-B", "TEST^B"))
+    copy_identity(lived, copy)
+    hear(lived, 3, merge("m1", "PAT-A", "PAT-B"))
+    copy_identity(lived, copy)
+    lived.db.write(lambda conn: conn.execute("UPDATE known_patient SET survivor_id = NULL"))
+    lived.db.write(lambda conn: conn.execute("DELETE FROM identity_change"))  # it is an older catalog
+    hear(lived, 4, update("u4", "PAT-B", "NEWER^B"))
+    run(lived)
+    with closing(sqlite3.connect(lived.data_dir / "catalog.db")) as conn:
+        found = conn.execute("SELECT id, survivor_id, name FROM known_patient ORDER BY id").fetchall()
+    assert found == [(1, 2, "TEST^A"), (2, None, "NEWER^B")]
+
+
+def test_a_copy_written_again_says_the_same(lived: Filled) -> None:
+    copy = IdentityCopy(lived.data_dir)
+    hear_patients(lived)
+    copy_identity(lived, copy)
+    before = identity_copy.read_copy(lived.data_dir)
+    with lived.db.reading() as conn:
+        copy.write_whole(conn)
+    with (lived.data_dir / identity_copy.IDENTITY_FILE).open("ab") as file:
+        file.write(b'["known_patient",[1],{"id":1,"na')  # a crash
+    hear(lived, 100, update("u100", "PAT-C", "MARRIED^C"))
+    copy_identity(lived, copy)
+    after = identity_copy.read_copy(lived.data_dir)
+    changed = {table for table in after if after[table] != before[table]}
+    assert changed == {"hl7_message", "hl7_parked_identifier"}  # it waits behind what is parked

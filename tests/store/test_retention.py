@@ -18,8 +18,8 @@ from edge.config.sections import Config, ConsoleSection, Hold, Listen, SiteSecti
 from edge.config.sections import RetentionSection as Keep
 from edge.errors import StorageFull
 from edge.model import Assignment, AttemptResult, ContextKey, Disk, InstanceHeader, Origin, Outcome, Priority
-from edge.room import DiskGuard, disk_of
 from edge.spool import Spool
+from edge.spool.room import DiskGuard, disk_of
 from edge.storage import recovery, retention
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import BELOW_WARN, Retention, apply_holds, plan, to_free
@@ -218,6 +218,20 @@ def test_the_plan_never_names_what_must_stay(candidates: list[Candidate], needed
 # -- evicting ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_a_note_says_is_expired_goes_first_and_young_but_only_once_it_is_proved(store: StoredObjects) -> None:
+    store.config = config(keep=30 * DAY)
+    store.proved(2, size=3000)  # old enough to go
+    store.clock.now += 31 * DAY
+    young, owed = store.proved(2, size=3000), store.take(size=3000)
+    uids = store.rows("sop_instance_uid")
+    rejected = [(uids[each],) for each in (*young, owed)]
+    sql = "INSERT INTO rejected_instance VALUES (?, '113039', '1.2', 1, 1.0)"
+    store.db.write(lambda conn: conn.executemany(sql, rejected))
+    store.pretend(0.801)  # 5,100 bytes are to go: two objects
+    assert store.retention.make_room() == 2
+    assert store.evicted() == young
+
+
 def test_the_oldest_confirmed_goes_first_down_to_the_low_mark(store: StoredObjects) -> None:
     numbers = store.proved(20, size=1000)
     size = store.rows("size")[numbers[0]]
@@ -283,7 +297,7 @@ def _send_all(conn: Transaction) -> None:
 
 
 def test_what_is_kept_does_not_stand_in_the_way(store: StoredObjects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 1)
+    monkeypatch.setattr(retention, "EVICT_AT_ONCE", 1)
     store.proved(2, hold="hold.trial")
     store.take(to=("other",))
     [number] = store.proved()
@@ -327,7 +341,7 @@ def test_an_eviction_is_on_record_by_study(store: StoredObjects) -> None:
 
 
 def test_many_go_in_batches(store: StoredObjects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 4)
+    monkeypatch.setattr(retention, "EVICT_AT_ONCE", 4)
     store.proved(10, size=10)
     store.pretend(0.99, total=1 << 30)
     assert store.retention.make_room() == 10

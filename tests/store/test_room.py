@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from edge.dicom.command import Element
 from edge.errors import Cause, StorageFull
 from edge.model import Disk
-from edge.room import DiskGuard
+from edge.spool.room import DiskGuard
 from tests.store.test_retention import StoredObjects, config
 from tests.support.objects import ct_files
 from tests.support.peers import Edge, http_get, run, storescu, wait_until
@@ -31,6 +32,7 @@ def test_without_inodes_it_says_why_it_refuses_and_starts_again(tmp_path: Path, 
     edge = running.enter_context(Edge(tmp_path / "edge", ROUTE + SOON, data_dir=disk / "data"))
     taken, refused = send_until_refused(edge, ct_files(tmp_path / "ct", 128, 2000))
     assert taken >= 50, edge.output()
+    wait_until(lambda: edge.api_status()["instances"]["received"] == taken, 60, "each of them is in the spool")
     assert refused == "0xa700"
     status = edge.api_status()
     assert status["state"] == "refusing"
@@ -49,19 +51,17 @@ def test_without_inodes_it_says_why_it_refuses_and_starts_again(tmp_path: Path, 
 
 
 def send_until_refused(edge: Edge, files: list[Path]) -> tuple[int, str]:
-    """How many were taken, and the status of the first that was not."""
-    for count, path in enumerate(files):
-        status = storescu_status(path, edge.port)
-        if status:
-            return count, hex(status)
-    return len(files), ""
-
-
-def storescu_status(path: Path, port: int) -> int:
-    wire = caller(port)
+    """How many were taken, and the status of the first that was not. The daemon moves none of them into the spool."""
+    assert edge.process is not None
+    wire = caller(edge.port)
+    edge.process.send_signal(signal.SIGSTOP)
     try:
-        return store(wire, path).number(Element.STATUS)
+        for count, path in enumerate(files):
+            if status := store(wire, path).number(Element.STATUS):
+                return count, hex(status)
+        return len(files), ""
     finally:
+        edge.process.send_signal(signal.SIGCONT)
         wire.close()
 
 
@@ -86,18 +86,22 @@ def test_the_oldest_confirmed_go_for_their_inodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("disk", "cause"),
+    ("disk", "owed", "cause"),
     [
-        (Disk(100, 50), None),
-        (Disk(100, 5), Cause.BYTES),
-        (Disk(100, 50, 1000, 50), Cause.INODES),
-        (Disk(100, 50, 1000, 51), None),
-        (Disk(100, 50, 0, 0), None),  # a file system without a fixed number of inodes
-        (Disk(100, 50, 1000, 900, is_read_only=True), Cause.READ_ONLY),
+        (Disk(100, 50), (0, 0), None),
+        (Disk(100, 5), (0, 0), Cause.BYTES),
+        (Disk(100, 50), (1, 44), None),
+        (Disk(100, 50), (1, 45), Cause.BYTES),
+        (Disk(100, 50), (1, 60), Cause.BYTES),  # more than there is
+        (Disk(100, 50, 1000, 50), (0, 0), Cause.INODES),
+        (Disk(100, 50, 1000, 51), (0, 0), None),
+        (Disk(100, 50, 1000, 51), (1, 1), Cause.INODES),
+        (Disk(100, 50, 0, 0), (9, 1), None),  # a file system without a fixed number of inodes
+        (Disk(100, 50, 1000, 900, is_read_only=True), (0, 0), Cause.READ_ONLY),
     ],
 )
-def test_what_the_gate_refuses_for(disk: Disk, cause: Cause | None) -> None:
-    gate = DiskGuard(config, lambda: disk)
+def test_what_the_gate_refuses_for(disk: Disk, owed: tuple[int, int], cause: Cause | None) -> None:
+    gate = DiskGuard(config, lambda: disk, owed=lambda: owed)
     assert (gate.hindrance.cause if gate.hindrance else None) is cause
     if cause is not None:
         with pytest.raises(StorageFull) as refused:

@@ -198,7 +198,7 @@ def test_the_scrub_goes_round_once_a_week_and_knows_its_place(filled: Filled) ->
 def test_the_scrub_waits_while_the_gateway_is_busy_but_not_for_ever(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.storage.scrub.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("edge.storage.scrub._QUIET_SECONDS", 0.0)
     filled.receive(2)
     clock, looks = Clock(), 0
 
@@ -354,7 +354,7 @@ def test_every_flipped_bit_of_the_log_is_found(killed: Path) -> None:
 
 def journal_sees(data_dir: Path) -> str:
     with closing(store.connect(data_dir / "catalog.db", read_only=True)) as conn:
-        return Journal(data_dir).vanished(conn)
+        return Journal(data_dir).find_vanished(conn)
 
 
 def test_a_last_transaction_that_a_crash_has_torn_is_no_rot(killed: Path) -> None:
@@ -414,7 +414,7 @@ def test_the_journal_goes_on_behind_a_torn_line(filled: Filled) -> None:
     with filled.db.reading() as conn:
         assert journal.write(conn) == 3
         assert [entry.seq for entry in journal.entries()] == [1, 2, 3, 4, 5]
-        assert journal.vanished(conn) == ""
+        assert journal.find_vanished(conn) == ""
     before = bytes(32)
     for entry in journal.entries():
         assert entry.follows(before)

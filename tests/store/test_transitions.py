@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edge.dicom.rejection import RejectionCode, RejectionNote
 from edge.model import (
     EMPTY_REASON,
     TRANSITIONS,
@@ -27,8 +28,20 @@ from edge.model import (
     ReasonRule,
     StateChange,
 )
-from edge.store import commitments, companions, deliveries, destinations, leases, operator_actions, transitions
+from edge.store import (
+    commitments,
+    companions,
+    copies,
+    deliveries,
+    destinations,
+    leases,
+    operator_actions,
+    rejections,
+    restored,
+    transitions,
+)
 from edge.store.commitments import Unconfirmed
+from edge.store.copies import LapsedCopy
 from edge.store.database import Store, Transaction
 from edge.store.reasons import reason_of, words
 from tests.support.peers import REPOSITORY
@@ -54,6 +67,7 @@ LEASE = Lease(
     epoch=1,
 )
 SENT = Unconfirmed(1, 1, "1.2", "1.5", "1.4", "1.6", 0, NOW - 9, 1)
+LAPSED = LapsedCopy(1, 1, 1)
 INSTANCE = """
 INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state, path, size, dataset_offset,
     received_at, calling_ae, called_ae, address)
@@ -75,7 +89,8 @@ def db(tmp_path: Path) -> Iterator[Store]:
 
 def enter(conn: Transaction, state: DeliveryState | None, **given: Any) -> None:
     """One instance, and its one delivery in a state."""
-    for table in ("delivery", "instance", "study", "kind"):
+    notes = ("rejection_reference", "rejection_note", "rejected_instance")
+    for table in (*notes, "delivery", "instance", "study", "kind"):
         conn.execute(f"DELETE FROM {table}")
     conn.execute("INSERT INTO kind (id, sop_class_uid, transfer_syntax_uid) VALUES (1, '1.2', '1.3')")
     conn.execute("INSERT INTO study (id, study_uid, first_received, last_received) VALUES (1, '1.4', 1, 1)")
@@ -123,6 +138,26 @@ def person(verb: Callable[..., object], **more: Any) -> Callable[[Transaction], 
     return lambda conn: verb(conn, [1], now=NOW, who="anna", why="why", **more)
 
 
+def note(code: str, names: str = "1.7", *, other: str = "active", is_allowed: bool = True) -> Any:
+    """A rejection note arrives that names an instance: the row's, or another one, whose delivery is in state `other`.
+
+    The note is whichever of the two is not named.
+    """
+
+    def work(conn: Transaction) -> None:
+        values = {"destination": "archive", "priority": 2, "reason_code": "", "breaks": 0, "not_before": None}
+        values |= {"lease_until": None, "instance_state": "stored", "state": other}
+        second = INSTANCE.replace("VALUES (1, '1.5', x'00'", "VALUES (2, '1.7', x'01'").replace("'a'", "'b'")
+        conn.execute(second, values)
+        conn.execute(DELIVERY.replace("VALUES (1, 1,", "VALUES (2, 2,"), values)
+        found = RejectionNote(RejectionCode(code), (names,))
+        instance, uid = (1, "1.5") if names == "1.7" else (2, "1.7")
+        given = {"is_allowed": is_allowed, "hides_quality": True}
+        rejections.enter_note(conn, instance, uid, found, "CT", NOW, **given)
+
+    return work
+
+
 P, A, D, H, S, F, C = (
     DeliveryState[name] for name in ("PENDING", "ACTIVE", "DEFERRED", "HELD", "SENT", "CONFIRMED", "CANCELLED")
 )
@@ -142,6 +177,11 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
         {},
         lambda conn: deliveries.hold_mismatch(conn, 1, Reason(ReasonCode.MISMATCH), stat=True),
     ),
+    ("resolve mismatch", P): ({"reason_code": "mismatch"}, lambda conn: deliveries.resolve_mismatch(conn, 1)),
+    ("hold note", H): ({}, note("113001", is_allowed=False)),
+    ("await images", D): ({}, note("113001")),
+    ("withdraw", C): ({}, note("113037", "1.5", other="pending")),
+    ("restore", S): ({}, lambda conn: restored.settle_restored(conn, 1, 1, set(), {"archive"}, NOW)),
     ("lease", A): (BROKE | DUE, lease_any),
     ("reject row", H): (BROKE | DUE | {"priority": 9}, lease_any),
     ("return", P): ({}, lambda conn: leases.return_leases(conn, [LEASE])),
@@ -152,6 +192,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("record", F): ({}, record(Outcome.SENT, proved=True)),
     ("record", D): ({}, record(Outcome.DEFER, ReasonCode.UNREACHABLE)),
     ("record", H): ({}, record(Outcome.HOLD, ReasonCode.REFUSED)),
+    ("record", C): ({}, record(Outcome.SKIP, ReasonCode.CANCELLED)),
     ("requeue due", P): (DUE, lambda conn: deliveries.requeue_due(conn, NOW)),
     ("requeue repaired", P): ({"reason_code": "damaged"}, lambda conn: deliveries.requeue_repaired(conn, 1)),
     ("confirm", F): ({}, lambda conn: commitments.confirm(conn, "archive", [SENT], NOW, "by C-FIND")),
@@ -174,6 +215,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("reassign", H): ({"reason_code": "conflict"}, REASSIGN),
     ("reassign conflict", H): ({"reason_code": "unroutable", "instance_state": "conflict"}, REASSIGN),
     ("cancel", C): ({}, person(operator_actions.cancel)),
+    ("release copy", C): ({}, lambda conn: copies.release_lapsed(conn, "archive", [LAPSED], 9.0, NOW)),
     ("retire", C): ({}, lambda conn: destinations.retire(conn, "archive", 0, NOW, "anna", "why")),
 }  # fmt: skip
 

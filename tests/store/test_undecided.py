@@ -181,7 +181,7 @@ def test_what_is_discarded_goes_nowhere_and_stays_provable_by_its_digest(filled:
     assert not path.exists()
     assert filled_row(filled, "deleted")[1].endswith(digest)
     assert digest in edge(filled, "instances", "show", str(wrong)).stdout
-    assert recovery.compare({}, {"x": catalog.FileRow(wrong, None, InstanceState.DISCARDED, 1)}).lost == ()
+    assert recovery.compare({}, {"x": catalog.FileState(wrong, None, InstanceState.DISCARDED, 1)}).lost == ()
     with filled.db.reading() as conn:
         assert list(integrity.check_rows(conn)) == []
     assert states(filled, right) == {"archive": ("confirmed", "")}
@@ -283,7 +283,7 @@ def test_out_of_quarantine_it_is_sent_as_it_is_under_the_uids_of_its_data_set(fi
         assert list(integrity.check_rows(conn)) == []
         row = kept_files.file_row(conn, work.instance_id)
         assert row is not None
-        assert verify.check_file(kept, row, verify.versions(conn)) is None
+        assert verify.check_file(kept, row, verify.writing_versions(conn)) is None
     assert len(list((filled.data_dir / "spool").rglob("*.dcm"))) == 1
     # The scanner was answered that it failed, and sends it again: it is that one, and no alert.
     origin = Origin("CT1", "EDGE", "10.10.4.21", NOW + 9)

@@ -2,7 +2,7 @@
 () => {
   const faults = [];
   const seen = (e) => e.offsetParent !== null || e.closest("svg");
-  const named = (e) => (e.getAttribute("aria-label") || e.textContent || e.getAttribute("title") || "").trim();
+  const named = (e) => (e.getAttribute("aria-label") || e.textContent || e.querySelector("img[alt]")?.alt || e.getAttribute("title") || "").trim();
   if (!document.documentElement.lang) faults.push("the page has no language");
   if (!document.title.trim()) faults.push("the page has no title");
   for (const landmark of ["header", "main"]) if (document.querySelectorAll(landmark).length !== 1) faults.push(`not one ${landmark}`);

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.support.peers import requires
@@ -47,3 +48,14 @@ def shoot(page: Page, folder: Path, name: str) -> None:
     """Keep a picture of the whole page."""
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core finds wrong with a page: rule and element."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:120]}" for each in found for node in each["nodes"]]
+
+
+def open_all(page: Page) -> None:
+    """Open every form and list that a person can open."""
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")

@@ -19,7 +19,7 @@ import trustme
 from sqlalchemy import create_engine
 
 from edge.central import config, intake, watch
-from edge.central.config import Config
+from edge.central.config import CentralConfig
 from edge.central.heartbeat import parse
 from edge.central.sequence import SequenceResult
 from edge.store.central import open_store
@@ -32,7 +32,7 @@ T = TypeVar("T")
 MORNING = 1_767_603_600.0
 
 
-def write_config(directory: Path, sites: str, central: str = "") -> Config:
+def write_config(directory: Path, sites: str, central: str = "") -> CentralConfig:
     """A configuration, and the keys that it names."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in re.findall(r'key = "([^"/]+)\.key"', sites):
@@ -142,14 +142,14 @@ async def _nothing(_store: EngineStore) -> None:
 class Office:
     """The office's store and what happens to it. Time is what a test says."""
 
-    def __init__(self, config: Config, store: OpenDatabase) -> None:
+    def __init__(self, config: CentralConfig, store: OpenDatabase) -> None:
         self.config, self.store, self.started = config, store, 0.0
 
     def hear(self, site: str, number: int, at: float, *, now: float | None = None, **told: Any) -> SequenceResult:
         """A heartbeat comes, at its own time unless `now` says otherwise."""
         beat = parse(encoded(document(site, number, at, **told)))
         with self.store.writing() as conn:
-            return intake.record(conn, beat, at if now is None else now)
+            return intake.record_heartbeat(conn, beat, at if now is None else now)
 
     def look(self, now: float) -> None:
         """The dead-man switch."""
@@ -209,6 +209,11 @@ class CentralOffice(Peer):
         """What its database says, without the time that a command takes to start."""
         with closing(OpenDatabase(self.config.database_url())) as store, store.reading() as conn:
             return rows(conn, sql, **given)
+
+    def words(self, *words: str) -> str:
+        """What `edge central WORDS` says to people."""
+        command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=self.environment()).stdout
 
     def cli(self, *words: str) -> Any:
         """What `edge central WORDS --json` says."""

@@ -48,6 +48,14 @@ class Authority:
         builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
         self.ca.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
+    @property
+    def key_file(self) -> Path:
+        """The authority's own key, for a responder that signs as it."""
+        path = self.directory / "ca.key"
+        path.touch(mode=0o600)
+        path.write_bytes(self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return path
+
     def issue(
         self,
         name: str,
@@ -116,7 +124,10 @@ def _general(name: str) -> x509.GeneralName:
 
 
 def _other_kind(name: str) -> x509.GeneralName | None:
-    """`/CN=name`, `=OID` (registeredID), `+OID` (otherName), an address of e-mail, a URI."""
+    """`/CN=name`, `=OID` (registeredID), `+OID` (otherName), `upn=name`, an address of e-mail, a URI."""
+    if name.startswith("upn="):
+        text = name.removeprefix("upn=").encode()
+        return x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), bytes((0x0C, len(text))) + text)
     if name.startswith("/CN="):
         return x509.DirectoryName(_named(name.removeprefix("/CN=")))
     if name.startswith(("=", "+")):

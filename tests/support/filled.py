@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -93,7 +94,7 @@ class Filled:
     def accept(self, blob: bytes, origin: Origin = CT1) -> StoreResponse:
         """One Part 10 file, as if it came by C-STORE now."""
         meta = part10.parse_meta(blob[: part10.MAX_META])
-        at = Origin(origin.calling_ae, origin.called_ae, origin.address, origin.received_at or time.time())
+        at = replace(origin, received_at=origin.received_at or time.time())
         return take_in(self.intake, meta.kind, meta.sop_instance_uid, at, dataset(blob))
 
     def settle(

@@ -11,33 +11,45 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge.apply import IntakeApplier
 from edge.config import load_config
 from edge.config.sections import Config
 from edge.intake import Intake
+from edge.intake.apply import IntakeApplier
 from edge.intake.policy import Policy
 from edge.journal.segment import RingSize
 from edge.journal.service import JournalService
 from edge.model import Origin
 from edge.network.tls import Keyring
+from edge.query import process
+from edge.query.answering import Answering
+from edge.query.asking import NotedQuery, listen_for_doors
+from edge.query.server import AnswerServer
+from edge.query.unapplied import JournalView
 from edge.scp.association import Receiver, equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.link import LocalLink
-from edge.scp.listener import Door
+from edge.scp.listener import ConnectionListener
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
+from edge.scp.services.worklist_reader import WorklistReader
+from edge.scp.services.worklist_source import WorklistCache
 from edge.spool import Spool
 from edge.storage import recovery
+from edge.store import rejections
 from edge.store.database import Store
+from edge.store.read_only import CatalogReader
 from tests.support.ledger_rows import with_words
 from tests.support.peers import wait_until
 
 #: A small journal, which its tests fill.
 RING, SLOTS = RingSize(16, 2 << 20), 8
+#: By which the age of what is served is judged; tests set it.
+CLOCK: Callable[[], float] = time.time
 
 CONFIG = """
 [site]
@@ -73,8 +85,9 @@ class Receiving:
         self._check_room = check_room
         self.queued: list[str] = []
         self.reports: list[Any] = []
+        self.noted: list[NotedQuery] = []
         self.refusals, self.callers = Refusals(), Callers()
-        refused, hindered = self.refusals.refused, lambda cause: None
+        refused, hindered = self.refusals.note_refused, lambda cause: None
         self.associations = Associations(
             lambda title, address: equipment_of(self.config, title, address),
             self._end_idle,
@@ -88,15 +101,34 @@ class Receiving:
             self._report,
             self._fail,
             RequestRegister(),
+            StepRegister(),
+            self._read_worklist,
+            self.noted.append,
+            is_forbidden=self._is_forbidden,
         )
         self._open()
-        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, self.link.commitments)
+        self._answers = self._open_answers()
+        registers = self.link.commitments, self.link.steps, WorklistCache(self.link.read_worklist)
+        self.receiver = Receiver(self.config, self.recorder, check_room, self.link, *registers, self.data_dir)
         self.keyring = keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         context = (lambda: keyring.listening) if keyring else None
-        self.door = Door(feed, self.receiver.serve, DicomProtocol(), self.link, context)
+        self.door = ConnectionListener(feed, self.receiver.serve, DicomProtocol(), self.link, context)
         self.ports = Ports("127.0.0.1", 0, 0 if keyring else None, refused, hindered)
         self.port, self.tls_port = self.ports.port, self.ports.tls_port
+
+    def _open_answers(self) -> AnswerServer | None:
+        """What answers queries, in a thread of this process."""
+        if not self.config.serves_queries:
+            return None
+        self.reader = CatalogReader(self.data_dir / "catalog.db")
+        view = JournalView(self.journal.ring.folder, self.journal.ring.control)
+        self.answering = Answering(self.reader, lambda: self.config, lambda: self.intake.policy.header, view)
+        server = AnswerServer(
+            listen_for_doors(self.data_dir), lambda asked, data: process.answer(self.answering, asked, data)
+        )
+        server.start()
+        return server
 
     def _open(self) -> None:
         self.spool = Spool(self.data_dir, self._check_room)
@@ -121,8 +153,15 @@ class Receiving:
     def _end_idle(self, caller: str, modality: str) -> bool:
         return self.receiver.end_idle(caller, modality)
 
+    def _is_forbidden(self, uid: str) -> bool:
+        with self.db.reading() as conn:
+            return rejections.is_forbidden(conn, uid)
+
     def _keeps_unreadable(self, origin: Origin, size: int) -> bool:
         return self.intake.keeps_unreadable(origin, size)
+
+    def _read_worklist(self, modality: str, stamp: str, offset: int) -> dict[str, Any]:
+        return WorklistReader(self._db, lambda: self.config, CLOCK).read_page(modality, stamp, offset)
 
     def _fail(self, reason: str) -> None:
         self._db.fail(reason)
@@ -138,6 +177,7 @@ class Receiving:
         self.journal._prepare.set()
         self.journal._applying.join(60)
         self.journal._preparing.join(60)
+        self.spool.close()
         self._db.close()
 
     def restart(self) -> None:
@@ -198,6 +238,9 @@ class Receiving:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.ports.close()
+        if self._answers is not None:
+            self._answers.stop()
+            self.reader.close()
         self._feed.close()
         self.door.join()
         self.receiver.drain(0.2)

@@ -93,6 +93,9 @@ class Kept:
     def prepare(self, item: Item) -> None:
         pass
 
+    def await_prepared(self, identity: RecordIdentity) -> None:
+        pass
+
     def apply(self, batch: Sequence[Item], upto: Mapping[int, int]) -> None:
         if self.fails:
             self.fails -= 1

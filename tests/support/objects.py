@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.uid import PYDICOM_ROOT_UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import PYDICOM_ROOT_UID, UID, CTImageStorage, ExplicitVRLittleEndian
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "data" / "dicom"
 
@@ -125,3 +126,39 @@ def real_files() -> list[RealFile]:
         pytest.skip(f"NOT TESTED HERE: no real DICOM files: {manifest} is absent")
     with manifest.open(encoding="utf-8", newline="") as lines:
         return [RealFile(REAL_DATA / row["file"], row) for row in csv.DictReader(lines)]
+
+
+def rejection_note(path: Path, rejected: Sequence[Path], code: str = "113001", uid: str = "") -> Path:
+    """A Key Object Selection Document that rejects these instances (IHE, Imaging Object Change Management)."""
+    study = pydicom.dcmread(rejected[0], stop_before_pixels=True)
+    note = pydicom.Dataset()
+    note.SOPClassUID, note.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.59", uid or new_uid()
+    note.StudyInstanceUID, note.SeriesInstanceUID, note.Modality = study.StudyInstanceUID, new_uid(), "KO"
+    note.PatientID, note.PatientName = study.PatientID, study.PatientName
+    note.PatientBirthDate, note.PatientSex = study.get("PatientBirthDate", ""), study.get("PatientSex", "")
+    title = pydicom.Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    note.ConceptNameCodeSequence = [title]
+    named = []
+    for each in rejected:
+        found = pydicom.dcmread(each, stop_before_pixels=True)
+        reference = pydicom.Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = found.SOPClassUID, found.SOPInstanceUID
+        named.append(reference)
+    series, evidence = pydicom.Dataset(), pydicom.Dataset()
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = study.SeriesInstanceUID, named
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = study.StudyInstanceUID, [series]
+    note.CurrentRequestedProcedureEvidenceSequence = [evidence]
+    path.write_bytes(part10(note))
+    return path
+
+
+def as_pdf(path: Path, pdf: bytes = b"%PDF-1.4\n%%EOF\n") -> Path:
+    """The object with a PDF document in place of its image (PS3.3 section A.45.1)."""
+    ds = pydicom.dcmread(path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.104.1")
+    del ds.PixelData
+    ds.EncapsulatedDocument, ds.MIMETypeOfEncapsulatedDocument = pdf + b"\0" * (len(pdf) & 1), "application/pdf"
+    ds.EncapsulatedDocumentLength = len(pdf)
+    ds.save_as(path)
+    return path

@@ -69,15 +69,6 @@ def requires(program: str) -> str:
 #: that a machine takes, for it may be busy with other things. A code that was broken on purpose needs none.
 PATIENCE = float(os.environ.get("PATIENCE", "60"))
 
-#: Where Debian's package faketime puts its library.
-FAKETIME = ("usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1", "usr/lib/faketime/libfaketimeMT.so.1")
-
-
-def faketime_library() -> str:
-    """The library that gives a process another clock, or the test ends here."""
-    found = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern)), None)
-    return found or absent("libfaketime (Debian package faketime)")
-
 
 def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
     """First true value of `predicate`, asked every `interval` seconds; an AssertionError after `timeout` seconds.

@@ -17,7 +17,8 @@ from edge.web import passwords
 from edge.web.accounts import Account, Accounts, Use, UserRole
 from edge.web.guard import Guard, Rules, needs, open_to_all
 from edge.web.login import Login
-from edge.web.pages import NavigationEntry, Pages
+from edge.web.navigation import NavigationEntry, NavigationGroup
+from edge.web.pages import Pages
 from edge.web.server import WebServer
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
@@ -89,7 +90,7 @@ class Site:
         self.accounts, self.clock, self.sessions = Kept(), Clock(), Sessions()
         self.setup = Setup(self.accounts)
         self.clients: list[httpx.Client] = []
-        shown = Pages(TEMPLATES, (NavigationEntry("/", "Overview"),), product="Edge")
+        shown = Pages(TEMPLATES, (NavigationGroup("Now", (NavigationEntry("/", "Overview"),)),), product="Edge")
         login = Login(self.accounts, self.sessions, shown, self.setup, self.clock, rules)
 
         def hello(request: Request) -> Response:

@@ -288,13 +288,13 @@ def test_four_processes_stay_within_the_memory_of_an_idle_gateway(edge: Edge) ->
 
 def test_a_receiving_process_has_nothing_of_the_catalog() -> None:
     program = (
-        "import sys; from edge.transform.syntaxes import NOT_FOR_THE_DAEMON as no\n"
-        "sys.modules.update(dict.fromkeys(no)); import edge.scp.receiving, edge.scp.fork_server\n"
+        "import sys; from edge.transform.left_out import leave_out_pixels\n"
+        "leave_out_pixels(); import edge.scp.receiving, edge.scp.fork_server\n"
         "print(*(name for name, module in sys.modules.items() if module))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     loaded = set(done.stdout.split())
-    assert not loaded & {"sqlite3", "numpy", "starlette", "asyncio", "edge.store", "edge.intake", "edge.spool"}
+    assert not loaded & {"sqlite3", "numpy", "starlette", "asyncio", "edge.store", "edge.intake"}
 
 
 def test_a_receiving_process_writes_to_the_journal_alone(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from edge import audit, messaging
+from edge import messaging
 from edge.central import notifications
 from edge.central.service import CentralServer as Service
 from edge.config.audit import Audit
-from edge.messaging import MOST_FAULTS, Courier
+from edge.messaging import MOST_FAULTS, Courier, audit
 from edge.monitor.engine import AlertEngine
 from edge.monitor.snapshot_model import Snapshot
 from edge.store import ledger, outbox
@@ -145,7 +145,7 @@ def test_an_incident_that_no_calendar_can_hold_keeps_no_other_from_being_escalat
         for at in (1e18, MORNING, -1e15):
             told = "INSERT INTO incident (kind, subject, severity, opened_at, text, means, todo)"
             do(conn, f"{told} VALUES ('lost', '', 'critical', :at, '', '', '')", at=at)
-        notifications.escalate(conn, office.config, MORNING + 86400)
+        notifications.escalate_incidents(conn, office.config, MORNING + 86400)
         notifications.announce(conn, office.config, MORNING + 86400)
     found = office.rows("SELECT opened_at, escalated_at IS NOT NULL AS is_escalated FROM incident")
     assert {row["opened_at"]: bool(row["is_escalated"]) for row in found}[MORNING]
@@ -220,7 +220,7 @@ def test_one_thing_that_fails_keeps_the_watch_of_the_centre_from_nothing_else(
         return lambda *_: done.append(word)
 
     monkeypatch.setattr("edge.central.watch.look_for_silence", faulty)
-    monkeypatch.setattr("edge.central.notifications.escalate", noted("escalated"))
+    monkeypatch.setattr("edge.central.notifications.escalate_incidents", noted("escalated"))
     monkeypatch.setattr("edge.central.notifications.announce", noted("announced"))
 
     async def work(store: EngineStore) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 
 from edge.daemon.receivers import count_receivers
-from edge.daemon.threads import OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
+from edge.daemon.threads import ANSWERING_THREADS, OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
 from edge.worker import ThreadSpec
 from tests.support.objects import ct_files
-from tests.support.peers import REPOSITORY, Edge, StoreScp, http_get, routes_to, storescu, wait_until
+from tests.support.peers import REPOSITORY, Edge, StoreScp, free_port, http_get, routes_to, storescu, wait_until
 
 #: Runs the gateway; the name of each thread that starts is a line of its log, with the process.
 WATCHED = """
@@ -59,6 +59,16 @@ def test_the_table_has_all_threads_of_a_running_gateway(tmp_path: Path, running:
     archive = running.enter_context(StoreScp(tmp_path / "archive"))
     config = (
         routes_to(archive, confirm="query")
+        + f"""
+[hl7]
+host = "127.0.0.1"
+port = {free_port()}
+[feed.his]
+hosts = ["127.0.0.1"]
+[relay.vna]
+host = "127.0.0.1"
+port = 9
+"""
         + """
 [heartbeat]
 url = "https://127.0.0.1:9/"
@@ -87,12 +97,13 @@ transport = "udp"
     assert {next(spec.name for spec in RECEIVER_THREADS if _is_named(name, spec)) for name in theirs} == {
         spec.name for spec in RECEIVER_THREADS
     }
-    assert set(children.values()) == {spec.name for spec in PROCESSES[:2]}, "others, nothing has asked for"
+    asked_for = {spec.name for spec in PROCESSES[:3]}
+    assert set(children.values()) == asked_for, "others, nothing has asked for"
     assert list(children.values()).count("edge-receiver") == count_receivers()
 
 
 def test_every_module_that_makes_threads_or_processes_is_an_owner() -> None:
-    owners = {spec.owner for spec in (*STEP_THREADS, *OTHER_THREADS, *RECEIVER_THREADS, *PROCESSES)}
+    owners = {spec.owner for spec in (*STEP_THREADS, *OTHER_THREADS, *RECEIVER_THREADS, *ANSWERING_THREADS, *PROCESSES)}
     makers = set()
     for path in (REPOSITORY / "edge").rglob("*.py"):
         module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
@@ -103,8 +114,8 @@ def test_every_module_that_makes_threads_or_processes_is_an_owner() -> None:
                 called = ast.unparse(node.func)
                 if called.rpartition(".")[2] in MAKERS or called == "subprocess.run":
                     makers.add(module)
-    #: The class of all workers; the pool of the console's thread.
-    assert makers - owners == {"edge.worker", "edge.console.server"}
+    #: The class of all workers; the pool of the console's thread, and who uses that of its pages.
+    assert makers - owners == {"edge.worker", "edge.console.server", "edge.console.upload", "edge.web.ocsp"}
 
 
 def test_the_document_shows_the_table() -> None:

@@ -21,12 +21,18 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    from edge.transform.syntaxes import NOT_FOR_THE_DAEMON
+    from edge.transform.left_out import leave_out_pixels
 
-    sys.modules.update(dict.fromkeys(NOT_FOR_THE_DAEMON))  # type: ignore[arg-type]
+    leave_out_pixels()
     from edge.daemon import lifecycle  # the import that is to be paid once
+    from edge.query import process
     from edge.scp import receiving
+    from edge.scp.dicomweb.process import run_web_door
     from edge.scp.fork_server import ForkServer
+
+    def run_gateway(config: Path) -> int:
+        runs = receiving.run_receiver, process.run_answering, run_web_door, receiving.run_hl7_receiver
+        return lifecycle.run(config, ForkServer(*runs))
 
     libc = ctypes.CDLL(None)
     for line in sys.stdin:
@@ -37,7 +43,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            _set_state(lambda config: lifecycle.run(config, ForkServer(receiving.run_receiver)), *words)
+            _set_state(run_gateway, *words)
         print(pid, flush=True)
 
 

@@ -42,7 +42,7 @@ class Sabotage:
 SABOTAGES = (
     Sabotage(
         "files are synced before their rows",
-        "edge/apply.py",
+        "edge/intake/apply.py",
         "            self._spool.sync_all()\n",
         "            pass\n",
         "sync-order",
@@ -51,8 +51,8 @@ SABOTAGES = (
     Sabotage(
         "the record is flushed before the answer",
         "edge/journal/writer.py",
-        "os.pwritev(fd, [view], offset, os.RWF_DSYNC)",
-        "os.pwritev(fd, [view], offset)",
+        "os.pwritev(fd, views, offset, os.RWF_DSYNC)",
+        "os.pwritev(fd, views, offset)",
         "sync-order",
         5,
     ),
@@ -84,6 +84,16 @@ SABOTAGES = (
         10,
     ),
     Sabotage(
+        "the answer to an HL7 message follows its record",
+        "edge/hl7/recorder.py",
+        "            self._append(data, Draft(hl7_frame.CODE, hl7_frame.encode(frame)))\n",
+        "            import threading\n"
+        "            draft = Draft(hl7_frame.CODE, hl7_frame.encode(frame))\n"
+        "            threading.Timer(0.05, self._append, (data, draft)).start()\n",
+        "hl7-kill",
+        10,
+    ),
+    Sabotage(
         "leases of a killed run end",
         "edge/store/leases.py",
         'sum(conn.execute(sql, {"owner": owner}).rowcount for sql in _RETURN_ALL)',
@@ -92,7 +102,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "partial files of a killed run go",
-        "edge/spool.py",
+        "edge/spool/__init__.py",
         '        partials = list(self.incoming.glob("*.part"))',
         "        partials: list[Path] = []",
         "kill-points",
@@ -116,7 +126,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a sync that failed is not tried again",
-        "edge/spool.py",
+        "edge/spool/__init__.py",
         "            sync_file_system(self._sync_fd)\n\n    def path_of",
         "            try:\n                sync_file_system(self._sync_fd)\n            except OSError:\n"
         "                sync_file_system(self._sync_fd)\n\n    def path_of",
@@ -159,15 +169,29 @@ SABOTAGES = (
         "full-points",
     ),
     Sabotage(
+        "a body that is cut is never a success",
+        "edge/scp/dicomweb/report.py",
+        "    if not is_whole or not parts:\n",
+        "    if not parts:\n",
+        "web-hostile",
+    ),
+    Sabotage(
+        "what STOW-RS names as stored is recorded",
+        "edge/scp/recorder.py",
+        "            append_all(self._journal, [(each.recording, self.draft(each)) for each in kept])\n",
+        "            [self.draft(each) for each in kept]\n",
+        "stow-kill",
+    ),
+    Sabotage(
         "one read error is not a loss",
-        "edge/outbound/sender.py",
+        "edge/outbound/transport/dimse.py",
         "error.errno == errno.EIO and job.lease.attempts + 1 >= _READS",
         "error.errno == errno.EIO",
         "read-points",
     ),
     Sabotage(
         "an attempt without an answer is not a success",
-        "edge/outbound/sender.py",
+        "edge/outbound/transport/dimse.py",
         "            self._scheduler.note_break(self, job, error, is_first=not session.answers)",
         "            self._scheduler.note_answer(job, 0, '', 0.1)",
         "peer-moody",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.dicom.charset import decode
+from edge.dicom.charset import decode_bytes
 from edge.model import Guessed, GuessedText, InstanceHeader, Origin
 from edge.store.database import Store
 from edge.store.patients import guessed_flags
@@ -70,19 +70,19 @@ GUESSES = [
 
 @pytest.mark.parametrize(("charset", "raw", "text"), CERTAIN)
 def test_what_is_certain_is_shown_as_it_is(charset: str, raw: bytes, text: str) -> None:
-    assert decode(raw, tuple(charset.split("\\")) if charset else (), PN) == (text, False)
+    assert decode_bytes(raw, tuple(charset.split("\\")) if charset else (), PN) == (text, False)
 
 
 @pytest.mark.parametrize(("charset", "raw", "text"), GUESSES)
 def test_what_is_not_certain_is_guessed_and_said_to_be(charset: str, raw: bytes, text: str) -> None:
-    assert decode(raw, tuple(charset.split("\\")) if charset else (), PN) == (text, True)
+    assert decode_bytes(raw, tuple(charset.split("\\")) if charset else (), PN) == (text, True)
 
 
 def test_whatever_comes_is_text() -> None:
     for seed in range(256):
         raw = bytes((seed * each * 7 + each) % 256 for each in range(60)) + b"\x1b$"
         for charset in ("", "ISO_IR 100", "ISO_IR 192", "ISO_IR 13", "GB18030", "GBK", "ISO 2022 IR 87", "ISO 2022 58"):
-            text, _ = decode(raw, (charset,), PN)
+            text, _ = decode_bytes(raw, (charset,), PN)
             assert text.encode("utf-8")
 
 

@@ -14,7 +14,8 @@ from edge.cli import cli
 from edge.config import load_config
 from edge.config.sections import Config
 from edge.errors import ConfigError
-from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, warnings
+from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, secret_warnings, warnings
+from tests.support.certificates import Authority
 
 SAMPLE = Path(__file__).parent.parent.parent / "conf.d"
 GB = 10**9
@@ -273,5 +274,62 @@ def test_a_modality_may_have_a_way_back_and_services_that_are_to_come(configure:
     )
     modality = config.modalities["ct1"]
     assert (modality.host, modality.port, modality.commit) == ("10.0.0.7", 104, "archive")
-    (said,) = [line for line in warnings(config) if "has no effect yet" in line]
-    assert "query and retrieve and worklist and mpps and admin" in said
+    said = " ".join(line for line in warnings(config) if "has no effect yet" in line)
+    assert "query and retrieve has no effect yet" in said
+    assert "admin has no effect yet" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            '[route.odd]\nto = ["archive"]\nwhen = { Modality = "ct" }',
+            '"ct" matches nothing: Modality is a code in upper case',
+        ),
+        ('[modality.all]\nae_title = "*"', "anybody on the network can send under any AE title"),
+        ('[modality.all]\nae_title = "X"\nhosts = ["0.0.0.0/0"]', "0.0.0.0/0 is every address"),
+        (
+            '[email.x]\nhost = "mail"\nsender = "a@b.org"\nto = ["c@d.org"]\nsecurity = "none"',
+            "notices cross the network in clear",
+        ),
+        ('[maintenance.x]\nfrom = "2020-01-01 10:00"\nto = "2020-01-01 11:00"\nreason = "x"', "it is over"),
+    ],
+)
+def test_what_is_probably_not_meant(configure: Configure, more: str, expected: str) -> None:
+    assert any(expected in each for each in warnings(configure(f"{PLAIN}\n{more}"))), warnings(
+        configure(f"{PLAIN}\n{more}")
+    )
+
+
+def test_a_secret_in_clear_is_warned_of(configure: Configure, tmp_path: Path) -> None:
+    mail = '[email.x]\nhost = "mail"\nsender = "a@b.org"\nto = ["c@d.org"]\nuser = "u"\npassword = "{}"'
+    config = configure(f"{PLAIN}\n{mail.format('Tr0ub4dor&3!')}")
+    assert "this looks like the secret itself" in secret_warnings(config, tmp_path)[0]
+    assert secret_warnings(configure(f"{PLAIN}\n{mail.format('mail.password')}"), tmp_path) == []
+
+
+def test_an_address_that_two_feeds_name_is_of_the_smaller_network(configure: Configure) -> None:
+    feeds = '[hl7]\nport = 2575\n[feed.his]\nhosts = ["10.10.0.0/16"]\nauthority = "A"\n'
+    feeds += '[feed.ris]\nhosts = ["10.10.9.5"]\nauthority = "B"\n'
+    (found,) = [each for each in warnings(configure(PLAIN + feeds)) if "feed" in each]
+    assert found.endswith("10.10.9.5/32 is in 10.10.0.0/16 of feed his: what comes from there is of ris")
+
+
+def test_the_consoles_certificate_files_are_opened(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    good, old = authority.issue("here"), authority.issue("old", days=-1)
+    crl = authority.revoke()
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+
+    def said(certificate: Path, key: Path, ca: Path) -> str:
+        files = f'certificate = "{certificate}"\nkey = "{key}"\nclient_ca = "{ca}"\nclient_crl = "{crl}"\n'
+        (folder / "a.toml").write_text(f"{PLAIN}[console]\n{files}")
+        done = CliRunner().invoke(cli, ["check", "--config", str(folder)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "console." not in said(good.certificate, good.key, authority.ca)
+    assert "has expired" in said(old.certificate, old.key, authority.ca)
+    assert "cannot be used" in said(good.certificate, old.key, authority.ca)
+    assert "cannot be used" in said(good.certificate, good.key, tmp_path / "nowhere.pem")

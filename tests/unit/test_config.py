@@ -25,6 +25,7 @@ from edge.config.sections import (
     Listen,
     RetentionSection,
     StorageSection,
+    field_of,
     keys,
     required_keys,
 )
@@ -45,14 +46,27 @@ GOOD = {
     "modality.ct1": 'ae_title = "CT1"',
     "destination.archive": 'ae_title = "VNA"\nhost = "vna.example.org"\nport = 104',
     "route.everything": 'to = ["archive"]',
+    "dicomweb": "port = 8043",
+    "client.viewer": 'token = "viewer-token"',
     "hold.teaching": 'studies = ["1.2.3"]',
+    "drop.sensor": 'path = "/srv/sensor"',
+    "feed.his": 'hosts = ["10.10.9.5"]',
+    "prefetch.chest": 'from = "archive"',
+    "relay.archive": 'host = "vna.example.org"\nport = 2575',
+    "coerce.site": 'remove = ["PatientComments"]',
+    "mask.echo": "areas = [[0, 0, 800, 60]]",
+    "retention.mammography": 'keep = "3650d"',
     "alert.destination-down": 'after = "5m"',
     "email.mimso": 'host = "mail.example.org"\nsender = "edge@example.org"\nto = ["mimso@example.org"]',
     "webhook.chat": 'url = "https://chat.example.org/edge"',
     "syslog.log": 'host = "log.example.org"',
+    "maintenance.switch": 'from = "2026-12-05 22:00"\nto = "2026-12-06 02:00"\nreason = "new core switch"',
 }
 SINGLE = [((table,), cls) for table, cls in SINGLE_SECTIONS.items()]
-BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching"}
+BELOW = {"modality": "ct1", "destination": "archive", "route": "everything", "hold": "teaching", "client": "viewer"}
+BELOW |= {"coerce": "site", "mask": "echo", "drop": "sensor", "retention": "mammography"}
+BELOW |= {"feed": "his", "relay": "archive", "prefetch": "chest"}
+BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log", "maintenance": "switch"}
 BELOW |= {"alert": "destination-down", "email": "mimso", "webhook": "chat", "syslog": "log"}
 ALL = SINGLE + [((table, BELOW[table]), cls) for table, (cls, _) in NAMED_SECTIONS.items()]
 EVERY_KEY = [pytest.param(table, key, id=".".join((*table, key))) for table, cls in ALL for key in keys(cls)]
@@ -105,7 +119,9 @@ def without(text: str, key: str) -> str:
 @pytest.mark.parametrize("cls", [cls for _, cls in ALL])
 def test_every_field_of_every_section_has_its_kind_of_value(cls: type) -> None:
     fields = {field.name for field in dataclasses.fields(cls)}
-    assert fields - set(keys(cls)) == ({"name"} if cls in [cls for cls, _ in NAMED_SECTIONS.values()] else set())
+    assert fields - set(map(field_of, keys(cls))) == (
+        {"name"} if cls in [cls for cls, _ in NAMED_SECTIONS.values()] else set()
+    )
 
 
 @pytest.mark.parametrize(("table", "key"), EVERY_KEY)
@@ -138,16 +154,54 @@ def test_required_keys() -> None:
         "site.id",
         "site.data_dir",
         "modality.ae_title",
-        "destination.ae_title",
-        "destination.host",
-        "destination.port",
+        "mask.areas",
         "route.to",
+        "retention.keep",
+        "drop.path",
         "email.host",
         "email.sender",
         "email.to",
         "webhook.url",
+        "feed.hosts",
+        "relay.host",
+        "relay.port",
         "syslog.host",
+        "maintenance.from",
+        "maintenance.to",
+        "maintenance.reason",
+        "prefetch.from",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('host = "h"\nport = 1', "ae_title: missing"),
+        ('ae_title = "A"\nport = 1', "host: missing"),
+        ('ae_title = "A"\nhost = "h"', "port: missing"),
+        ('ae_title = "A"\nhost = "h"\nport = 1\nurl = "https://h"', "url: only a destination with kind"),
+        ('kind = "dicomweb"', "url: missing"),
+        ('kind = "dicomweb"\nurl = "https://h/dicom-web"\nport = 1', "port: only a destination with kind"),
+        ('kind = "dicomweb"\nurl = "https://h"\nconfirm = "commitment"', "confirm: expected"),
+        ('kind = "dicomweb"\nurl = "http://h"\ntoken = "t"', "url: expected https://"),
+        ('kind = "dicomweb"\nurl = "https://h"\nclient_key = "k"', "client_certificate: expected"),
+        ('kind = "dicomweb"\nurl = "https://h"\noauth = { client = "c" }', "oauth: missing: token_url, secret"),
+    ],
+)
+def test_each_kind_of_destination_has_its_keys(conf: Directory, text: str, expected: str) -> None:
+    conf.write_good(**{"destination.archive": text})
+    assert f"destination.archive.{expected}" in conf.problem()
+
+
+def test_a_web_destination_proves_by_query_and_has_its_host_from_the_url(conf: Directory) -> None:
+    conf.write_good(**{"destination.archive": 'kind = "dicomweb"\nurl = "https://h.example.org/dicom-web/"'})
+    found = conf.load().destinations["archive"]
+    assert (found.confirm, found.host, found.port, found.url) == (
+        "query",
+        "h.example.org",
+        443,
+        "https://h.example.org/dicom-web",
+    )
 
 
 def test_all_typos_of_a_directory_are_named_at_once(conf: Directory) -> None:
@@ -331,7 +385,6 @@ def test_right_conditions(when: dict[str, Any]) -> None:
         ({"Modality": dt.date(2026, 1, 1)}, ("Modality",), "found 2026-01-01"),
         ({"Modality": []}, ("Modality",), "found an empty list"),
         ({"Modality": ["CT", False]}, ("Modality", 1), "found false"),
-        ({"Modality": ""}, ("Modality",), 'found ""'),
         ({"Modality": {}}, ("Modality",), "exactly one of not, regex, from/to or present, found none"),
         ({"Modality": {"not": "CT", "from": "A"}}, ("Modality",), "found not and from"),
         ({"Modality": {"nott": "CT"}}, ("Modality", "nott"), 'unknown condition; did you mean "not"?'),
@@ -356,6 +409,8 @@ def test_conditions_of_routes_and_holds_are_named_with_their_lines(conf: Directo
     conf.write_good(
         **{
             "route.everything": 'to = ["archive"]\nwhen.Modality.regex = "["\nwhen.StudyDat = "2026*"',
+            "dicomweb": "port = 8043",
+            "client.viewer": 'token = "viewer-token"',
             "hold.teaching": "when = { Modalty = 'CT' }",
         }
     )
@@ -472,10 +527,10 @@ def test_a_key_set_twice_in_one_file(conf: Directory, text: str, problem: str) -
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"[listen]\nport 104\n", "zz.toml:2: not TOML: Expected '=' after a key in a key/value pair"),
-        (b"[listen\nport = 104\n", "zz.toml:1: not TOML: Expected ']' at the end of a table declaration"),
-        (b"[listen]\nae_title = EDGE\n", "zz.toml:2: not TOML: Invalid value"),
-        (b'[listen]\n\nae_title = """EDGE', "zz.toml:3: not TOML: Unterminated string before the end of the file"),
+        (b"[listen]\nport 104\n", 'zz.toml:2: not TOML: there is no "=" between key and value; write port = 104'),
+        (b"[listen\nport = 104\n", 'zz.toml:1: not TOML: the name of a table ends with "]"; write [listen]'),
+        (b"[listen]\nae_title = EDGE\n", 'zz.toml:2: not TOML: text needs quotes; write ae_title = "EDGE"'),
+        (b'[listen]\n\nae_title = """EDGE', "zz.toml:3: not TOML: unterminated string before the end of the file"),
         (b'[listen]\n\nae_title = "R\xd6"', "zz.toml:3: not UTF-8 text; save the file as UTF-8"),
         (b"x = " + b"[" * 5000, "zz.toml: nested too deeply to be a configuration"),
     ],
@@ -516,7 +571,7 @@ def test_no_directory(tmp_path: Path) -> None:
     empty.mkdir()
     assert Directory(missing).problem() == f"{missing}: No such file or directory; expected a directory of *.toml files"
     assert Directory(file).problem() == f"{file}: Not a directory; expected a directory of *.toml files"
-    assert "no *.toml file here; put at least [site]" in Directory(empty).problem()
+    assert "no *.toml file here; `edge init` writes the first ones" in Directory(empty).problem()
 
 
 def test_a_missing_table_is_named_with_the_directory(conf: Directory) -> None:
@@ -700,15 +755,18 @@ def test_the_sample_runs_as_it_is() -> None:
 
 def test_the_sample_shows_every_key_and_its_default(conf: Directory) -> None:
     text = "\n".join(path.read_text() for path in sorted(SAMPLE.glob("*.toml")))
-    for table, cls in [*SINGLE_SECTIONS.items(), *((table, cls) for table, (cls, _) in NAMED_SECTIONS.items())]:
-        section = re.search(rf"^(# )?\[{table}(\.|\]).*?(?=^(# )?\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    named = [(f"{table}.", cls) for table, (cls, _) in NAMED_SECTIONS.items()]
+    for table, cls in [*((f"{table}]", cls) for table, cls in SINGLE_SECTIONS.items()), *named]:
+        section = re.search(rf"^(# )?\[{re.escape(table)}.*?(?=^(# )?\[|\Z)", text, re.MULTILINE | re.DOTALL)
         assert section, table
         for key in keys(cls):
             assert re.search(rf"^(# )?{key} = \S+", section[0], re.MULTILINE), f"{table}.{key}"
     shown = re.sub(r"^# (?=\w+ = )", "", (SAMPLE / "10-site.toml").read_text(), flags=re.MULTILINE)
     conf.write("10-site.toml", re.sub(r"^# \[", "[", shown, flags=re.MULTILINE))
     config = conf.load()
-    assert (config.listen, config.storage, config.retention, config.console) == (
+    tls = dict.fromkeys(("certificate", "key", "client_ca", "client_crl", "client_ocsp"))
+    console = dataclasses.replace(config.console, **tls)
+    assert (config.listen, config.storage, config.retention, console) == (
         Listen(),
         StorageSection(),
         RetentionSection(),

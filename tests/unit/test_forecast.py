@@ -219,3 +219,30 @@ def test_a_gateway_tells_in_how_long_a_backlog_drains(tmp_path: Path, running: E
     wait_until(drained, 60, "all have gone through", interval=0.1)
     assert any(told[:-1]), "while it drains"
     assert told[-1] == 0
+
+
+def days_of_growth(days: int, load_day: int, load: float, until: float = 0.0) -> list[tuple[float, float]]:
+    """Ten-minute samples of days that each grow by 10 GB between 8 and 18 h; on one, a load of `load` at 20 h."""
+    used, found = 100 * GB, []
+    for step in range(days * 144 + int(until * 6)):
+        at = step * 600.0
+        hour = at % DAY / HOUR
+        used += 10 * GB / 60 if 8 <= hour < 18 else 0.0
+        used += load / 12 if step // 144 == load_day and 20 <= hour < 22 else 0.0
+        found.append((at, used))
+    return found
+
+
+def test_a_load_that_is_over_says_nothing_about_the_days_to_come() -> None:
+    """At three in the morning after a migration of 500 GB: the forecast is that of the usual days."""
+    usual = full_in_seconds(days_of_growth(8, 99, 0.0, 3.0), 1000 * GB)
+    loaded = full_in_seconds(days_of_growth(8, 7, 500 * GB, 3.0), 1500 * GB)
+    assert usual is not None
+    assert loaded is not None
+    assert loaded > 0.8 * usual
+
+
+def test_on_the_first_day_a_load_that_is_over_is_no_forecast() -> None:
+    found = [(n * 600.0, 100 * GB + min(n, 12) * 10 * GB) for n in range(40)]
+    assert full_in_seconds(found[:13], 300 * GB) is not None
+    assert full_in_seconds(found, 300 * GB) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import runpy
 import sqlite3
@@ -22,7 +21,6 @@ from tests.support.peers import REPOSITORY
 
 PROGRAM = REPOSITORY / "packaging" / "language"
 LINT = runpy.run_path(str(PROGRAM))
-BASELINE = "packaging/language-baseline.json"
 GLOSSARY = (REPOSITORY / "docs" / "glossary.md").read_text("utf-8")
 
 
@@ -37,12 +35,9 @@ class Tree:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text, "utf-8")
 
-    def write_baseline(self, counts: dict[str, dict[str, int]]) -> None:
-        self.write(BASELINE, json.dumps(counts))
-
-    def check(self, *options: str) -> tuple[int, list[str], str]:
+    def check(self) -> tuple[int, list[str], str]:
         """Run the lint: its exit code, its findings, and what it prints as an error."""
-        code = LINT["main"](["--root", str(self.root), *options])
+        code = LINT["main"](["--root", str(self.root)])
         out, error = self.capture.readouterr()
         return code, out.splitlines(), error
 
@@ -190,49 +185,12 @@ def test_verbs_and_predicates_name_functions(tree: Tree, name: str) -> None:
     assert tree.check() == (0, [], "")
 
 
-def test_the_baseline_admits_what_it_counts_and_no_more(tree: Tree) -> None:
-    tree.write("edge/a.py", "# told\n# told\nDAY = 1\n")
-    tree.write("edge/b.py", "# told\nDAY = 1\n")
-    tree.write_baseline({"homonyms": {"DAY": 2}, "edge/a.py": {"told": 2}, "edge/b.py": {"told": 1}})
-    assert tree.check() == (0, [], "")
-    tree.write("edge/b.py", "# told\nDAY = 1\n# anew\n")
-    assert [line.partition(": ")[0] for line in tree.check()[1]] == ["edge/b.py:3"]
-    tree.write("edge/b.py", "# told\nDAY = 1\n")
-    tree.write("edge/c.py", "DAY = 1\n")
-    assert [line.partition(": ")[0] for line in tree.check()[1]] == ["edge/a.py:3", "edge/b.py:2", "edge/c.py:1"]
-
-
-def test_a_baseline_higher_than_what_is_left_fails_until_it_is_lowered(tree: Tree) -> None:
-    tree.write("edge/a.py", "told = 1\nDAY = 1\n")
-    tree.write("edge/b.py", "DAY = 1\n")
-    before = {"homonyms": {"DAY": 3}, "edge/a.py": {"told": 2}, "edge/gone.py": {"anew": 1}}
-    tree.write_baseline(before)
-    code, found, error = tree.check()
-    assert code == 1
-    assert len(found) == 3
-    assert "packaging/language-baseline.json: edge/a.py: told: 1 left, 2 in the baseline" in found
-    assert "lower the baseline: packaging/language --lower" in error
-    assert tree.check("--lower")[0] == 0
-    after = json.loads((tree.root / BASELINE).read_text("utf-8"))
-    assert after == {"homonyms": {"DAY": 2}, "edge/a.py": {"told": 1}}
-    assert tree.check() == (0, [], "")
-
-
-def test_lower_raises_nothing(tree: Tree) -> None:
-    tree.write("edge/a.py", "told = 1\ntold = 2\n")
-    tree.write_baseline({"edge/a.py": {"told": 1, "anew": 1}})
-    before = (tree.root / BASELINE).read_text("utf-8")
-    assert tree.check("--lower")[0] == 1
-    assert (tree.root / BASELINE).read_text("utf-8") == before
-
-
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
         ("docs/glossary.md", "# Glossary\n", "one ```toml block is expected, 0 found"),
         ("docs/glossary.md", "```toml\npaths = [\n```\n", "TOMLDecodeError"),
         ("docs/glossary.md", "```toml\npaths = []\n```\n", "KeyError"),
-        (BASELINE, "<<<<<<< HEAD\n", "JSONDecodeError"),
         ("edge/a.py", "def\n", "SyntaxError"),
     ],
 )

@@ -24,8 +24,8 @@ from edge.config.sections import (
     StorageSection,
 )
 from edge.errors import ConfigError
+from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import Assignment, InstanceHeader, Origin, Priority, Values
-from edge.routing.rules import RoutingRules, compile_rules
 from tests.support.effort import count_calls
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -307,7 +307,6 @@ def test_an_explanation_names_each_condition_and_what_was_found() -> None:
 @pytest.mark.parametrize(
     ("when", "why"),
     [
-        ({"Modality": ""}, "write { present = false }"),
         ({"Modality": []}, "found an empty list"),
         ({"Modality": True}, "found true"),
         ({"Modality": {}}, "exactly one of not, regex, from/to or present, found none"),
@@ -339,14 +338,14 @@ def test_what_cannot_be_compiled_is_named(when: dict[str, Any], why: str) -> Non
 
 def test_all_faults_are_told_at_once_with_their_places() -> None:
     faulty = config(
-        Route("a b", ("x",), {"Modality": "", "Rows": {"regex": "["}}),
+        Route("a b", ("x",), {"Modality": [], "Rows": {"regex": "["}}),
         holds=(Hold("h", when={"StudyDate": {"from": "yesterday"}}),),
         lines={'route."a b".when.Modality': "10-site.toml:6", "hold.h.when.StudyDate": "10-site.toml:9"},
     )
     with pytest.raises(ConfigError) as caught:
         compile_rules(faulty)
     first, second, third = caught.value.problems
-    assert first.startswith('10-site.toml:6: route."a b".when.Modality: empty text')
+    assert first.startswith('10-site.toml:6: route."a b".when.Modality: expected text')
     assert second.startswith('route."a b".when.Rows.regex: expected a regular')
     assert third.startswith('10-site.toml:9: hold.h.when.StudyDate: "yesterday"')
 

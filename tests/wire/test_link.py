@@ -13,6 +13,7 @@ import pytest
 from edge.network.frames import receive_frame, send_frame
 from edge.scp.capacity import Associations
 from edge.scp.link import LocalLink, serve_link
+from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
 
 
@@ -24,9 +25,10 @@ class Serving:
 
     def __init__(self) -> None:
         self.other, ours = socket.socketpair()
-        self.other.settimeout(60)
+        self.other.settimeout(5.0)
+        registers = RequestRegister(), StepRegister(), lambda *_: {}
         link = LocalLink(
-            Associations(), nothing, nothing, nothing, lambda *_: True, lambda *_: False, nothing, RequestRegister()
+            Associations(), nothing, nothing, nothing, lambda *_: True, lambda *_: False, nothing, *registers
         )
         self.faults: list[BaseException] = []
         self._thread = threading.Thread(target=self._serve, args=(ours, link), daemon=True)

@@ -359,4 +359,4 @@ def test_a_command_set_is_read_for_what_is_needed(wire: Wire, command_set: bytes
 )
 def test_a_command_set_without_what_is_needed_is_refused_by_name(command_set: bytes, why: str) -> None:
     with pytest.raises(ProtocolError, match=why):
-        command.decode(command_set).number(Element.COMMAND_FIELD)
+        command.decode_command(command_set).number(Element.COMMAND_FIELD)

@@ -208,8 +208,8 @@ def test_title_network_certificate_and_service_all_decide(
     }
     taken = [name for name, uid in asked.items() if choose(admission, Context(1, uid, (EXPLICIT,))).result == 0]
     assert "".join(taken) == services
-    assert admission.granted == bool(services)
-    assert admission.granted or admission.why
+    assert admission.is_granted == bool(services)
+    assert admission.is_granted or admission.why
 
 
 def test_a_service_that_is_not_open_is_refused_by_context(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_unknown_callers_may_be_accepted_and_archives_may_not_store(tmp_path: Pa
     assert archive.destination == "archive"
     assert choose(archive, Context(1, CT, (EXPLICIT,))).result == acse.USER_REJECTION
     accepting = configuration(tmp_path, CONFIG.replace("[listen]", '[listen]\nunknown = "accept"'))
-    assert admit(accepting, "ANYONE", "10.0.0.1").granted
+    assert admit(accepting, "ANYONE", "10.0.0.1").is_granted
 
 
 def test_every_storage_class_and_syntax_is_taken_and_other_services_are_not(edge: Receiving) -> None:
@@ -240,7 +240,7 @@ def test_every_storage_class_and_syntax_is_taken_and_other_services_are_not(edge
     answer = acse.parse_accept(sock.recv(65_536))
     sock.close()
     assert answer.contexts == {1: "1.2.840.10008.1.2.4.112", 3: "1.2.840.10008.1.2.4.201"}
-    assert answer.refused == {5: acse.ABSTRACT_SYNTAX_NOT_SUPPORTED}
+    assert answer.refused == {5: acse.USER_REJECTION}  # it is there, and not for this caller
 
 
 def test_the_same_object_again_changes_nothing(edge: Receiving, tmp_path: Path) -> None:

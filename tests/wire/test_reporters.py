@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from edge.audit.refused import Register
 from edge.config import load_config
 from edge.config.sections import Destination
 from edge.daemon.outbound import Outbound
@@ -23,6 +22,7 @@ from edge.dicom.commitment_data import Reference
 from edge.dicom.pdu import Wire
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH, STORAGE_COMMITMENT_PUSH_INSTANCE
 from edge.errors import ReportRefused
+from edge.messaging.audit.refused import Register
 from edge.monitor.config_warnings import warnings
 from edge.network.tls import Certificate
 from edge.outbound.confirm import Confirmer

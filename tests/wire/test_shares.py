@@ -23,7 +23,7 @@ from edge.scp.association import shorten_proposal
 from edge.scp.callers import Callers
 from edge.scp.capacity import AssociationPlace, Associations, EndIdle, Equipment, Limit
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.listener import Door
+from edge.scp.listener import ConnectionListener
 from edge.scp.ports import hand_on
 from edge.scp.response import StoreResponse
 from edge.store.quarantine import QuarantineShare
@@ -198,7 +198,7 @@ def test_one_that_has_spoken_is_heard_before_it_would_make_room(
     with Receiving(tmp_path) as edge, ours:
         modality, *_ = [_handed_on(callers, edge, ours) for _ in range(20)]
         modality.sendall(acse.request_pdu(Request("CT1", "EDGE", (Context(1, CT, (EXPLICIT,)),), 0)))
-        door = Door(feed, edge.receiver.serve, DicomProtocol(), edge.link)
+        door = ConnectionListener(feed, edge.receiver.serve, DicomProtocol(), edge.link)
         door.open()
         assert modality.recv(1) == bytes([pdu.A_ASSOCIATE_AC])
         ours.close()

@@ -65,5 +65,5 @@ def test_it_serves_on_the_sockets_of_systemd(tmp_path: Path, listen: str) -> Non
 def test_a_socket_that_the_configuration_does_not_name_keeps_it_from_starting(tmp_path: Path) -> None:
     edge = Activated(tmp_path / "edge")
     edge.port = free_port()  # the configuration says another
-    with pytest.raises(AssertionError, match=f"systemd listens for us on port {edge.port}, which is neither"):
+    with pytest.raises(AssertionError, match=f"systemd listens for us on port {edge.port}, which is no port of"):
         edge.start()

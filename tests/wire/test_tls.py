@@ -740,5 +740,9 @@ def called_at(site: Site, port: int, name: str) -> int:
 @pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", MANUAL, re.DOTALL))
 def test_the_manual_s_tables_are_configuration(tmp_path: Path, block: str) -> None:
     rest = "" if "[tls]" in block else "[tls]\ncertificate = 'a'\nkey = 'b'\nca = 'c'\n"
+    for table in ("modality.ct1", "destination.ris", "destination.archive"):
+        port = "port = 104\n" if table.startswith("destination") else ""
+        peer = f'ae_title = "{table[-5:].upper()}"\nhost = "10.0.0.9"\n'
+        rest += "" if f"[{table}]" in block else f"[{table}]\n{peer}{port}"
     (tmp_path / "a.toml").write_text(f'[site]\nid = "1"\ndata_dir = "data"\n{rest}{block}')
     load_config(tmp_path)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
@@ -57,6 +57,20 @@ def read_all(wire: Wire) -> tuple[int, command.Command, bytes]:
     return context, request, bytes(data)
 
 
+class Rooms:
+    """A target that has room for so many bytes at a time."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._room, self.data = size, bytearray(size), bytearray()
+
+    def room(self) -> memoryview:
+        return memoryview(self._room)
+
+    def took(self, count: int) -> None:
+        assert count <= self._size
+        self.data += self._room[:count]
+
+
 def test_a_command_set_is_what_pynetdicom_would_send() -> None:
     primitive = C_STORE()
     primitive.MessageID, primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID = 7, CT, "1.2.3"
@@ -67,13 +81,13 @@ def test_a_command_set_is_what_pynetdicom_would_send() -> None:
     from pynetdicom.dsutils import encode
 
     assert command.encode(STORE) == encode(message.command_set, True, True)
-    assert command.decode(command.encode(STORE)) == STORE
+    assert command.decode_command(command.encode(STORE)) == STORE
 
 
 @given(st.binary(max_size=300))
 def test_a_damaged_command_set_is_a_protocol_error_or_a_command(data: bytes) -> None:
     try:
-        command.decode(data)
+        command.decode_command(data)
     except ProtocolError:
         pass
 
@@ -104,6 +118,84 @@ def test_any_fragmentation_reads_the_same(data: bytes, fragment: int, pieces: li
             thread.start()
             assert read_all(Wire(far)) == (1, STORE, data)
             thread.join()
+
+
+#: Longer than what comes with a command.
+LONG = bytes(range(251)) * 240
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    data=st.integers(1, len(LONG)).map(lambda size: LONG[:size]),
+    fragment=st.integers(1, 40_000),
+    together=st.integers(1, 3),
+    room=st.integers(1, 50_000),
+    waits=st.booleans(),
+)
+@example(data=LONG, fragment=9_000, together=1, room=50_000, waits=True)
+@example(data=LONG, fragment=9_000, together=2, room=50_000, waits=True)
+@example(data=LONG, fragment=9_000, together=3, room=4_000, waits=False)
+def test_a_data_set_is_received_in_place_however_it_is_cut(
+    data: bytes, fragment: int, together: int, room: int, waits: bool
+) -> None:
+    """Fragments in PDUs of several, and a command behind them in the same stream."""
+    fragment = max(fragment, len(data) // 100 + 1)
+    chunks = [data[at : at + fragment] for at in range(0, len(data), fragment)]
+    pdvs = [pdv(1, 2 * (number == len(chunks)), chunk) for number, chunk in enumerate(chunks, 1)]
+    stream = p_data(pdv(1, 3, command.encode(STORE)))
+    stream += b"".join(p_data(*pdvs[at : at + together]) for at in range(0, len(pdvs), together))
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        far, _ = server.accept()
+        with far:
+            thread = threading.Thread(target=near.sendall, args=(stream + stream + pdu.release_rq(),))
+            thread.start()
+            wire = Wire(far, waits_in_kernel=waits)
+            target = Rooms(room)
+            assert wire.read_data_set_to(wire.read_command()[0], target) == len(data)
+            assert read_all(wire) == (1, STORE, data)
+            assert bytes(target.data) == data
+            with pytest.raises(Released):
+                wire.read_command()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [p_data(pdv(1, 3, b"x")), p_data(pdv(3, 0, b"x")), p_data(struct.pack(">LBB", 0xFFFF, 1, 0)), pdu.abort(0, 1), b""],
+)
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_no_data_set_ends_it_in_place(
+    pair: tuple[socket.socket, socket.socket], behind: bytes, waits: bool
+) -> None:
+    near, far = pair
+    near.sendall(p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(20_000))) + behind)
+    near.shutdown(socket.SHUT_WR)
+    wire = Wire(far, waits_in_kernel=waits)
+    with pytest.raises(PeerError):
+        wire.read_data_set_to(wire.read_command()[0], Rooms(30_000))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_trickle_is_cut_off_in_place(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.4)
+    near, far = pair
+    near.sendall(p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(100_000)))[:20_000])
+    ended = threading.Event()
+
+    def trickle() -> None:
+        while not ended.wait(0.005):
+            near.send(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    wire = Wire(far, waits_in_kernel=waits)
+    with pytest.raises(ProtocolError, match="neither a whole PDU"):
+        wire.read_data_set_to(wire.read_command()[0], Rooms(200_000))
+    assert wire.received < 100_000
+    ended.set()
+    thread.join(10)
 
 
 def test_many_pdvs_in_one_pdu(pair: tuple[socket.socket, socket.socket]) -> None:

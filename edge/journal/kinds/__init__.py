@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from edge.journal.kinds import commitment_request, instance
+from edge.journal.kinds import commitment_request, hl7_frame, instance, performed_step
 
 #: Code -> module with CODE, encode(value) -> bytes, decode(bytes) -> value.
-RECORD_KINDS: dict[int, ModuleType] = {kind.CODE: kind for kind in (instance, commitment_request)}
+RECORD_KINDS: dict[int, ModuleType] = {
+    kind.CODE: kind for kind in (instance, commitment_request, performed_step, hl7_frame)
+}

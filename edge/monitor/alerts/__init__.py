@@ -11,11 +11,12 @@ reach their destinations, or soon will not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 
 from edge.config.alarms import ALERT_SEVERITIES
-from edge.monitor.alerts import decisions, destinations, equipment, gateway, storage
+from edge.monitor.alerts import decisions, destinations, equipment, gateway, identity, quality, services, storage
 from edge.monitor.alerts.equipment import MAX_CALLERS
 from edge.monitor.alerts.observed import Observed
 from edge.monitor.snapshot_model import Alert
@@ -24,7 +25,7 @@ __all__ = ["MAX_CALLERS", "URGENCY", "Observed", "alerts"]
 
 URGENCY = tuple(reversed(ALERT_SEVERITIES))
 
-_RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
+_RULES: dict[str, Callable[[Observed], Iterable[Alert]]] = {
     "storage-unhealthy": storage.storage_unhealthy,
     "storage-refusing": storage.storage_refusing,
     "disk-failing": storage.disk_failing,
@@ -32,12 +33,22 @@ _RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
     "lost": storage.instances_lost,
     "conflict": decisions.instances_in_conflict,
     "patient-mismatch": decisions.patient_mismatch,
+    "order-missing": identity.order_missing,
+    "hl7-parked": identity.hl7_parked,
+    "relay-held": identity.relay_held,
+    "relay-stuck": identity.relay_stuck,
+    "feed-silent": identity.feed_silent,
+    **{kind: identity.finding_rule(kind) for kind in identity.FINDING_KINDS},
     "quarantine": decisions.instances_quarantined,
     "quarantine-full": decisions.quarantine_full,
     "destination-down": destinations.destination_down,
     "destination-removed": destinations.destination_removed,
-    "backlog-old": destinations.backlog_old,
-    "work-held": decisions.work_held,
+    "backlog-old": lambda seen: chain(destinations.backlog_old(seen), services.steps_late(seen)),
+    "images-missing": services.images_missing,
+    "prior-mismatch": services.priors_foreign,
+    "worklist-stale": services.worklist_stale,
+    "import-waiting": services.import_waiting,
+    "work-held": lambda seen: chain(decisions.work_held(seen), services.steps_held(seen)),
     "unroutable": decisions.unroutable,
     "unconfirmed": destinations.destination_unconfirmed,
     "certificate-expiring": gateway.certificate_expiring,
@@ -48,9 +59,13 @@ _RULES: dict[str, Callable[[Observed], Iterator[Alert]]] = {
     "clock-was-wrong": gateway.clock_was_wrong,
     "unscheduled-downtime": gateway.unscheduled_downtime,
     "commitment-unreported": equipment.commitment_unreported,
+    "lossy-received": quality.lossy_received,
+    "dose-report-missing": quality.dose_report_missing,
+    "restore-untried": gateway.restore_untried,
     "modality-silent": equipment.modality_silent,
     "unknown-equipment": equipment.unknown_equipment,
     "new-modality": equipment.new_modality,
+    "equipment-changed": equipment.equipment_changed,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge.model import NEEDS_DECISION, ReasonCode
+from edge.monitor.alerts.identity import order_differs
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert, Held
 from edge.text import amount, printable
@@ -31,7 +32,7 @@ def instances_in_conflict(seen: Observed) -> Iterator[Alert]:
 def patient_mismatch(seen: Observed) -> Iterator[Alert]:
     found, names = seen.mismatches, Action("{} names both patients", _list_action("mismatch").command)
     if found.held:
-        what = f"{amount(found.held, 'image')} held: the patient differs from that of earlier images of the study"
+        what = f"{amount(found.held, 'image')} held: the patient differs from the order's or the study's earlier images"
         means = "safe on disk, and not sent until a person decides"
         since = found.held_since or seen.at
         yield alert("held", since, what, means, names, SHOW, RELEASE, DISCARD)
@@ -44,6 +45,7 @@ def patient_mismatch(seen: Observed) -> Iterator[Alert]:
             ("edge", "alerts", "ack", "ALERT", "--note", "..."),
         )
         yield alert(NOT_HELD, since, what, means, names, settle)
+    yield from order_differs(seen)
 
 
 def instances_quarantined(seen: Observed) -> Iterator[Alert]:

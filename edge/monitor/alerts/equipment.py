@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from edge.model import UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
-from edge.text import amount, iso, printable, span
+from edge.store.equipment import MOST_MAKES
+from edge.text import amount, moment_text, printable, span
 
 #: More unknown callers than this share one alert: a port scan must not hide the rest.
 MAX_CALLERS = 10
@@ -70,13 +71,38 @@ def new_modality(seen: Observed) -> Iterator[Alert]:
         yield alert("others", first, what, means, name, CHECK, RELOAD, ended=first)
 
 
+#: What a make consists of, as people read it.
+_MAKE_WORDS = ("manufacturer", "model", "serial number", "software")
+
+
+def equipment_changed(seen: Observed) -> Iterator[Alert]:
+    """Another make under a known AE title and address. Where one stands for many, one alert says so."""
+    for each in seen.modalities:
+        if not each.admitted or each.changed_at is None or seen.at - each.changed_at >= NEW_SECONDS:
+            continue
+        title, address = printable(each.ae_title), printable(each.address)
+        before, now = each.change[:4], each.change[4:]
+        changed = [
+            f"{word} {old or 'not stated'} is now {new or 'not stated'}"
+            for word, old, new in zip(_MAKE_WORDS, before, now, strict=True)
+            if old != new
+        ]
+        what = f'Equipment "{title}" at {address} is another than before: {", ".join(changed)}'
+        means = "its images are received and routed as before"
+        report = Action("report it to the central office if it was not announced")
+        if each.makes >= MOST_MAKES:
+            what = f'"{title}" at {address} stands for {each.makes} or more devices: changes are no longer reported'
+            report = Action("give each device an AE title of its own, and name it in a [modality.NAME]")
+        yield alert(f"{title}@{address}", each.changed_at, what, means, report, ACK, ended=each.changed_at)
+
+
 def modality_silent(seen: Observed) -> Iterator[Alert]:
     reported = set()
     for each in seen.modalities:
         if each.admitted and each.missed_at is not None and each.ae_title not in reported:
             reported.add(each.ae_title)
             title = printable(each.ae_title)
-            last = f", last received {iso(each.last_stored)}" if each.last_stored else ""
+            last = f", last received {moment_text(each.last_stored)}" if each.last_stored else ""
             yield alert(
                 title,
                 each.missed_at,

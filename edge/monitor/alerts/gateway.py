@@ -8,7 +8,7 @@ from edge.config.alarms import MAJOR, MINOR
 from edge.monitor.alerts.equipment import ACK
 from edge.monitor.alerts.observed import RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
-from edge.text import amount, iso, printable, span
+from edge.text import amount, moment_text, printable, span
 
 #: A downtime is reported for this time, unless it is acknowledged.
 DOWNTIME_SECONDS = 24 * 3600.0
@@ -32,7 +32,7 @@ def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
     yield alert(
         "gateway",
         last.began,
-        f"The gateway was down from {iso(last.began)} to {iso(last.ended)} ({span(last.seconds)}):"
+        f"The gateway was down from {moment_text(last.began)} to {moment_text(last.ended)} ({span(last.seconds)}):"
         f" {_WHY.get(last.why, last.why)}",
         "nothing accepted before was lost, and scanners kept what they could not send",
         Action("{} says why", ("journalctl", "-u", "edge")),
@@ -77,19 +77,23 @@ def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
 
 
 def certificate_expiring(seen: Observed) -> Iterator[Alert]:
+    fails = "from then on connections that use it fail, and images"
     for subject, expires in seen.live.certificates.items():
-        left = expires - seen.at
-        if left < seen.threshold("certificate-expiring"):
-            when = f"ends in {span(left)}, on {iso(expires)}" if left > 0 else f"ended on {iso(expires)}"
-            yield alert(
-                subject,
-                expires - seen.threshold("certificate-expiring"),
-                f"The TLS certificate of {subject} {when}",
-                "from then on connections that use it fail, and images for it wait safely on disk",
-                Action("put a new certificate in its place"),
-                RELOAD,
-                severity=MAJOR if left < LAST_WEEK else MINOR,
-            )
+        means = f"{fails} for it wait safely on disk"
+        renew = Action("put a new certificate in its place")
+        yield from _warn_of_end(seen, subject, expires, means, renew, RELOAD)
+    for name, expires in seen.client_certificates.items():
+        renew = Action("have a new certificate put in its place there")
+        yield from _warn_of_end(seen, f"client.{name}", expires, f"{fails} that it would send stay with it", renew)
+
+
+def _warn_of_end(seen: Observed, subject: str, expires: float, means: str, *actions: Action) -> Iterator[Alert]:
+    left, threshold = expires - seen.at, seen.threshold("certificate-expiring")
+    if left >= threshold:
+        return
+    when = f"ends in {span(left)}, on {moment_text(expires)}" if left > 0 else f"ended on {moment_text(expires)}"
+    what, severity = f"The TLS certificate of {subject} {when}", MAJOR if left < LAST_WEEK else MINOR
+    yield alert(subject, expires - threshold, what, means, *actions, severity=severity)
 
 
 def configuration_rejected(seen: Observed) -> Iterator[Alert]:
@@ -125,3 +129,16 @@ def channel_stuck(seen: Observed) -> Iterator[Alert]:
             continue
         means = "images are received and sent as before, but this channel gets no notices"
         yield alert(channel, since, what, means, *do)
+
+
+def restore_untried(seen: Observed) -> Iterator[Alert]:
+    since = seen.untried_since
+    if since is not None and seen.at - since >= seen.threshold("restore-untried"):
+        yield alert(
+            "gateway",
+            since + seen.threshold("restore-untried"),
+            f"No restore was tried since {moment_text(since)[:10]}",
+            "images are not affected; whether a lost gateway can be brought back is not known",
+            Action("try it on another machine, as the manual says (A second site)"),
+            Action("then {}", ("edge", "drill", "--done", "...")),
+        )

@@ -36,6 +36,7 @@ class Observed(Snapshot):
     disk_faults: Sequence[str] = ()
     keeping: Keeping = NOTHING_KEPT
     correction: Correction | None = None  # the last of times that a wrong clock had written
+    client_certificates: Mapping[str, float] = field(default_factory=dict)  # [client.NAME] -> when its own ends
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: ALERT_KINDS)
     open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the open alerts that were notified
 

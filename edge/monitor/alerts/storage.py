@@ -9,7 +9,7 @@ from edge.errors import Cause
 from edge.errors.hindrance import CauseClass, Hindrance, classify_cause, remedy_of, words_of
 from edge.monitor.alerts.observed import Observed, alert
 from edge.monitor.snapshot_model import REFUSING, Action, Alert, Keeping
-from edge.text import amount, iso, percent, size, span
+from edge.text import amount, moment_text, percent, size, span
 
 #: An open alert about the disk stays until its use is below the mark by this fraction: no flapping.
 DISK_SLACK = 0.02
@@ -114,10 +114,16 @@ def _kept_by_rule(kept: Keeping, now: float) -> Iterator[Action]:
     if kept.next_at is not None and kept.next_at > now:
         yield Action(
             f"`retention.keep` ({span(kept.keep_seconds)}) keeps what every destination has confirmed, the oldest until"
-            f" {iso(kept.next_at)}: shorten it, then {{}}",
+            f" {moment_text(kept.next_at)}: shorten it, then {{}}",
             ("edge", "check"),
         )
         yield Action("then {}", ("systemctl", "reload", "edge"))
+    for name, (seconds, until) in kept.rules.items():
+        if until > now:
+            yield Action(f"[retention.{name}] keeps images for {span(seconds)}, the oldest until {moment_text(until)}")
+    if kept.legal:
+        words = f"a legal hold keeps {amount(kept.legal, 'study')}: {{}} names them"
+        yield Action(words, ("edge", "studies", "holds"))
     if kept.holds:
         yield Action(f"{', '.join(f'[{name}]' for name in kept.holds)} keeps images without end")
 

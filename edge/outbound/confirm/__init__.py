@@ -21,6 +21,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from edge.config.sections import Destination
 from edge.dicom.commitment import Query, open_commitment, open_query
@@ -32,6 +33,7 @@ from edge.model import Parameter, Reason, ReasonCode
 from edge.outbound.confirm.doubts import IN_A_ROW, Doubts
 from edge.outbound.confirm.failures import find_meant, record_failures
 from edge.outbound.confirm.pace import Pace, by_series, double, is_due, resend_at
+from edge.outbound.confirm.qido import QidoQuery, open_qido
 from edge.store import commitments, ledger
 from edge.store.commitments import Unconfirmed
 from edge.store.database import Store, Transaction
@@ -323,7 +325,7 @@ class Confirmer:
     def _query(self, suspect: int | None) -> None:
         """One C-FIND for each series of a batch; what is not found is looked for again at the request's deadline."""
         uid = new_transaction_uid()
-        with open_query(self.destination, self._calling_ae, self._secure) as archive:
+        with self._open_query() as archive:
             batch = self._note(uid, suspect, self._next_query_at)
             try:
                 for group in self._groups(batch, alone=suspect is not None):
@@ -340,6 +342,11 @@ class Confirmer:
             self._db.write(lambda conn: commitments.clear_suspect(conn, suspect))
         self._db.write(lambda conn: self._end_if_proved(conn, uid))
 
+    def _open_query(self) -> AbstractContextManager[Query | QidoQuery]:
+        if self.destination.is_web:
+            return open_qido(self.destination)
+        return open_query(self.destination, self._calling_ae, self._secure)
+
     def _groups(self, batch: Sequence[Unconfirmed], *, alone: bool) -> list[list[Unconfirmed]]:
         groups = by_series(
             batch, lambda members: alone or (members[0].study_uid, members[0].series_uid) in self._careful
@@ -353,7 +360,7 @@ class Confirmer:
         since_sent = now - max((each.sent_at for each in batch), default=now)
         return now + min(max(since_sent, self._pace.first_look), self._pace.longest_deadline)
 
-    def _query_series(self, archive: Query, members: Sequence[Unconfirmed], *, one_by_one: bool) -> None:
+    def _query_series(self, archive: Query | QidoQuery, members: Sequence[Unconfirmed], *, one_by_one: bool) -> None:
         """Ask about instances of one series, and write down what is found; `one_by_one`: about these alone."""
         wanted = {each.sop_instance_uid for each in members}
         uids, now = (members[0].study_uid, members[0].series_uid), self._clock()

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
+from edge.config.sections import Config
 from edge.dicom.command import PROCESSING_FAILURE, CommandField, Element
-from edge.dicom.dialogue import DimseMessage
+from edge.dicom.dialogue import HIGH, DimseMessage
+from edge.dicom.part10 import EDGE_UID
 from edge.dicom.uids import is_storage, usable_uid
 from edge.errors import Hindered, StorageUnhealthy
-from edge.model import ContextKey, Origin
+from edge.model import ContextKey, Origin, Priority
+from edge.network.sites import read_passed
+from edge.scp.admission import Admission, identity_fault
+from edge.scp.link import GatewayLink
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
 
 # DIMSE statuses (PS3.7 annex C).
-SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE = 0x0122, 0x0117
+SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
+#: At once, of an object that is refused while it comes.
+_PASSED_BYTES = 64 << 10
+_may_store = has_word("store")
+
+
+def _is_allowed(admission: Admission) -> bool:
+    return _may_store(admission) or admission.gives_back
 
 
 def serve_store(request: DimseMessage, responder: Responder) -> None:
@@ -26,55 +39,97 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     refusal = _refusal(kind, uid, request, responder)
     if refusal is not None:
         return responder.refuse(request, refusal)
-    origin = Origin(caller.ae_title, responder.called_ae, caller.address, time.time())
+    source = find_archive(request, responder)
+    origin = Origin(caller.ae_title, responder.called_ae, caller.address, time.time(), source)
+    if EDGE_UID in responder.extended and (passed := read_passed(command.text(Element.PASSED_SITES))):
+        is_stat = command.get(Element.PRIORITY) == HIGH
+        origin = replace(origin, passed=passed, priority=Priority.STAT if is_stat else Priority.ROUTINE)
     try:
         recording = responder.recorder.begin(kind, uid, origin)
     except (Hindered, StorageUnhealthy, MemoryError) as error:
         return responder.refuse(request, answer_for(error))
-    sink = _Sink(recording)
+    target = _Target(recording)
     try:
-        dialogue.read_into(request, sink)
+        dialogue.read_to(request, target)
     except BaseException:
         recording.discard()
         raise
-    if sink.failure is not None:
+    begun, size = time.monotonic(), recording.size
+    if target.failure is not None:
         recording.discard()
-        answer = answer_for(sink.failure)
+        answer = answer_for(target.failure)
     else:
         answer = responder.recorder.accept(recording, kind, uid, origin)
-    responder.respond_stored(request, answer)
+    responder.respond_stored(request, answer, begun, size)
 
 
-def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
-    """Why an object is refused before a byte of it is taken, or None."""
+def refuse_object(kind: ContextKey, uid: str) -> StoreResponse | None:
+    """Why no object of this SOP class and UID is taken at any door, or None."""
     if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
         return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
     if not usable_uid(uid):
         return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
+    return None
+
+
+def find_archive(request: DimseMessage, responder: Responder) -> str:
+    """The archive from which a C-MOVE of ours brings this object, which is cached then; empty: it is sent to us.
+
+    The archive names who moves (PS3.4 section C.4.2.2.2), or no one; it is known by its address or certificate.
+    """
+    admission, config = responder.admission, responder.config
+    mover = request.command.text(Element.MOVE_ORIGINATOR_AE_TITLE)
+    is_ours = mover == config.listen.ae_title or (not mover and not _may_store(admission))
+    destination = config.destinations.get(admission.destination)
+    if not admission.gives_back or not is_ours or destination is None:
+        return ""
+    return "" if identity_fault(destination, responder.caller, responder.addresses_of) else destination.name
+
+
+def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
+    """Why an object is refused before a byte of it is taken, or None."""
+    # Who may only retrieve, or give back, has storage contexts as well.
+    if not _may_store(responder.admission) and not find_archive(request, responder):
+        responder.note_refusal("it sends an object, and its services do not name store")
+        return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
+    if (refusal := refuse_object(kind, uid)) is not None:
+        return refusal
     if not request.command.has_data_set:
         return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")
     try:
         responder.check_room()
+        return refuse_rejected(uid, responder.config, responder.link)
     except Hindered as error:
         return answer_for(error)
-    return None
 
 
-class _Sink:
-    """Takes fragments into a recording; after a failure it lets the rest pass by."""
+def refuse_rejected(uid: str, config: Config, link: GatewayLink) -> StoreResponse | None:
+    """Why an instance that a rejection note forbids is not taken again, where [iocm] says so; or None."""
+    if config.iocm.again != "refuse" or not link.is_forbidden(uid):
+        return None
+    return StoreResponse(_NOT_AUTHORIZED, "a rejection note forbids this instance")
+
+
+class _Target:
+    """Where an object goes: into its recording; after a failure the rest is let pass by."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self.failure: Hindered | StorageUnhealthy | MemoryError | None = None
 
-    def __call__(self, views: list[memoryview]) -> None:
+    def room(self) -> memoryview:
         if self.failure is None:
             try:
-                self._recording.write(views)
+                return self._recording.room()
             except (Hindered, StorageUnhealthy, MemoryError) as error:
                 self.failure = error
+        return memoryview(bytearray(_PASSED_BYTES))
+
+    def took(self, count: int) -> None:
+        if self.failure is None:
+            self._recording.took(count)
 
 
 STORE_SERVICE = Service(
-    "storage", is_storage, has_word("store"), CommandField.C_STORE_RQ, serve_store, transfer_syntaxes=None
+    "storage", is_storage, _is_allowed, CommandField.C_STORE_RQ, serve_store, transfer_syntaxes=None
 )

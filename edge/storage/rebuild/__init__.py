@@ -20,8 +20,9 @@ from edge.spool import Bucket, Spool
 from edge.storage.rebuild import deliveries, instances, ledger_rows
 from edge.storage.rebuild.job import Rebuild, RebuildReport, Tick
 from edge.storage.repair import DAMAGED
-from edge.store import ledger, patients
+from edge.store import header_progress, ledger, legal_holds
 from edge.store.database import StatementError, Store, Transaction
+from edge.store.identity_copy import COPIED, choose_rows, read_copy
 from edge.store.ledger_copy import Journal
 from edge.store.salvage import Salvage
 from edge.store.sqlite_file import sync_path
@@ -33,7 +34,7 @@ MARKER = "catalog.db.recovering"
 SUFFIXES = ("", "-wal", "-shm")
 #: Tables that are not copied as they are: what is rebuilt, and what triggers keep.
 REBUILT = frozenset(
-    {"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment"}
+    {"tally", "instance_tally", "ledger", "study", "kind", "instance", "delivery", "commitment", "legal_hold"}
     | {"series_facts", "instance_header"}  # read again from the files
     | {"folded_block", "folded_study", "folded_patient", "folded_tally", "folded_instance_tally", "folded_ledger"}
 )
@@ -104,6 +105,8 @@ def _run(job: Rebuild, who: str) -> None:
     _copy_other_tables(job)
     deliveries.queue_missing(job)
     instances.adopt_files(job)
+    held = [each for known in job.history.legal.values() for each in known]
+    job.db.write(lambda conn: legal_holds.restore(conn, held))
     report = job.report
     payload = {
         "instances": report.instances,
@@ -113,13 +116,20 @@ def _run(job: Rebuild, who: str) -> None:
     }
 
     def work(conn: Transaction) -> None:
-        patients.begin_backfill(conn)
+        header_progress.begin_backfill(conn)
         ledger.append(conn, time.time(), ledger.RECOVERED, who, [], payload=payload)
 
     job.db.write(work)
 
 
 def _copy_other_tables(job: Rebuild) -> None:
+    copied = read_copy(job.spool.root.parent)
+    changed = {(str(row["table_name"]), str(row["key"])) for row in job.salvage.rows("identity_change")}
+    for table in COPIED:
+        rows = choose_rows(table, job.salvage.rows(table), copied[table], changed)
+        job.report.other[table] = job.copy_rows(table, rows)
     for table in job.salvage.tables():
+        if table in COPIED or table == "identity_change":
+            continue
         if table not in REBUILT and table not in instances.HEADER_TABLES and not table.startswith("sqlite_"):
             job.report.other[table] = job.copy_rows(table, job.salvage.rows(table))

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from edge.errors import Unreadable
-from edge.intake import fill_placement
+from edge.intake.entries import fill_placement
 from edge.model import Assignment, DeliveryState, InstanceHeader, InstanceState, Priority
 from edge.storage.rebuild.job import Rebuild, chunks
 from edge.store import deliveries, patients, restoring
 from edge.store.database import CatalogRow, Transaction
 from edge.store.identity import Standing
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 from edge.store.transitions import parameters_json
 
 
@@ -27,7 +27,7 @@ def restore_deliveries(job: Rebuild) -> None:
     job.db.write(restoring.settle_confirmations)
 
 
-def _correct(job: Rebuild, row: Row) -> Row:
+def _correct(job: Rebuild, row: SalvagedRow) -> SalvagedRow:
     """A delivery as the ledger has it, where it has it."""
     row = {**row, "lease_until": None, "transaction_id": None}  # requests for proof are made again
     record = job.history.deliveries.get(row["instance_id"], {}).get(row["destination"])

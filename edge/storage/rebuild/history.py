@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 from edge.model import EMPTY_REASON, DeliveryState, InstanceState, Reason, ReasonCode
 from edge.store import ledger, ledger_text
 from edge.store.ledger_copy import ARRIVALS, Entry, File
+from edge.store.legal_holds import LegalHold
 from edge.store.patients import Header
 
 #: The state of a delivery, and of an instance, after the last row about it.
 _DELIVERY_STATES = {
     ledger.SENT: DeliveryState.SENT,
+    ledger.RESTORED: DeliveryState.SENT,
     ledger.CONFIRMED: DeliveryState.CONFIRMED,
     ledger.HELD: DeliveryState.HELD,
     ledger.CANCELLED: DeliveryState.CANCELLED,
 }
 _INSTANCE_STATES = {
     ledger.RECEIVED: InstanceState.STORED,
+    ledger.FETCHED: InstanceState.STORED,
     ledger.ADOPTED: InstanceState.STORED,
     ledger.CONFLICT: InstanceState.CONFLICT,
     ledger.QUARANTINED: InstanceState.QUARANTINED,
@@ -52,6 +55,7 @@ class History:
         self.headers: dict[int, Header] = {}
         self.released: set[int] = set()  # by a person
         self.mismatched: set[int] = set()  # another patient than the images before in the study
+        self.legal: dict[str, list[LegalHold]] = defaultdict(list)  # by study, the last one last
 
     def learn(self, entry: Entry) -> None:
         """Take the next row of the ledger."""
@@ -62,9 +66,18 @@ class History:
         payload = entry.payload
         if entry.event == ledger.RENAMED:
             self._rename(payload.get("former", ""), entry.destination)
+        if entry.event in (ledger.LEGAL_HOLD, ledger.LEGAL_RELEASE):
+            self._learn_legal_hold(entry, str(payload.get("study_uid", "")), payload)
         for instance in _numbers_of(entry.instances):
             self._learn_route(instance, entry, payload)
             self._learn_state(instance, entry, payload)
+
+    def _learn_legal_hold(self, entry: Entry, study_uid: str, payload: ledger.Payload) -> None:
+        known, why = self.legal[study_uid], str(payload.get("reason", ""))
+        if entry.event == ledger.LEGAL_HOLD:
+            known.append(LegalHold(study_uid, why, entry.who, entry.at, payload.get("ends_at")))
+        elif known:
+            known[-1] = replace(known[-1], ended_at=entry.at, ended_by=entry.who, ended_why=why)
 
     def _rename(self, former: str, new: str) -> None:
         for names in self.destinations.values():

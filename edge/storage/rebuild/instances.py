@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from edge.errors import Unreadable
+from edge.intake.routing import is_imageless
 from edge.journal.kinds import instance
 from edge.journal.replay import JournalRecord, Replay, unapplied_names
 from edge.journal.ring import JOURNAL_FOLDER
 from edge.model import ContextKey, InstanceState
-from edge.routing.rules import is_imageless
 from edge.storage.rebuild.job import Rebuild, chunks
-from edge.store import catalog, journal_progress, ledger, patients, restoring
+from edge.store import catalog, journal_progress, ledger, legal_holds, patients, restoring
 from edge.store.database import Transaction
 from edge.store.ledger_copy import File
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 
 #: What headers say, each after what it refers to.
 HEADER_TABLES = ("patient", "study_patient", "study_facts", "series")
@@ -32,13 +33,13 @@ def restore_instances(job: Rebuild) -> None:
         job.copy_rows(table, job.salvage.rows(table))
     with job.db.reading() as conn:
         job.series = restoring.list_series(conn)
-    files, holds, study_ids = dict(job.history.files), {}, dict(job.history.study_ids)
-    states: dict[int, str] = {}
+    files, study_ids = dict(job.history.files), dict(job.history.study_ids)
+    salvaged: dict[int, SalvagedRow] = {}
     for row in job.salvage.rows("instance"):
         file = _file_of(row, kinds, studies)
         if file is None:
             continue
-        holds[file.instance_id], states[file.instance_id] = row["hold"], row["state"]
+        salvaged[file.instance_id] = row
         known = files.get(file.instance_id)
         if known is None:
             files[file.instance_id] = file
@@ -47,19 +48,15 @@ def restore_instances(job: Rebuild) -> None:
             series, number = file.series_id, file.instance_number
             files[file.instance_id] = replace(known, series_id=series, instance_number=number)
     for chunk in chunks(sorted(files)):
-        lines = [
-            _entry_of(job, files[each], study_ids.get(each), states.get(each, ""), holds.get(each, ""))
-            for each in chunk
-        ]
+        lines = [_entry_of(job, files[each], study_ids.get(each), salvaged.get(each, {})) for each in chunk]
         job.db.write(lambda conn, lines=lines: [line(conn) for line in lines])  # type: ignore[misc]
         job.tick("instances", job.report.instances)
 
 
-def _entry_of(
-    job: Rebuild, file: File, study_id: int | None, state: str, hold: object
-) -> Callable[[Transaction], None]:
+def _entry_of(job: Rebuild, file: File, study_id: int | None, salvaged: SalvagedRow) -> Callable[[Transaction], None]:
     """What enters one instance: its file is checked before the transaction, so that this is short."""
-    text, state = _state_of(job, file, state)
+    text, state = _state_of(job, file, str(salvaged.get("state", "")))
+    hold, rule = _rules_of(job, file, state, salvaged)
     job.report.instances += 1
     job.report.lost += state == InstanceState.LOST
     said = job.history.headers.get(file.series_id or 0)
@@ -83,7 +80,9 @@ def _entry_of(
             "called_ae": file.called_ae,
             "address": file.address,
             "received_at": file.received_at,
-            "hold": hold if isinstance(hold, str) else "",
+            "hold": hold,
+            "retention": rule,
+            "fetched_from": _text_of(salvaged, "fetched_from"),
             "companion": int(is_imageless(file.sop_class_uid, modality)),
             "series_id": _series_of(job, conn, file, study),
             "instance_number": file.instance_number,
@@ -96,6 +95,28 @@ def _entry_of(
             ledger.append(conn, time.time(), ledger.LOST, ledger.EDGE, ids, study_id=study, payload={"fault": text})
 
     return work
+
+
+def _rules_of(job: Rebuild, file: File, state: str, salvaged: SalvagedRow) -> tuple[str, str]:
+    """The hold and the rule of retention of an instance: by its row, or by its own header where none is left.
+
+    Legal holds are restored later, from the ledger.
+    """
+    if salvaged:
+        return _text_of(salvaged, "hold").removeprefix(legal_holds.PREFIX), _text_of(salvaged, "retention")
+    rules = job.policy.rules
+    if state not in (InstanceState.STORED, InstanceState.CONFLICT) or not (rules.holds or rules.retention):
+        return "", ""
+    try:
+        facts = job.intake.facts_of(file.path)
+    except (Unreadable, OSError):
+        return "", ""  # the scrub finds it
+    return rules.hold_reason(facts), rules.retention_rule(facts)
+
+
+def _text_of(row: SalvagedRow, column: str) -> str:
+    value = row.get(column)
+    return value if isinstance(value, str) else ""
 
 
 def _series_of(job: Rebuild, conn: Transaction, file: File, study: int | None) -> int | None:
@@ -158,7 +179,7 @@ def adopt_files(job: Rebuild) -> None:
                 job.tick("files adopted", job.report.adopted)
 
 
-def _file_of(row: Row, kinds: Mapping[int, Row], studies: Mapping[int, Row]) -> File | None:
+def _file_of(row: SalvagedRow, kinds: Mapping[int, SalvagedRow], studies: Mapping[int, SalvagedRow]) -> File | None:
     """A row of the damaged catalog that is usable; None for another."""
     kind, study = kinds.get(row["kind_id"]), studies.get(row["study_id"], {"study_uid": ""})
     if kind is None or not isinstance(row["id"], int) or not isinstance(row["sha256"], bytes):

@@ -16,7 +16,7 @@ from edge.store import restoring
 from edge.store.database import Store
 from edge.store.folded_files import FoldedFiles
 from edge.store.ledger_copy import Journal
-from edge.store.salvage import Row, Salvage
+from edge.store.salvage import Salvage, SalvagedRow
 
 #: Rows of one transaction.
 BATCH = 1000
@@ -63,7 +63,7 @@ class Rebuild:
         in_use = {str(row["study_uid"]) for row in self.salvage.rows("study")}
         self.folded = FoldedPast(FoldedFiles(self.db.path.parent), in_use)
 
-    def copy_rows(self, table: str, rows: Iterable[Row]) -> int:
+    def copy_rows(self, table: str, rows: Iterable[SalvagedRow]) -> int:
         """Copy rows into a table of the new catalog, as far as its constraints take them. Returns how many."""
         with self.db.reading() as conn:
             columns = restoring.list_columns(conn, table)

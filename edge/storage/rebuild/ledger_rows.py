@@ -9,7 +9,7 @@ from itertools import groupby
 from edge.storage.rebuild.job import BATCH, Rebuild
 from edge.store import restoring
 from edge.store.ledger_copy import Entry, entry_of_row
-from edge.store.salvage import Row
+from edge.store.salvage import SalvagedRow
 
 
 def restore_ledger(job: Rebuild) -> None:
@@ -52,7 +52,7 @@ def _insert(job: Rebuild, entries: list[Entry]) -> None:
     job.tick("rows of the custody ledger", job.report.ledger_rows)
 
 
-def _entry_of(row: Row) -> Entry | None:
+def _entry_of(row: SalvagedRow) -> Entry | None:
     """A row of the damaged catalog that can be believed; a catalog of 0.1.0 has no payload."""
     sound = isinstance(row["seq"], int) and isinstance(row["hash"], bytes) and isinstance(row["instances"], str)
     return entry_of_row(row) if sound else None

@@ -29,12 +29,12 @@ from edge.worker import DONE, ThreadSpec, Worker
 log = logging.getLogger(__name__)
 
 #: The whole spool is read once in this number of seconds, but never more slowly than LEAST_RATE bytes a second.
-ROUND_SECONDS = 7 * 86_400.0
+_ROUND_SECONDS = 7 * 86_400.0
 LEAST_RATE = 256 << 10
 #: So far behind the plan, it does not wait for a quiet moment any more.
 BEHIND_SECONDS = 86_400.0
-BATCH = 50
-QUIET_SECONDS = 5.0
+_BATCH = 50
+_QUIET_SECONDS = 5.0
 REST_SECONDS = 60.0
 SAVE_SECONDS = 60.0
 #: What is lost is tried again: the destination that has it may be back.
@@ -69,7 +69,7 @@ def place(conn: Transaction) -> Place | None:
 
 def rate(total_bytes: int) -> float:
     """Bytes a second that make a round of the whole spool."""
-    return max(total_bytes / ROUND_SECONDS, LEAST_RATE)
+    return max(total_bytes / _ROUND_SECONDS, LEAST_RATE)
 
 
 def seconds_behind(at: Place, total_bytes: int, now: float) -> float:
@@ -112,16 +112,16 @@ class Scrub:
         if self._db.failure is not None:
             return DONE  # nothing can be recorded until a restart
         now = self._clock()
-        if now - self._retried_at >= RETRY_SECONDS:
+        if not 0 <= now - self._retried_at < RETRY_SECONDS:  # below 0: the clock was set back
             self._retried_at = now
             self._retry_lost()
         if self.place.finished_at is not None:
-            if 0 <= now - self.place.started_at < ROUND_SECONDS:
+            if 0 <= now - self.place.started_at < _ROUND_SECONDS:
                 return REST_SECONDS
             self.place = Place(now)
         with self._db.reading() as conn:
-            rows = kept_files.kept_after(conn, self.place.instance_id, BATCH)
-            self._versions = verify.versions(conn)
+            rows = kept_files.kept_after(conn, self.place.instance_id, _BATCH)
+            self._versions = verify.writing_versions(conn)
             _, total = kept_files.kept_count(conn)
         for row in rows:
             if self.worker.is_stopping or not self._may_read(total):
@@ -130,14 +130,14 @@ class Scrub:
             self.worker.pause(row.size / rate(total))
         if not rows:
             self._finish()
-        if self._clock() - self._saved_at >= SAVE_SECONDS:
+        if not 0 <= self._clock() - self._saved_at < SAVE_SECONDS:
             self._save()
         return 0.0
 
     def _may_read(self, total: int) -> bool:
         """Waits for a quiet moment; bounded."""
         while self._busy() and seconds_behind(self.place, total, self._clock()) < BEHIND_SECONDS:
-            if self.worker.pause(QUIET_SECONDS):
+            if self.worker.pause(_QUIET_SECONDS):
                 return False
         return True
 

@@ -27,6 +27,14 @@ ON CONFLICT (site, at) DO UPDATE SET
     received = kept.received + excluded.received,
     received_bytes = kept.received_bytes + excluded.received_bytes
 """
+_FLEET = """
+SELECT at, count(*) AS sites, sum(used) AS used, sum(total) AS total, sum(backlog) AS backlog,
+       max(oldest) AS oldest, sum(received) AS received, sum(received_bytes) AS received_bytes
+FROM {table}
+WHERE at >= :begin
+GROUP BY at
+ORDER BY at
+"""
 _LAST_WEEK = """
 SELECT site, count(*) AS days, min(at) AS begin, max(at) AS until, min(used) AS least, max(used) AS most,
        max(total) AS total
@@ -73,6 +81,20 @@ def growth_since(conn: EngineTransaction, begin: float) -> dict[str, Row]:
 def sums_since(conn: EngineTransaction, begin: float) -> dict[str, Row]:
     """By site, the sums for two straight lines over days: the bytes used, and the bytes received each day."""
     return {row["site"]: row for row in rows(conn, _SUMS, begin=int(begin))}
+
+
+def list_fleet_measurements(conn: EngineTransaction, table: str, begin: float) -> Sequence[Row]:
+    """All sites together, in order: what was used and came in, and what waited."""
+    return rows(conn, _FLEET.format(table=table), begin=int(begin))
+
+
+def sums_of_month(conn: EngineTransaction, begin: float, end: float) -> Sequence[Row]:
+    """By site, what came in between two times, and the most that waited."""
+    sql = """
+    SELECT site, sum(received) AS received, sum(received_bytes) AS received_bytes, max(backlog) AS backlog
+    FROM history_day WHERE at >= :begin AND at < :end GROUP BY site
+    """
+    return rows(conn, sql, begin=int(begin), end=int(end))
 
 
 def prune_site(conn: EngineTransaction, site: str, now: float) -> None:

@@ -160,14 +160,23 @@ def list_closed_since(conn: EngineTransaction, since: float) -> Sequence[Row]:
     return rows(conn, sql, since=since)
 
 
-def one(conn: EngineTransaction, incident: int) -> Row | None:
+def count_by_site(conn: EngineTransaction, begin: float, end: float) -> Sequence[Row]:
+    """By site, the incidents that opened between two times."""
+    sql = """
+    SELECT site, count(*) AS n FROM incident
+    WHERE opened_at >= :begin AND opened_at < :end AND site IS NOT NULL AND merged_into IS NULL GROUP BY site
+    """
+    return rows(conn, sql, begin=begin, end=end)
+
+
+def find_incident(conn: EngineTransaction, incident: int) -> Row | None:
     """One incident."""
     return first(conn, f"{_FROM} WHERE id = :id", id=incident)
 
 
 def find_one(conn: EngineTransaction, incident: int) -> Row:
     """One incident. Raises NoIncident."""
-    if (found := one(conn, incident)) is None:
+    if (found := find_incident(conn, incident)) is None:
         raise NoIncident(f"there is no incident {incident}")
     return found
 

@@ -23,7 +23,9 @@ _KNOWN = """
 SELECT site.*,
        EXISTS (SELECT 1 FROM outage WHERE outage.site = site.id AND returned_at IS NULL) AS is_silent,
        EXISTS (SELECT 1 FROM incident WHERE incident.site = site.id AND closed_at IS NULL
-               AND kind IN ('clock-skew', 'signature-refused')) AS has_open_faults
+               AND kind IN ('clock-skew', 'signature-refused')) AS has_open_faults,
+       EXISTS (SELECT 1 FROM maintenance WHERE maintenance.site = site.id AND name <> ''
+               AND ends_at > site.heard_at) AS plans_work
 FROM site
 WHERE id = :id
 """
@@ -31,6 +33,7 @@ _FLEET = """
 SELECT site.*, outage.silent_from, outage.incident
 FROM site LEFT JOIN outage ON outage.site = site.id AND outage.returned_at IS NULL
 """
+_VERSIONS = "SELECT version, count(*) AS sites FROM site GROUP BY version ORDER BY version DESC"
 
 
 def find_known(conn: EngineTransaction, site: str) -> Row | None:
@@ -56,6 +59,11 @@ def list_statuses(conn: EngineTransaction) -> Sequence[Row]:
 def list_intervals(conn: EngineTransaction) -> Sequence[Row]:
     """When each site was heard, and how often it reports: read every second, without its status."""
     return rows(conn, "SELECT id, heard_at, every, state FROM site")
+
+
+def count_versions(conn: EngineTransaction) -> Sequence[Row]:
+    """The sites of each version, by their last heartbeat."""
+    return rows(conn, _VERSIONS)
 
 
 def list_names(conn: EngineTransaction) -> Sequence[Row]:

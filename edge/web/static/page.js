@@ -35,9 +35,55 @@ function showFreshness(ok) {
 }
 document.addEventListener("htmx:afterRequest", (event) => showFreshness(event.detail.successful));
 document.addEventListener("htmx:sendError", () => showFreshness(false));
-// A field with the focus is not replaced.
-document.addEventListener("htmx:beforeSwap", (event) => {
-  const live = event.detail.target;
-  const at = document.activeElement;
-  if (live.contains(at) && at.matches("input, textarea, select")) event.detail.shouldSwap = false;
-});
+// What a person has opened or typed is not replaced; where its subject is over, the page says so.
+function isInUse(node) {
+  if (node.nodeType !== Node.ELEMENT_NODE) return false;
+  return node.matches("details[open]") || node.querySelector("details[open]") !== null;
+}
+if (window.Idiomorph) {
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeNodeMorphed: (old) => !(old.nodeType === Node.ELEMENT_NODE && old.matches("details[open]")),
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details")),
+    beforeNodeRemoved: (node) => {
+      if (!isInUse(node)) return true;
+      node.toggleAttribute("data-over", true);
+      return false;
+    },
+    afterNodeMorphed: (old) => {
+      if (old.nodeType === Node.ELEMENT_NODE) old.removeAttribute("data-over");
+    },
+  });
+}
+
+// The quick look: dragging changes the window, the range the frame; a picture is asked for when the last one is there.
+for (const look of document.querySelectorAll(".look")) {
+  const image = look.querySelector("img");
+  const field = (name) => look.querySelector(`[data-${name}]`);
+  let wanted = "";
+  const ask = () => {
+    const address = new URL(image.src);
+    for (const name of ["frame", "center", "width"]) if (field(name)) address.searchParams.set(name, field(name).value);
+    wanted = address.href;
+    if (image.complete && wanted !== image.src) image.src = wanted;
+  };
+  image.addEventListener("load", () => { if (wanted && wanted !== image.src) image.src = wanted; });
+  look.addEventListener("input", (event) => {
+    if (event.target.matches("[data-frame]")) look.querySelector("[data-frame-number]").textContent = event.target.value;
+    ask();
+  });
+  if (!look.hasAttribute("data-look")) continue;
+  let from = null;
+  image.draggable = false;
+  image.addEventListener("pointerdown", (event) => {
+    from = { x: event.clientX, y: event.clientY, center: Number(field("center").value), width: Number(field("width").value) };
+    image.setPointerCapture(event.pointerId);
+  });
+  image.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const step = Math.max(1e-6, (look.dataset.highest - look.dataset.lowest) / 512, from.width / 512);
+    field("width").value = Math.max(step, from.width + (event.clientX - from.x) * step).toPrecision(6);
+    field("center").value = Number((from.center + (event.clientY - from.y) * step).toPrecision(6));
+    ask();
+  });
+  image.addEventListener("pointerup", () => { from = null; });
+}

@@ -3,6 +3,30 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
-from tests.bench.rows import growth, inward, outward, overwan, resources, smallest
+from tests.bench.rows import (
+    asking,
+    copies,
+    growth,
+    inward,
+    messages,
+    outward,
+    overwan,
+    resources,
+    retrieving,
+    smallest,
+    web,
+)
 
-ROWS: tuple[Row, ...] = (*inward.ROWS, *outward.ROWS, *overwan.ROWS, *resources.ROWS, *smallest.ROWS, *growth.ROWS)
+ROWS: tuple[Row, ...] = (
+    *inward.ROWS,
+    *web.ROWS,
+    *outward.ROWS,
+    *copies.ROWS,
+    *messages.ROWS,
+    *overwan.ROWS,
+    *resources.ROWS,
+    *smallest.ROWS,
+    *growth.ROWS,
+    *asking.ROWS,
+    *retrieving.ROWS,
+)

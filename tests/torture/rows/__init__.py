@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from tests.torture.row import Row
-from tests.torture.rows import commitment, crowd, fuzz, kill, line, points, power, rot, rubbish, siege, storage, suite
+from tests.torture.rows import (
+    asking,
+    commitment,
+    crowd,
+    fuzz,
+    hl7,
+    kill,
+    line,
+    nonsense,
+    points,
+    power,
+    rot,
+    rubbish,
+    services,
+    siege,
+    storage,
+    suite,
+    through,
+    web,
+    web_siege,
+)
 
 ROWS: tuple[Row, ...] = (
     *kill.ROWS,
+    *web.ROWS,
+    *web_siege.ROWS,
     *commitment.ROWS,
+    *services.ROWS,
+    *hl7.ROWS,
     *points.ROWS,
     *power.ROWS,
     *storage.ROWS,
@@ -17,6 +41,9 @@ ROWS: tuple[Row, ...] = (
     *fuzz.ROWS,
     *siege.ROWS,
     *crowd.ROWS,
+    *asking.ROWS,
+    *through.ROWS,
+    *nonsense.ROWS,
     *rubbish.ROWS,
 )
 

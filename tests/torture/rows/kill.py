@@ -30,7 +30,7 @@ class Kill:
     what: str = "SIGKILL at a random moment, under load in and out; one in ten while it starts"
     survives: str = "all that was answered is kept or delivered, whole; ready again"
     long: int = 10_000
-    quick: int = 200
+    quick: int = 60
     forked: bool = False
 
     def play(self, place: Path, budget: Budget) -> Score:
@@ -79,5 +79,5 @@ class Kill:
 
 ROWS = (
     Kill(),
-    Kill("kill-many", "the same, the daemon forked from a warm process: many more rounds", quick=50, forked=True),
+    Kill("kill-many", "the same, the daemon forked from a warm process: many more rounds", quick=100, forked=True),
 )

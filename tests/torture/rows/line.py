@@ -30,11 +30,11 @@ from tests.support.scripted import (
     reset_midway,
     succeed,
 )
+from tests.support.set_clock import SetClock
 from tests.torture.custody import Archive, Custody, Made, Sender
 from tests.torture.gateway import Gateway, archive_at
 from tests.torture.proxy import Proxy
 from tests.torture.row import Budget, Score
-from tests.torture.rows.storage import faked_clock
 
 ONCE = "everything arrives, once"
 
@@ -123,7 +123,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Outage:
-    """The gateway's clock goes forward by the hour (libfaketime); in each hour come its images."""
+    """The gateway's clock goes forward by the hour; in each hour come its images."""
 
     name: str = "wan-72h"
     what: str = "the archive is away for 72 h of the gateway's clock at a site's full load; then all goes"
@@ -138,12 +138,13 @@ class Outage:
             archive = stack.enter_context(Archive(custody))
             archive.closed = True
             gateway = stack.enter_context(Gateway(place / "edge", archive_at(archive.port)))
-            clock = faked_clock(gateway, place)
+            clock = SetClock(place / "clock")
+            gateway.environment = clock.environment
             gateway.start()
             send(gateway, made, custody, budget.chance(), 100)
             before = gateway.memory()
             for hour in range(self.hours):
-                clock.write_text(f"+{3600 * hour}")
+                clock.set_ahead(3600 * hour)
                 send(gateway, made, custody, budget.chance(hour), budget.most // self.hours)
             grown = (gateway.memory() - before) / 1e6
             archive.closed, began = False, time.monotonic()

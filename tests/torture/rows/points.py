@@ -285,15 +285,16 @@ class Points:
         return score
 
     def _points(self, steps: list[Step], budget: Budget) -> Iterator[str]:
-        """Every step, by its site. In a hurry: of like ones in a row the first; an error once a site."""
-        counts, before = Counter[str](), ""
+        """Every step, by its site. In a hurry one a site, two of a sync or a kill; like ones in a row are one."""
+        counts, runs, before = Counter[str](), Counter[str](), ""
         for step in steps:
             if self.sites and step.site not in self.sites:
                 continue
             counts[step.site] += 1
-            few = 2 if step.call in SYNCS else 1
-            is_first = step.site != before if self.act in KILLS else counts[step.site] <= few
-            if is_first or not budget.quick:
+            is_new = step.site != before or self.act not in KILLS
+            runs[step.site] += is_new
+            few = 2 if step.call in SYNCS or self.act in KILLS else 1
+            if not budget.quick or (is_new and runs[step.site] <= few):
                 yield f"{step.site}#{counts[step.site]}"
             before = step.site
 

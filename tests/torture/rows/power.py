@@ -30,7 +30,7 @@ class PowerCut:
 
     kind: str
     long: int = 5_000
-    quick: int = 150
+    quick: int = 80
     survives: str = "all that was answered is kept or delivered, whole"
 
     @property

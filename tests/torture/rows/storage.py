@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.peers import requires, wait_until
+from tests.support.set_clock import SetClock
 from tests.torture.custody import Archive, Custody, Load, Made, Sender, echo_seconds
 from tests.torture.disk import Disk
 from tests.torture.gateway import Gateway, archive_at
-from tests.torture.row import Budget, Lacking, Score
+from tests.torture.row import Budget, Score
 
 FULL = "[storage]\nwarn = 0.98\nrefuse = 0.99\n"
 KEPT = "all that was answered is kept or delivered, whole"
-#: Where Debian's package faketime puts its library.
-FAKETIME = ("/usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 DAY = 86_400
 
 
@@ -178,22 +177,6 @@ def slowed(gateway: Gateway, log: Path) -> Iterator[None]:
         tracer.wait(20)
 
 
-def faked_clock(gateway: Gateway, place: Path) -> Path:
-    """The file that says how far the gateway's clock is ahead, in seconds ("+3600"); the monotonic clock stays real."""
-    library = next((str(path) for pattern in FAKETIME for path in Path("/").glob(pattern[1:])), None)
-    if library is None:
-        raise Lacking("libfaketime is missing (Debian package faketime)")
-    clock = place / "clock"
-    clock.write_text("+0")
-    gateway.environment = {
-        "LD_PRELOAD": library,
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    return clock
-
-
 @dataclass(frozen=True)
 class Jumps:
     """The archive is away while the clock jumps: what waits for a time must not wait for the wrong one."""
@@ -208,7 +191,8 @@ class Jumps:
         score = Score()
         with ExitStack() as stack:
             scene = Scene(place, budget.chance(), stack)
-            clock = faked_clock(scene.gateway, place)
+            clock = SetClock(place / "clock")
+            scene.gateway.environment = clock.environment
             scene.gateway.start()
             offset, slowest = 0, 0.0
             for number in budget.rounds():
@@ -216,7 +200,7 @@ class Jumps:
                 offset += DAY if number % 2 else -DAY
                 with Load(scene.senders()):
                     time.sleep(1.0)
-                    clock.write_text(f"{offset:+d}")
+                    clock.set_ahead(offset)
                     time.sleep(1.5)
                 scene.archive.closed = False
                 began = time.monotonic()

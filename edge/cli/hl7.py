@@ -1,0 +1,228 @@
+"""`edge hl7`: messages that came over HL7, those that wait for a person, and those that go on to relays.
+
+The output has patient data, for people who may read the data directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from edge.cli.deciding import reason_option
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time, print_facts
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.errors import EdgeError
+from edge.store import hl7_messages, relays
+from edge.store.database import Transaction
+from edge.store.hl7_messages import ListedMessage, MessageState
+from edge.store.hl7_text import describe_notes, describe_outcome
+from edge.text import printable
+
+_NUMBER = click.argument("number", metavar="ID", type=int)
+
+
+@click.group(short_help="List, show and decide about HL7 messages.")
+def hl7() -> None:
+    """Show what came over HL7 ([feed.*]), and decide about what waits.
+
+    A message that contradicts what is known is parked, with all later messages of that patient. `replay` applies it
+    once the cause is removed; `discard` decides that it is not applied. What a relay's receiver refuses is held:
+    `release` sends it again, `cancel` decides that it does not go.
+    """
+
+
+@hl7.command("list", short_help="List messages, the latest first.")
+@click.option("--state", type=click.Choice([each.value for each in MessageState]), help="Only these.")
+@click.option("--note", default="", metavar="CODE", help="Only those with this note, such as merged-id-used.")
+@click.option("--feed", default="", metavar="NAME", help="Only of this feed.")
+@click.option("--relay", "by_relay", is_flag=True, help="What waits or is held for relays, in order.")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@json_option
+@click.pass_obj
+def list_messages(
+    session: CommandSession, state: str | None, note: str, feed: str, by_relay: bool, limit: int, as_json: bool
+) -> None:
+    """List HL7 messages, the latest first.
+
+    \b
+    Examples:  edge hl7 list --state parked
+               edge hl7 list --note merged-id-used
+               edge hl7 list --relay
+    """
+    with session.catalog() as conn:
+        if by_relay:
+            return _list_relayed(conn, limit, as_json)
+        found = hl7_messages.list_messages(conn, state=state or "", note=note, feed=feed, limit=limit)
+    if as_json:
+        print_json([_message_json(each) for each in found])
+    elif found:
+        columns = ["ID", "received", "feed", "event", "control ID", "state", "why", "relays"]
+        print_table(columns, map(_message_row, found))
+    else:
+        say("No such HL7 message." if state or note or feed else "No HL7 message has come.", "green")
+    return None
+
+
+def _message_row(each: ListedMessage) -> list[Cell]:
+    why = describe_outcome(each)
+    notes = describe_notes(each.notes)
+    repeats = f"came {each.repeats + 1} times" if each.repeats else ""
+    return [
+        each.id,
+        local_time(each.received_at),
+        each.feed,
+        each.event,
+        each.control_id,
+        each.state,
+        "; ".join(filter(None, (why, notes, repeats))),
+        "; ".join(each.relays),
+    ]
+
+
+def _message_json(each: ListedMessage) -> dict[str, Any]:
+    return {**asdict(each), "notes": [note for note in each.notes.split(",") if note]}
+
+
+def _list_relayed(conn: Transaction, limit: int, as_json: bool) -> None:
+    found = relays.list_relayed(conn, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = ["ID", "relay", "received", "event", "state", "tries", "answer", "receiver's words"]
+        rows: list[list[Cell]] = [
+            [each.message_id, each.relay, local_time(each.received_at), each.event, each.state, each.tries, each.code,
+             each.peer_text]
+            for each in found
+        ]  # fmt: skip
+        print_table(columns, rows)
+    else:
+        say("Nothing waits for a relay.", "green")
+
+
+@hl7.command("show", short_help="Show one message with its segments.")
+@_NUMBER
+@json_option
+@click.pass_obj
+def show_message(session: CommandSession, number: int, as_json: bool) -> None:
+    """Show one message: what became of it, why, and its segments.
+
+    \b
+    Example:  edge hl7 show 12
+    """
+    with session.catalog() as conn:
+        found, kept = hl7_messages.find_message(conn, number), hl7_messages.read_kept(conn, number)
+    if found is None or kept is None:
+        raise EdgeError(f"there is no HL7 message {number}; `edge hl7 list` names them")
+    lines = _lines_of(session, kept.body, found.feed)
+    if as_json:
+        print_json({**_message_json(found), "segments": lines})
+        return
+    facts: list[tuple[str, Cell]] = [
+        ("received", local_time(found.received_at)),
+        ("feed", f"{found.feed} ({found.address})"),
+        ("event", found.event),
+        ("control ID", found.control_id),
+        ("state", found.state),
+        ("why", describe_outcome(found)),
+        ("notes", describe_notes(found.notes)),
+        ("came again", f"{found.repeats} times" if found.repeats else ""),
+        ("relays", "; ".join(found.relays)),
+        ("decided", " ".join(filter(None, (found.decided_by, found.decision)))),
+    ]
+    print_facts([fact for fact in facts if fact[1] not in ("", None)])
+    say("")
+    for line in lines or ["Its bytes are not kept any more."]:
+        say(line)
+
+
+def _lines_of(session: CommandSession, body: bytes | None, feed: str) -> list[str]:
+    """The segments as text; long ones are cut."""
+    from edge.hl7.charset import decode_message  # noqa: PLC0415
+    from edge.hl7.message import parse_message  # noqa: PLC0415
+
+    if body is None:
+        return []
+    configured = session.config.feeds.get(feed)
+    message = parse_message(body, configured.charset if configured else "")
+    declared = message.header.raw(18).split("~") if message.header else []
+    text = decode_message(body, declared, configured.charset if configured else "").text
+    lines = [line for line in text.replace("\n", "\r").split("\r") if line.strip()]
+    return [printable(line if len(line) <= 2000 else f"{line[:2000]}... ({len(line):,} characters)") for line in lines]
+
+
+def _decide(session: CommandSession, command: str, number: int, **fields: object) -> dict[str, Any]:
+    with session.quiet_catalog() as conn:
+        found = hl7_messages.find_message(conn, number)
+    feed = session.config.feeds.get(found.feed) if found else None
+    return session.change(command, id=number, charset=feed.charset if feed else "", **fields)
+
+
+def _say_outcome(number: int, answer: dict[str, Any]) -> None:
+    if answer["state"] == MessageState.PARKED.value:
+        say(f"message {number} is still parked: {answer['reason']}.", "yellow")
+        raise SystemExit(1)
+    say(f"message {number}: {answer['state']}.")
+
+
+@hl7.command("replay", short_help="Apply a parked message again.")
+@_NUMBER
+@click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
+@click.pass_obj
+def replay(session: CommandSession, number: int, reason: str) -> None:
+    """Apply a parked message again, and then those that waited behind it.
+
+    Of a message whose character set was wrong the texts are read again, once [feed.*] charset is right.
+
+    \b
+    Example:  edge hl7 replay 12 --reason "the other merge was undone"
+    """
+    _say_outcome(number, _decide(session, "hl7-replay", number, reason=reason))
+
+
+@hl7.command("discard", short_help="Decide that a parked message is not applied.")
+@_NUMBER
+@reason_option
+@click.pass_obj
+def discard(session: CommandSession, number: int, reason: str) -> None:
+    """Decide that a parked message is not applied. Those that waited behind it are.
+
+    \b
+    Example:  edge hl7 discard 12 --reason "the merge was a mistake, says medical records"
+    """
+    _say_outcome(number, _decide(session, "hl7-discard", number, reason=reason))
+
+
+_RELAY = click.option("--relay", default="", metavar="NAME", help="Only for this relay.")
+
+
+@hl7.command("release", short_help="Send a held message to its relay again.")
+@_NUMBER
+@_RELAY
+@reason_option
+@click.pass_obj
+def release(session: CommandSession, number: int, relay: str, reason: str) -> None:
+    """Send a message again that a relay's receiver has refused.
+
+    \b
+    Example:  edge hl7 release 12 --reason "the archive knows the patient now"
+    """
+    _decide(session, "hl7-release", number, relay=relay, reason=reason)
+    say(f"message {number} is sent again.")
+
+
+@hl7.command("cancel", short_help="Decide that a message does not go to a relay.")
+@_NUMBER
+@_RELAY
+@reason_option
+@click.pass_obj
+def cancel(session: CommandSession, number: int, relay: str, reason: str) -> None:
+    """Decide that a message does not go to a relay; later ones of its patient follow.
+
+    \b
+    Example:  edge hl7 cancel 12 --relay archive --reason "entered there by hand"
+    """
+    _decide(session, "hl7-cancel", number, relay=relay, reason=reason)
+    say(f"message {number} does not go there.")

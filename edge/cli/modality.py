@@ -1,0 +1,124 @@
+"""`edge modality`: the equipment that calls, and a new scanner in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.cli.configuration import change_reason_option, print_change
+from edge.cli.session import CommandSession, json_option
+from edge.cli.status import read_status
+from edge.cli.tables import Cell, print_json, print_table
+from edge.config.edit import name_from
+from edge.config.values import NOT_SERVED, SERVED
+from edge.errors import EdgeError
+from edge.text import from_iso, moment_text
+
+_END = "-----END CERTIFICATE-----"
+
+
+@click.group(short_help="List equipment; add a scanner.")
+def modality() -> None:
+    """List the equipment that has called, and add a scanner to the configuration.
+
+    \b
+    Examples:  edge modality list
+               edge modality add CT2 --host 10.10.4.22 --reason "new CT"
+    """
+
+
+@modality.command("list", short_help="List the equipment that has called.")
+@json_option
+@click.pass_obj
+def list_modalities(session: CommandSession, as_json: bool) -> None:
+    """List the equipment that has called: admitted, or refused because nothing names it.
+
+    \b
+    Example:  edge modality list
+    """
+    found = read_status(session)["modalities"]
+    if as_json:
+        print_json(found)
+        return
+    columns = ["AE title", "address", "modality", "equipment", "last call", "state"]
+    print_table(columns, [_row(each) for each in found])
+
+
+def _row(each: dict[str, Any]) -> list[Cell]:
+    made = " ".join(filter(None, (each["manufacturer"], each["model"])))
+    state = "refused" if not each["admitted"] else "silent" if each["silent"] else "known"
+    return [each["ae_title"], each["address"], each["name"], made, moment_text(from_iso(each["last_seen"])), state]
+
+
+@modality.command(short_help="Add a scanner to the configuration.")
+@click.argument("ae_title")
+@click.option("--host", "hosts", multiple=True, metavar="ADDRESS", help="Its address; omitted: the one it called from.")
+@click.option("--name", metavar="NAME", help="Its name in the configuration; omitted: from the AE title.")
+@click.option("--service", "services", multiple=True, type=click.Choice((*SERVED, *NOT_SERVED)), help="What it may do.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where it is called back, for storage commitment.")
+@click.option(
+    "--certificate",
+    default="",
+    metavar="NAME|FILE",
+    help="What it must show: a name, sha256:..., or its file.",
+)
+@change_reason_option
+@click.pass_obj
+def add(
+    session: CommandSession,
+    ae_title: str,
+    hosts: tuple[str, ...],
+    name: str | None,
+    services: tuple[str, ...],
+    port: int | None,
+    certificate: str,
+    reason: str,
+) -> None:
+    """Write a [modality.NAME] for equipment with AE_TITLE, and have the gateway read it.
+
+    Where equipment of this AE title is configured already, its new address is added there.
+
+    \b
+    Example:  edge modality add CT2 --reason "new CT, ticket 4711"
+    """
+    addresses = list(hosts) or _addresses_of(session, ae_title)
+    same = [each for each in session.config.modalities.values() if each.ae_title == ae_title]
+    if same and name is None:
+        for host in addresses:
+            fields = {"name": same[0].name, "host": host, "reason": reason}
+            print_change(session.change_configuration("modality-add-host", **fields))
+        return
+    new: dict[str, Any] = {
+        "name": name or name_from(ae_title, session.config.modalities),
+        "ae_title": ae_title,
+        "hosts": addresses,
+        "services": list(services),
+        "port": port,
+        "certificate": certificate_to_show(certificate),
+        "reason": reason,
+    }
+    print_change(session.change_configuration("modality-add", **new))
+
+
+def certificate_to_show(text: str) -> str:
+    """A name or digest as it is; of a file the digest of its first certificate (DER, RFC 7468)."""
+    if not text or not Path(text).is_file():
+        return text
+    try:
+        der = ssl.PEM_cert_to_DER_cert(Path(text).read_text("ascii").partition(_END)[0].strip() + f"\n{_END}\n")
+    except (OSError, ValueError) as error:
+        raise EdgeError(f"{text} is no certificate in PEM form: {error}") from None
+    return f"sha256:{hashlib.sha256(der).hexdigest()}"
+
+
+def _addresses_of(session: CommandSession, ae_title: str) -> list[str]:
+    """Where equipment of this AE title called from and was refused."""
+    seen = [each for each in read_status(session)["modalities"] if each["ae_title"] == ae_title]
+    found = [each["address"] for each in seen if not each["admitted"]]
+    if not found:
+        raise EdgeError(f'"{ae_title}" has not called, or is admitted; name its address with --host')
+    return found

@@ -1,0 +1,156 @@
+"""`edge mpps`: performed procedure steps, and what the RIS still has to get of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from edge.cli.deciding import reason_option
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.errors import EdgeError
+from edge.store import performed_steps
+from edge.store.performed_steps import ListedStep, StepMessageRow
+from edge.text import amount
+
+_TO = click.option("--destination", default="", metavar="NAME", help="Only for this target.  [default: every one]")
+
+
+@click.group(short_help="List performed procedure steps, and decide about refused ones.")
+def mpps() -> None:
+    """Show the procedure steps that modalities have reported (`[modality] services` with "mpps").
+
+    The messages of a step go to each target of `[mpps] to` in order. What a target refuses permanently is held with
+    all that follows it, until a person retries or cancels it; other steps go on.
+    """
+
+
+@mpps.command("list")
+@click.option("--open", "only_open", is_flag=True, help="Only those of which a target lacks something.")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@json_option
+@click.pass_obj
+def list_steps(session: CommandSession, only_open: bool, limit: int, as_json: bool) -> None:
+    """List steps: those first of which a target lacks something, then the newest.
+
+    \b
+    Examples:  edge mpps list --open
+               edge mpps list --json | jq '.[] | select(.held > 0)'
+    """
+    with session.catalog() as conn:
+        found = performed_steps.list_steps(conn, only_open=only_open, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(["ID", "state", "from", "begun", "images", "missing", "open", "held", "reason"], map(_row, found))
+    else:
+        say("No modality has reported a performed procedure step.", "green")
+
+
+def _row(each: ListedStep) -> list[Cell]:
+    return [
+        each.id,
+        each.state_word,
+        each.calling_ae,
+        local_time(each.created_at),
+        each.named,
+        each.missing,
+        each.open,
+        each.held,
+        each.last_error,
+    ]
+
+
+@mpps.command("show")
+@click.argument("number", metavar="ID", type=int)
+@json_option
+@click.pass_obj
+def show_step(session: CommandSession, number: int, as_json: bool) -> None:
+    """Show a step with its messages, their data sets, and how each target has answered. It shows patient data.
+
+    \b
+    Examples:  edge mpps show 12
+               edge mpps show 12 --json | jq '.messages[].data_set'
+    """
+    with session.catalog() as conn:
+        step, messages = performed_steps.find_step(conn, number), performed_steps.list_step_messages(conn, number)
+    if step is None:
+        raise EdgeError(f"there is no performed step {number}")
+    if as_json:
+        return print_json({"step": step, "messages": [_message_json(each) for each in messages]})
+    say(f"Performed step {step.id}, {step.state_word}, from {step.calling_ae}: {step.sop_instance_uid}")
+    say(f"study {step.study_uid}, accession {step.accession_number or '-'}")
+    say(f"{amount(step.named, 'image')} named, {step.missing} not here")
+    columns = ["message", "received", "target", "state", "status", "tries", "reason"]
+    print_table(columns, map(_message_row, messages))
+    for each in {row.message_id: row for row in messages}.values():
+        say(f"\n{each.kind}:")
+        click.echo(json.dumps(_data_set(each), ensure_ascii=False, indent=1))
+
+
+def _message_row(each: StepMessageRow) -> list[Cell]:
+    status = "" if each.status is None else f"{each.status:04X}"
+    received = local_time(each.received_at)
+    return [each.kind, received, each.destination, each.state, status, each.tries, each.peer_text or each.last_error]
+
+
+def _message_json(each: StepMessageRow) -> dict[str, Any]:
+    status = None if each.status is None else f"{each.status:04X}"
+    found = {"message": each.kind, "destination": each.destination, "state": each.state, "status": status}
+    return {
+        **found,
+        "tries": each.tries,
+        "last_error": each.last_error,
+        "peer_text": each.peer_text,
+        "data_set": _data_set(each),
+    }
+
+
+def _data_set(each: StepMessageRow) -> dict[str, Any]:
+    """The message's data set in the DICOM JSON model (PS3.18 annex F)."""
+    from io import BytesIO  # noqa: PLC0415
+
+    from pydicom.filereader import read_dataset  # noqa: PLC0415 - half a second
+
+    is_implicit = each.transfer_syntax_uid == "1.2.840.10008.1.2"
+    found = read_dataset(BytesIO(each.body), is_implicit, is_little_endian=True)
+    return found.to_json_dict(suppress_invalid_tags=True)
+
+
+@mpps.command("retry")
+@click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
+@_TO
+@click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
+@click.pass_obj
+def retry_steps(session: CommandSession, ids: tuple[int, ...], destination: str, reason: str) -> None:
+    """Send the steps' messages again now, those that were refused among them.
+
+    \b
+    Example:  edge mpps retry 12 --reason "the RIS knows the patient now"
+    """
+    answer = session.change("mpps-retry", ids=list(ids), destination=destination, reason=reason)
+    _report(answer["moved"], "queued to be sent")
+
+
+@mpps.command("cancel")
+@click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
+@_TO
+@reason_option
+@click.pass_obj
+def cancel_steps(session: CommandSession, ids: tuple[int, ...], destination: str, reason: str) -> None:
+    """Decide that the rest of these steps is not sent.
+
+    \b
+    Example:  edge mpps cancel 12 --reason "entered in the RIS by hand"
+    """
+    answer = session.change("mpps-cancel", ids=list(ids), destination=destination, reason=reason)
+    _report(answer["moved"], "cancelled")
+
+
+def _report(moved: int, done: str) -> None:
+    if not moved:
+        raise EdgeError("nothing has changed: these steps have no message that waits or is held")
+    say(f"{amount(moved, 'message')} {done}.", "green")

@@ -1,0 +1,42 @@
+"""`edge prefetch`: earlier studies that are fetched ahead of appointments."""
+
+from __future__ import annotations
+
+import click
+
+from edge.cli.session import CommandSession, json_option
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.store import prefetch as store
+from edge.store.prefetch import ListedPrefetch
+
+
+@click.group(short_help="List earlier studies that are fetched ahead of appointments.")
+def prefetch() -> None:
+    """Show which earlier studies are fetched for the appointments of the worklist (`[prefetch.NAME]`)."""
+
+
+@prefetch.command("list")
+@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@json_option
+@click.pass_obj
+def list_studies(session: CommandSession, limit: int, as_json: bool) -> None:
+    """List studies: those first that are still to be fetched.
+
+    \b
+    Examples:  edge prefetch list
+               edge prefetch list --json | jq '.[] | select(.state == "wanted")'
+    """
+    with session.catalog() as conn:
+        found = store.list_prefetches(conn, limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(["appointment", "state", "from", "images", "fetched", "reason", "study UID"], map(_row, found))
+    else:
+        say("No earlier study is wanted.", "green")
+
+
+def _row(each: ListedPrefetch) -> list[Cell]:
+    day, time = each.starts_at[:8], each.starts_at[8:12]
+    starts = f"{day[:4]}-{day[4:6]}-{day[6:]} {time[:2]}:{time[2:]}"
+    return [starts, each.state, each.source, each.instances, each.fetched, each.last_error, each.study_uid]

@@ -1,0 +1,73 @@
+"""`edge worklist`: what modalities are served as worklist, and how old it is."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from edge.cli.session import CommandSession, json_option
+from edge.cli.studies import local_time
+from edge.cli.tables import Cell, print_json, print_table, say
+from edge.errors import EdgeError
+from edge.text import age, amount, iso_or_none
+
+
+@click.group(short_help="List the worklist that modalities are served.")
+def worklist() -> None:
+    """Show the modality worklist (`[modality] services` with "worklist", `[worklist]`)."""
+
+
+@worklist.command("list")
+@click.option("--all", "everything", is_flag=True, help="Steps that are over as well, which are not served any more.")
+@json_option
+@click.pass_obj
+def list_items(session: CommandSession, everything: bool, as_json: bool) -> None:
+    """List the items that modalities are served, the earliest first, and the age of the list. It shows patient data.
+
+    \b
+    Examples:  edge worklist list
+               edge worklist list --json | jq '.stale, .as_of'
+    """
+    from edge.monitor.worklist import read_worklist_state  # noqa: PLC0415 - with the catalog's queries
+    from edge.query.listing import ListedItem, list_item  # noqa: PLC0415 - DICOM is slow to load
+    from edge.query.worklist import decode_item  # noqa: PLC0415
+    from edge.store.worklist import read_items  # noqa: PLC0415
+
+    now = time.time()
+    with session.catalog() as conn:
+        state = read_worklist_state(conn, session.config, now)
+        rows = read_items(conn, None)
+    session.record_list("edge worklist list")
+    listed = [list_item(decode_item(row.body, row.charset, row.performed)) for row in rows]
+    found = [each for each in listed if everything or not each.is_ended]
+    if as_json:
+        return print_json({"as_of": iso_or_none(state.as_of), "stale": state.is_stale, "items": found})
+    if state.as_of is None:
+        return say("There is no worklist: no source has answered yet, or no modality is served one.", "yellow")
+
+    def row(each: ListedItem) -> list[Cell]:
+        patient = f"{each.patient_name} ({each.patient_id})"
+        return [each.scheduled_text, each.modality, each.station_ae, each.accession, patient, each.status.lower()]
+
+    if found:
+        print_table(["scheduled", "modality", "station", "accession", "patient", "status"], map(row, found))
+    stale = ", and it cannot be refreshed" if state.is_stale else ""
+    words = f"{amount(len(found), 'item')}, as of {local_time(state.as_of)} ({age(now - state.as_of)} ago{stale})"
+    say(words, "yellow" if state.is_stale else "green")
+
+
+@worklist.command("refresh", short_help="Ask the worklist's source now.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@click.pass_obj
+def refresh(session: CommandSession, reason: str) -> None:
+    """Ask the worklist's source (`[worklist] from`) at once, rather than when the next refresh is due.
+
+    \b
+    Example:  edge worklist refresh --reason "the RIS is back"
+    """
+    source = session.config.worklist.from_
+    if not source:
+        raise EdgeError("the worklist has no source: it is made of the orders that HL7 brings, and is never behind")
+    session.change("worklist-refresh", source=source, reason=reason)
+    say(f"{source} is asked at once." if session.daemon_runs else f"{source} is asked when the gateway runs.")

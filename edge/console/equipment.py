@@ -1,0 +1,112 @@
+"""The equipment that calls, what has changed about it, and what a person announces.
+
+What was refused is added to the configuration in one step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from edge.config.edit import name_from
+from edge.config.sections import Config
+from edge.config.values import SERVED
+from edge.console.access import MAX_REASON, ConsolePage
+from edge.errors import ConfigError, EdgeError
+from edge.model import UNNAMED_CALLER
+from edge.monitor.announcement import ANNOUNCED_KINDS
+from edge.store import equipment, peers
+from edge.text import amount
+from edge.web.guard import visitor_of
+
+#: Callers that were refused are listed for this time.
+REFUSED_SECONDS = 30 * 86400.0
+
+
+class EquipmentPage(ConsolePage):
+    def index(
+        self, request: Request, *, fault: str = "", problems: list[str] | None = None, code: int = 200
+    ) -> Response:
+        """GET /equipment."""
+        config, seen = self._access.config(), self._access.status()["modalities"]
+        with self._access.db.reading() as conn:
+            refused = peers.refused_since(conn, time.time() - REFUSED_SECONDS)
+            announced = list(equipment.announcements(conn))
+        reasons = {(title, address): why for title, address, _, why in refused}
+        rows = [_row(each, config, reasons) for each in seen]
+        return self._pages.render(
+            request,
+            "equipment.html",
+            code=code,
+            refused=[each for each in rows if each["offer"]],
+            known=[each for each in rows if each["admitted"]],
+            announced=announced,
+            kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
+            services=SERVED,
+            fault=fault,
+            problems=problems or [],
+        )
+
+    def add(self, request: Request) -> Response:
+        """POST /equipment/add: a [modality.NAME], or another address of one that is there."""
+        visitor = visitor_of(request)
+        change, fields = _change(visitor.form)
+        reason = visitor.field("reason")[:MAX_REASON]
+        try:
+            self._access.command(f"configuration-{change}", {**fields, "who": visitor.name, "reason": reason})
+        except ConfigError as error:
+            return self.index(request, problems=error.problems, code=422)
+        except (EdgeError, ValueError) as error:
+            return self.index(request, fault=str(error), code=422)
+        visitor.leave_notice(f"[modality.{fields['name']}] is written, and its next call is let in.")
+        return RedirectResponse("/equipment", 303)
+
+    def announce(self, request: Request) -> Response:
+        """POST /equipment/announce."""
+        visitor = visitor_of(request)
+        fields = {name: visitor.field(name).strip() for name in ("kind", "from_date", "expects", "said")}
+        try:
+            answer = self._access.command("announce", {**fields, "who": visitor.name})
+        except EdgeError as error:
+            return self.index(request, fault=str(error), code=422)
+        channels = answer["channels"]
+        visitor.leave_notice(
+            f"Announced by {amount(len(channels), 'channel')}." if channels else "Recorded; no channel is configured."
+        )
+        return RedirectResponse("/equipment", 303)
+
+
+def _row(each: Mapping[str, Any], config: Config, reasons: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """One caller, and what adding it would do: `offer` "add", "host" or nothing."""
+    same = next((one for one in config.modalities.values() if one.ae_title == each["ae_title"]), None)
+    unnamed = not each["admitted"] or each["name"] == UNNAMED_CALLER
+    offer = "" if not unnamed else "host" if same is not None and same.hosts else "add" if same is None else ""
+    return {
+        **each,
+        "why": reasons.get((each["ae_title"], each["address"]), ""),
+        "offer": offer,
+        "suggestion": same.name if same else name_from(each["ae_title"], config.modalities),
+    }
+
+
+def _change(form: Mapping[str, list[str]]) -> tuple[str, dict[str, Any]]:
+    """The change that a form asks for, and its fields."""
+
+    def text(name: str) -> str:
+        return (form.get(name) or [""])[0].strip()
+
+    if text("what") == "host":
+        return "modality-add-host", {"name": text("name"), "host": text("host")}
+    port = text("port")
+    return "modality-add", {
+        "name": text("name"),
+        "ae_title": text("ae_title"),
+        "hosts": [each.strip() for each in text("host").split(",") if each.strip()],
+        "services": form.get("service", []),
+        "port": int(port) if port else None,
+        "certificate": text("certificate"),
+    }

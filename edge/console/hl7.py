@@ -1,0 +1,75 @@
+"""HL7 messages: what came, what is parked, what waits for relays; and a person's decisions about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.errors import EdgeError
+from edge.store import hl7_messages, relays
+from edge.store.hl7_messages import MessageState
+from edge.store.hl7_text import describe_notes, describe_outcome
+from edge.web.guard import row_number, visitor_of
+
+MESSAGES_SHOWN = 100
+#: action -> (command, done)
+_ACTIONS = {
+    "replay": ("hl7-replay", "applied again"),
+    "discard": ("hl7-discard", "discarded"),
+    "release": ("hl7-release", "sent to its relay again"),
+    "cancel": ("hl7-cancel", "not sent to its relay"),
+}
+
+
+class Hl7Page(ConsolePage):
+    def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
+        """GET /hl7; `state` narrows it. Messages themselves are shown by `edge hl7 show` alone."""
+        chosen = request.query_params.get("state", "")
+        state = chosen if chosen in {each.value for each in MessageState} else ""
+        with self._access.db.reading() as conn:
+            found = hl7_messages.list_messages(conn, state=state, limit=MESSAGES_SHOWN)
+            parked = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=MESSAGES_SHOWN)
+            relayed = relays.list_relayed(conn, limit=MESSAGES_SHOWN)
+        if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
+            relayed = [replace(each, peer_text=MASK if each.peer_text else "") for each in relayed]
+        return self._pages.render(
+            request,
+            "hl7.html",
+            code=code,
+            fault=fault,
+            messages=found,
+            parked=parked,
+            relayed=relayed,
+            chosen=state,
+            states=[each.value for each in MessageState],
+            status=self._access.status()["hl7"],
+            why=describe_outcome,
+            describe_notes=describe_notes,
+            full=len(found) == MESSAGES_SHOWN,
+        )
+
+    def decide(self, request: Request) -> Response:
+        """POST /hl7/decide: replay or discard a parked message, release or cancel a relayed one."""
+        visitor = visitor_of(request)
+        action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON].strip()
+        try:
+            if action not in _ACTIONS:
+                raise EdgeError("Choose an action.")
+            if not reason:
+                raise EdgeError("Give a reason: the ledger records it.")
+            command, done = _ACTIONS[action]
+            number = row_number(visitor.field("id"))
+            with self._access.db.reading() as conn:
+                found = hl7_messages.find_message(conn, number)
+            feed = self._access.config().feeds.get(found.feed) if found else None
+            fields = {"id": number, "relay": visitor.field("relay"), "charset": feed.charset if feed else ""}
+            answer = self._access.command(command, {**fields, "who": visitor.name, "reason": reason})
+            if answer.get("state") == MessageState.PARKED.value:
+                raise EdgeError(f"Message {number} is still parked: {answer['reason']}.")
+        except (EdgeError, ValueError) as error:
+            return self.index(request, fault=str(error), code=422)
+        visitor.leave_notice(f"Message {number}: {done}.")
+        return RedirectResponse("/hl7", 303)

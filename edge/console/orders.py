@@ -1,0 +1,77 @@
+"""Orders, and studies that do not fit them; a person decides whose held images are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.study_identity import mask_check
+from edge.errors import EdgeError
+from edge.identity.checks import CheckResult
+from edge.identity.order import Order
+from edge.store import identity_checks, orders
+from edge.store.patients import words_for
+from edge.store.studies import numbers_of
+from edge.text import amount, mask_uids
+from edge.web.guard import visitor_of
+
+ORDERS_SHOWN = 100
+STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
+
+
+class OrdersPage(ConsolePage):
+    def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
+        """GET /orders. Who may not see patient data sees neither names nor numbers."""
+        visitor = visitor_of(request)
+        with self._access.db.reading() as conn:
+            found = orders.list_orders(conn, limit=ORDERS_SHOWN)
+            differing = identity_checks.list_checks(
+                conn, result=CheckResult.DIFFERS.value, only_open=True, limit=ORDERS_SHOWN
+            )
+            missing = identity_checks.list_checks(
+                conn, result=CheckResult.NO_ORDER.value, only_open=True, limit=ORDERS_SHOWN
+            )
+            uids = [each.study_uid for each in (*differing, *missing)] + [each.study_uid for each in found]
+            study_ids = numbers_of(conn, uids)
+        if visitor.sees_patients:
+            self._access.views.record(visitor, "the list of orders", studies=sorted(set(study_ids.values())))
+        else:
+            found, differing, missing = map(_mask_order, found), map(mask_check, differing), map(mask_check, missing)  # type: ignore[assignment]
+        return self._pages.render(
+            request,
+            "orders.html",
+            code=code,
+            fault=fault,
+            orders=list(found),
+            differing=list(differing),
+            missing=list(missing),
+            study_ids=study_ids,
+            words_for=words_for,
+            figures=self._access.status()["identity"],
+            limit=ORDERS_SHOWN,
+        )
+
+    def decide(self, request: Request) -> Response:
+        """POST /orders/decide: it is this patient, send as it is, or do not send."""
+        visitor = visitor_of(request)
+        decision, reason = visitor.field("decision"), visitor.field("reason")[:MAX_REASON].strip()
+        try:
+            if decision not in STUDY_DECISIONS:
+                raise EdgeError("Choose what to do with the images.")
+            if not reason:
+                raise EdgeError("Give a reason: the ledger records it.")
+            fields = {"study_uid": visitor.field("study"), "decision": decision, "patient": visitor.field("patient")}
+            fields |= {"authority": visitor.field("authority"), "who": visitor.name, "reason": reason}
+            answer = self._access.command("study-decide", fields)
+        except EdgeError as error:
+            return self.index(request, fault=str(error), code=422)
+        visitor.leave_notice(f"{amount(answer['images'], 'held image')}: decided.")
+        return RedirectResponse("/orders", 303)
+
+
+def _mask_order(order: Order) -> Order:
+    patient = replace(order.patient, patient_id=MASK, name=MASK, birth_date="", sex="")
+    return replace(order, patient=patient, accession=MASK, study_uid=mask_uids(order.study_uid))

@@ -1,0 +1,79 @@
+"""The irradiation events of X-ray dose reports (PS3.16 TID 10001, 10003, 10013), each counted once.
+
+Several reports of one study, or a report that was corrected, repeat events: they are the same by their Irradiation
+Event UID (113769, DCM). Limits: only dose length products (CT) and dose area products (projection) are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+
+_EVENT_UID = "113769"
+#: Code value (DCM) -> what it measures.
+_MEASURES = {"113838": "dose_length_product", "122130": "dose_area_product"}
+#: Larger reports are not read.
+MOST_REPORT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class IrradiationEvent:
+    """One irradiation; values in the unit that the report states."""
+
+    uid: str
+    measures: Mapping[str, tuple[float, str]]  # name -> (value, unit)
+
+
+def read_events(path: Path) -> list[IrradiationEvent]:
+    """The events of one report. Raises ValueError for what is no report, or too large."""
+    if path.stat().st_size > MOST_REPORT_BYTES:
+        raise ValueError("the report is too large")
+    try:
+        return list(list_events(pydicom.dcmread(path)))
+    except Exception as error:
+        raise ValueError(f"not readable: {type(error).__name__}") from error
+
+
+def list_events(item: pydicom.Dataset) -> Iterator[IrradiationEvent]:
+    """The events below a content item."""
+    children = item.get("ContentSequence") or ()
+    uid = next((str(each.UID) for each in children if _code(each) == _EVENT_UID and "UID" in each), "")
+    if uid:
+        yield IrradiationEvent(uid, dict(_measures(item)))
+        return
+    for each in children:
+        yield from list_events(each)
+
+
+def _measures(item: pydicom.Dataset) -> Iterator[tuple[str, tuple[float, str]]]:
+    for each in item.get("ContentSequence") or ():
+        values = each.get("MeasuredValueSequence") or ()
+        name = _MEASURES.get(_code(each))
+        if name and values:
+            unit = values[0].get("MeasurementUnitsCodeSequence") or ()
+            yield name, (float(values[0].NumericValue), str(unit[0].CodeValue) if unit else "")
+        yield from _measures(each)
+
+
+def _code(item: pydicom.Dataset) -> str:
+    named = item.get("ConceptNameCodeSequence") or ()
+    return str(named[0].get("CodeValue", "")) if named else ""
+
+
+def unite_events(events: Iterable[IrradiationEvent]) -> list[IrradiationEvent]:
+    """Each event once; the last report of it counts."""
+    return list({each.uid: each for each in events}.values())
+
+
+def sum_measures(events: Iterable[IrradiationEvent]) -> dict[str, tuple[float, str]]:
+    """The sums of what was measured, by name, where the unit is the same."""
+    sums: dict[str, tuple[float, str]] = {}
+    for each in events:
+        for name, (value, unit) in each.measures.items():
+            before, known = sums.get(name, (0.0, unit))
+            if known == unit:
+                sums[name] = (before + value, unit)
+    return sums

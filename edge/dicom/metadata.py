@@ -1,0 +1,194 @@
+"""Headers of instances as DICOM JSON (PS3.18 annex F), from their bytes: what WADO-RS answers as metadata.
+
+Slices of a series say most things alike: an element's JSON is made once for all that have the same bytes. Recursion is
+bounded by MAX_DEPTH. Small binary values are inline, long ones are named by their address (BulkDataURI). Raises
+Unreadable for damage.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+from edge.dicom.elements import (
+    CHARACTER_SET,
+    EXPLICIT,
+    FORMS,
+    IMPLICIT,
+    ITEM,
+    ITEM_END,
+    MAX_DEPTH,
+    OPAQUE,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    Form,
+    is_sequence,
+    read_head,
+    to_values,
+    vr_of,
+)
+from edge.dicom.json import values_to_json
+from edge.errors import Unreadable
+from edge.model import Values
+
+#: Of a binary value that is inline, in bytes.
+MOST_INLINE = 4096
+_WORD = {"OW": "H", "OF": "I", "OL": "I", "OD": "Q", "OV": "Q"}  # big endian data sets: what is swapped
+_CHARACTER_SET_JSON = '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
+_DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+#: The address of a long value, by where it is: its tag; in a sequence the tags and numbers of items before it, as in
+#: "52009230/1/00289145".
+BulkAddress = Callable[[str], str]
+
+
+class MetadataWriter:
+    """Makes the JSON of the headers of one answer."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Values, bytes], str] = {}
+
+    def write(self, header: bytes, transfer_syntax_uid: str, address: BulkAddress, more: dict[int, Any]) -> str:
+        """The JSON object of a data set. `more`: elements behind the header, as JSON has them. Raises Unreadable."""
+        form = FORMS.get(transfer_syntax_uid, EXPLICIT)
+        charset: Values = ()
+        known, syntax = self._known, "" if form.explicit and form.order == "<" else transfer_syntax_uid
+        found: list[str] = []
+        at, end, padded = 0, len(header), header + bytes(12)
+        while at < end:
+            tag, vr, start, size = read_head(padded, at, form)
+            stop = start + size if size != UNDEFINED else _end_of_sequence(padded, at, end, form)
+            if stop > end:
+                raise _damage_at(tag, at)
+            if size > MOST_INLINE and vr not in SHORT_VRS:
+                found.append(_element(padded, tag, vr, start, stop, form, charset, "", address))
+            elif tag & 0xFFFF:
+                key = (syntax, charset, header[at:stop])
+                text = known.get(key)
+                if text is None:
+                    text = known[key] = _element(padded, tag, vr, start, stop, form, charset, "", address)
+                found.append(text)
+                if tag == CHARACTER_SET:
+                    charset = to_values("CS", header[start:stop], form.order, ())
+            at = stop
+        found += (f'"{tag:08X}":{_DUMP(each)}' for tag, each in more.items())
+        return "{" + ",".join(found) + "}"
+
+
+def _element(
+    data: bytes,
+    tag: int,
+    vr: bytes,
+    start: int,
+    stop: int,
+    form: Form,
+    charset: Values,
+    path: str,
+    address: BulkAddress,
+) -> str:
+    """`"TAG":{...}` of one element. `path`: of the item that has it, with a slash; empty at the top."""
+    if tag == CHARACTER_SET:
+        return _CHARACTER_SET_JSON  # JSON is UTF-8
+    name = vr_of(tag) if vr in (b"", b"UN") else vr.decode("ascii")
+    if is_sequence(tag, vr) or name == "SQ":
+        inner = IMPLICIT if vr == b"UN" else form  # PS3.5 section 6.2.2
+        items = _items(data, start, stop, inner, charset, f"{path}{tag:08X}/", address)
+        value = f',"Value":[{",".join(items)}]' if items else ""
+        return f'"{tag:08X}":{{"vr":"SQ"{value}}}'
+    raw = data[start:stop]
+    order = "<" if vr == b"UN" else form.order
+    values = to_values(name, raw, order, charset) if raw else ()
+    if values is OPAQUE:
+        return f'"{tag:08X}":{{"vr":"{name}"{_binary(name, raw, order, f"{path}{tag:08X}", address)}}}'
+    try:
+        found = values_to_json(name, values)
+    except ValueError:
+        found = [str(each) for each in values]
+    return f'"{tag:08X}":{_DUMP({"vr": name, "Value": found} if found else {"vr": name})}'
+
+
+def _binary(vr: str, raw: bytes, order: str, place: str, address: BulkAddress) -> str:
+    if len(raw) > MOST_INLINE:
+        return f',"BulkDataURI":{_DUMP(address(place))}'
+    if order == ">" and vr in _WORD:
+        words = array.array(_WORD[vr], raw[: len(raw) // 8 * 8])
+        words.byteswap()
+        raw = words.tobytes()
+    return f',"InlineBinary":"{base64.b64encode(raw).decode()}"' if raw else ""
+
+
+def _items(data: bytes, at: int, end: int, form: Form, charset: Values, path: str, address: BulkAddress) -> list[str]:
+    """The items of a sequence, whose delimiter may stand at its end."""
+    if path.count("/") > 2 * MAX_DEPTH:
+        raise Unreadable(f"sequences lie more than {MAX_DEPTH} deep")
+    found: list[str] = []
+    while at < end:
+        tag, _, start, size = read_head(data, at, form)
+        if tag == SEQUENCE_END:
+            break
+        if tag != ITEM:
+            raise _damage_at(tag, at)
+        stop = start + size if size != UNDEFINED else end
+        if stop > end:
+            raise _damage_at(tag, at)
+        within = f"{path}{len(found) + 1}/"
+        text, at = _item(data, start, stop, form, charset, within, address, is_open=size == UNDEFINED)
+        found.append(text)
+    return found
+
+
+def _item(
+    data: bytes, at: int, end: int, form: Form, charset: Values, path: str, address: BulkAddress, *, is_open: bool
+) -> tuple[str, int]:
+    """One item, and where the next one begins."""
+    found: list[str] = []
+    while at < end:
+        tag, vr, start, size = read_head(data, at, form)
+        if tag == ITEM_END:
+            at = start
+            break
+        stop = start + size if size != UNDEFINED else _end_of_sequence(data, at, end, form)
+        if stop > end:
+            raise _damage_at(tag, at)
+        if tag & 0xFFFF:
+            found.append(_element(data, tag, vr, start, stop, form, charset, path, address))
+        if tag == CHARACTER_SET:
+            charset = to_values("CS", data[start:stop], form.order, ())
+        at = stop
+    else:
+        if is_open:
+            raise _damage_at(ITEM, at)
+    return "{" + ",".join(found) + "}", at
+
+
+def _end_of_sequence(data: bytes, at: int, end: int, form: Form) -> int:
+    """Where the element behind a sequence of undefined length begins. Not recursive."""
+    _, vr, at, _ = read_head(data, at, form)
+    forms, closers = [IMPLICIT if vr == b"UN" else form], [SEQUENCE_END]
+    while at < end:
+        tag, vr, start, size = read_head(data, at, forms[-1])
+        at = start
+        if tag == closers[-1]:
+            closers.pop()
+            forms.pop()
+            if not closers:
+                return at
+        elif tag == ITEM and size == UNDEFINED:
+            closers.append(ITEM_END)
+            forms.append(forms[-1])
+        elif size == UNDEFINED:
+            closers.append(SEQUENCE_END)
+            forms.append(IMPLICIT if vr == b"UN" else forms[-1])
+        else:
+            at += size
+        if len(closers) > 2 * MAX_DEPTH:
+            break
+    raise Unreadable(f"a sequence is not closed, byte {at}")
+
+
+def _damage_at(tag: int, at: int) -> Unreadable:
+    return Unreadable(f"the header cannot be read at ({tag >> 16:04X},{tag & 0xFFFF:04X}), byte {at}")

@@ -1,0 +1,48 @@
+"""The demographics of today: what the systems say now of the patient and the order of an image that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.identity.order import Order
+
+
+@dataclass(frozen=True, slots=True)
+class PatientToday:
+    """The patient of an image after merges. A text that nobody knows is empty, and changes nothing."""
+
+    patient_id: str  # that leaves: the valid number of the same authority
+    issuer: str  # IssuerOfPatientID; empty where the authority has no name
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+    is_in_doubt: bool = False  # the character set of the name is not known: the name is not written out
+    source: str = ""  # the feed that brought the last change
+    changed_at: float = 0.0  # when that was received; Attribute Modification DateTime (0400,0562)
+
+    def attributes(self) -> dict[str, str]:
+        """What is known, by keyword; a name in doubt is not written out."""
+        said = {
+            "PatientID": self.patient_id,
+            "IssuerOfPatientID": self.issuer,
+            "PatientName": "" if self.is_in_doubt else self.name,
+            "PatientBirthDate": self.birth_date if len(self.birth_date) == 8 else "",
+            "PatientSex": self.sex,
+        }
+        return {keyword: value for keyword, value in said.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class DemographicsToday:
+    """`patient` None: nobody knows the number, or several authorities do (`is_ambiguous`), or no feed is there.
+
+    `is_assigned`: a person decided that the image is this patient's; then `assigned_by` and `assigned_at` say who and
+    when, and `patient` is that decision's.
+    """
+
+    patient: PatientToday | None = None
+    order: Order | None = None
+    is_ambiguous: bool = False
+    is_assigned: bool = False
+    assigned_by: str = ""
+    assigned_at: float = 0.0

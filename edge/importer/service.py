@@ -1,0 +1,167 @@
+"""The import thread of the gateway: uploads and watched folders are staged, assigned studies go into the journal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.config.sections import Config, DropSection
+from edge.identity.order import OrderStatus
+from edge.importer.admit import Admitter
+from edge.importer.folders import DropFolder, put_aside, remove_path
+from edge.importer.staging import STAGED_FOLDER, StagedChange, Stager, StagingProgress
+from edge.importer.whose import identity_of_order, list_differences
+from edge.scp.recorder import Recorder
+from edge.store import imports, orders
+from edge.store.database import Store
+from edge.store.imports import ImportState, ImportStudy
+from edge.worker import ThreadSpec, Worker
+
+log = logging.getLogger(__name__)
+
+IMPORT_THREAD = ThreadSpec(
+    "import", __name__, "imports; the journal; staged files, and those of watched folders", "after an object"
+)
+#: Watched folders are read, and what was not accepted comes again, after this time.
+IMPORT_TICK_SECONDS = 2.0
+UPLOADS_FOLDER = "uploads"
+#: An upload to which nothing was added for the first time is removed, which is checked after the second.
+_UPLOAD_SECONDS, _TIDY_SECONDS = 86_400.0, 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Files that have been uploaded, and who did so."""
+
+    folder: Path
+    source: str
+    who: str
+
+
+class ImportService:
+    """See the module's docstring. Any thread may `wake` and `submit`."""
+
+    def __init__(
+        self,
+        db: Store,
+        config: Callable[[], Config],
+        recorder: Recorder,
+        change: Callable[[str, dict[str, Any]], dict[str, Any]],
+        check_room: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`change` carries out a change of edge.daemon.changes. `check_room` raises StorageFull."""
+        self._db, self._config, self._change, self._monotonic = db, config, change, monotonic
+        self._check_room, self.recorder = check_room, recorder
+        data_dir = config().site.data_dir
+        self._data_dir = data_dir
+        titles = lambda: (config().listen.ae_title, config().site.id)  # noqa: E731
+        self._admitter = Admitter(db, data_dir, recorder, titles)
+        self._uploads: list[Upload] = []
+        self._tidy_at = 0.0
+        self._folders: dict[str, DropFolder] = {}
+        self._unreadable: set[str] = set()  # names of folders that cannot be read, which is logged once
+        self.progress: dict[str, StagingProgress] = {}  # of uploads, by their folder
+        self.worker = Worker(IMPORT_THREAD, self._step)
+
+    @property
+    def uploads_folder(self) -> Path:
+        return self._data_dir / STAGED_FOLDER / UPLOADS_FOLDER
+
+    def check_room(self) -> None:
+        """Raises StorageFull while the file system is too full."""
+        self._check_room()
+
+    def submit(self, upload: Upload) -> None:
+        """Have uploaded files staged."""
+        self._uploads.append(upload)
+        self.worker.wake()
+
+    def _remove_old_uploads(self) -> None:
+        """Remove uploads to which nothing was added for a day."""
+        for folder in self.uploads_folder.glob("*"):
+            newest = max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
+            if time.time() - newest > _UPLOAD_SECONDS:
+                remove_path(folder)
+
+    def _step(self) -> float:
+        now = self._monotonic()
+        if now >= self._tidy_at:
+            self._tidy_at = now + _TIDY_SECONDS
+            self._remove_old_uploads()
+        while self._uploads and not self.worker.is_stopping:
+            self._stage_upload(self._uploads.pop(0))
+        with self._db.reading() as conn:
+            assigned = imports.list_assigned(conn)
+        for study in assigned:
+            if not self._admitter.bring_in(study, lambda: self.worker.is_stopping):
+                break
+        for drop in self._config().drops.values():
+            self._watch(drop)
+        return 0.0 if assigned else IMPORT_TICK_SECONDS
+
+    # -- staging ------------------------------------------------------------------------------------------------------
+
+    def _stager(self, who: str, report: Callable[[StagingProgress], None] = lambda _: None) -> Stager:
+        change: StagedChange = lambda name, **fields: self._change(name, {**fields, "who": who})  # noqa: E731
+        return Stager(self._data_dir, change, self._check_room, report)
+
+    def _stage_upload(self, upload: Upload) -> None:
+        key = upload.folder.name
+        try:
+            self.progress[key] = self._stager(upload.who, lambda found: self._note(key, found)).stage(
+                upload.folder, upload.source, "upload"
+            )
+        finally:
+            remove_path(upload.folder)
+
+    def _note(self, key: str, progress: StagingProgress) -> None:
+        self.progress[key] = progress
+
+    # -- watched folders ----------------------------------------------------------------------------------------------
+
+    def _watch(self, drop: DropSection) -> None:
+        folder = self._folders.get(drop.name)
+        if folder is None or (folder.path, folder.quiet) != (drop.path, drop.quiet):
+            folder = self._folders[drop.name] = DropFolder(drop.path, drop.quiet)
+        try:
+            ready = folder.list_ready(self._monotonic())
+        except OSError as error:  # the other folders are watched, and studies are imported, all the same
+            if drop.name not in self._unreadable:
+                log.error("the folder of [drop.%s] cannot be read: %s", drop.name, error.strerror)
+            self._unreadable.add(drop.name)
+            return
+        self._unreadable.discard(drop.name)
+        for path in ready:
+            self._take(drop, path)
+
+    def _take(self, drop: DropSection, path: Path) -> None:
+        """Stage one file or folder of a watched folder, and find its order where that is asked for."""
+        door = f"drop {drop.name}"
+        found = self._stager(door).stage(path, path.name, door)
+        if found.objects or found.known:
+            remove_path(path)
+        else:
+            put_aside(drop.path, path)
+            log.warning("a file of [drop.%s] cannot be used: it is in %s/refused", drop.name, drop.path)
+        if drop.identity == "worklist":
+            with self._db.reading() as conn:
+                staged = imports.list_import_studies(conn, found.batch)
+            for study in staged:
+                if study.state is ImportState.STAGED:
+                    self._assign_by_worklist(study, path.name, door)
+
+    def _assign_by_worklist(self, study: ImportStudy, name: str, door: str) -> None:
+        """Assign a study to the one open order that it names exactly; else it waits for a person."""
+        accession = study.accession or name.partition(".")[0].partition("_")[0].strip()
+        with self._db.reading() as conn:
+            found = orders.find_orders(conn, accession=accession) if accession else []
+        still_open = [each for each in found if each.status in (OrderStatus.OPEN, OrderStatus.IN_PROGRESS)]
+        if len(still_open) != 1 or list_differences(study.patient, identity_of_order(still_open[0])):
+            log.info("a study of %s waits for a person: no single order names it", door)
+            return
+        self._change("import-assign", {"study": study.id, "order": still_open[0].id, "reason": "", "who": door})

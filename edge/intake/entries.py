@@ -1,0 +1,283 @@
+"""What a record of the journal becomes in the catalog: an object that can be read, or one for quarantine.
+
+An entry decides all that does not need the catalog when it is made, which any thread may do; its rows are made in a
+transaction of `Intake.enter_all`, as often as that is tried.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from edge.errors import place_of
+from edge.identity.checks import CheckResult, IdentityCheck
+from edge.intake.policy import Policy
+from edge.intake.results import route_returned
+from edge.model import (
+    EMPTY_REASON,
+    Assignment,
+    Companion,
+    ContextKey,
+    Decision,
+    InstanceHeader,
+    InstanceState,
+    Origin,
+    Priority,
+    Reason,
+    ReasonCode,
+)
+from edge.spool import Stored
+from edge.store import catalog, companions, deliveries, ledger, patients, rejections, releases
+from edge.store.catalog import Added, Arrival
+from edge.store.database import Transaction, try_work
+from edge.store.patients import Placed
+from edge.store.placement_memory import Memory
+
+if TYPE_CHECKING:
+    from edge.intake import Intake
+
+log = logging.getLogger(__name__)
+
+#: Of a fetched object: it is owed to nobody.
+CACHED = Decision(())
+#: Why an object waits in quarantine that the gateway itself failed on.
+ODD = "the gateway could not enter it: a fault of the gateway, see its log"
+
+
+def raise_priority(decision: Decision, facts: InstanceHeader) -> Decision:
+    """What another Edge sent as urgent goes on as urgent, whatever our routes say."""
+    priority = facts.origin.priority
+    if priority == Priority.ROUTINE:
+        return decision
+    made = (replace(each, priority=Priority(min(each.priority, priority))) for each in decision.assignments)
+    return replace(decision, assignments=tuple(made))
+
+
+class CatalogEntry(Protocol):
+    """One object, or what another record brings, on its way into the catalog."""
+
+    def work(self, conn: Transaction, nearby: Memory | None) -> object:
+        """Make its rows. May be repeated after a rollback. `nearby`: where objects of this transaction were placed."""
+
+    def finish(self) -> None:
+        """Do what follows from the commit."""
+
+    def as_odd(self) -> CatalogEntry:
+        """The entry of an object that the catalog could not take."""
+
+
+def enter_or_quarantine(conn: Transaction, entry: CatalogEntry) -> None:
+    """Make the rows of an object; where the catalog cannot take it, those of one in quarantine."""
+    error = try_work(conn, lambda: entry.work(conn, None))
+    if error is not None:
+        log.critical("an object goes to quarantine, for it cannot be entered: %s", place_of(error))
+        entry.as_odd().work(conn, None)
+
+
+class InstanceEntry:
+    """See CatalogEntry. Of an object that can be read."""
+
+    def __init__(self, intake: Intake, stored: Stored, facts: InstanceHeader, policy: Policy, event: str) -> None:
+        self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
+        self._is_cached = bool(facts.origin.fetched_from)
+        self._decision = CACHED if self._is_cached else raise_priority(policy.rules.decide(facts), facts)
+        self._hold = "" if self._is_cached else policy.rules.hold_reason(facts)
+        self._rule = "" if self._is_cached else policy.rules.retention_rule(facts)
+        self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
+        self._note = None if self._is_cached else intake.read_rejection(stored, facts)
+        self._said = Memory.said_by(facts)
+        self._known = intake.memory.find(self._said)
+        self._added: Added | None = None
+        self._more: list[str] = []
+        self._joins = False
+        self._check: IdentityCheck | None = None
+        self._version = -1
+
+    def work(self, conn: Transaction, nearby: Memory | None) -> Added:
+        facts, stored, policy, assignments = self._facts, self._stored, self._policy, self._decision.assignments
+        known = self._known or (nearby.find(self._said) if nearby else None)
+        self._more, self._joins = [], False
+        added = self._added = catalog.add(conn, facts, stored, self._hold, known, self._rule)
+        if nearby is not None:
+            nearby.note(self._said, added.placed)
+        if self._is_cached:
+            self._record_fetched(conn, added)
+        elif added.arrival is not Arrival.DUPLICATE:
+            now = facts.origin.received_at
+            self._version = self._intake.checks.version
+            check = self._check = self._intake.checks.find(conn, added.placed.series_id) if added.placed else None
+            returned = route_returned(conn, facts, policy, assignments)
+            held_for = EMPTY_REASON
+            if returned is not None:
+                assignments, held_for = returned.assignments, returned.held_for
+                self._more = [each.destination for each in assignments]
+            code = _enqueue(conn, added, stored.size, assignments, now, policy, check, held_for)
+            _record(conn, added, stored, assignments, facts.origin, self._event)
+            note_mismatch(conn, added.instance_id, added.placed, code, now, check)
+            self._joins = returned is None and _joins(added, self._decision, code, policy)
+            if self._joins:
+                self._more = self._join(conn, added)
+            elif code is ReasonCode.MISMATCH:
+                companions.mark_companion(conn, added.instance_id, self._decision.companion)
+        if not self._is_cached:
+            self._apply_rejections(conn, added)
+        return added
+
+    def _apply_rejections(self, conn: Transaction, added: Added) -> None:
+        """What rejection notes before it say of it; and what it says itself, where it is one."""
+        facts, note = self._facts, self._note
+        uid, now = facts.sop_instance_uid, facts.origin.received_at
+        rejections.note_arrival(conn, added.instance_id, uid, now)
+        if note is not None and added.arrival is Arrival.NEW:
+            allowed, hides = self._intake.may_reject(facts.origin), self._policy.hides_quality
+            who = facts.origin.calling_ae
+            rejections.enter_note(conn, added.instance_id, uid, note, who, now, is_allowed=allowed, hides_quality=hides)
+
+    def _record_fetched(self, conn: Transaction, added: Added) -> None:
+        """It goes nowhere, and leads nothing with it; whose it is, is put on record as for each object."""
+        if added.arrival is not Arrival.DUPLICATE:
+            origin = self._facts.origin
+            _record(conn, added, self._stored, (), origin, ledger.FETCHED)
+            note_mismatch(conn, added.instance_id, added.placed, ReasonCode.NONE, origin.received_at)
+
+    def _join(self, conn: Transaction, added: Added) -> list[str]:
+        here = companions.StoredInstance(added.instance_id, added.kind_id, self._stored.size)
+        assert added.study_id is not None
+        uid, now = self._facts.sop_instance_uid, self._facts.origin.received_at
+        return self._intake.companions.join(
+            conn,
+            here,
+            added.study_id,
+            uid,
+            self._decision,
+            self._references,
+            self._policy.routes_without_companions,
+            now,
+        )
+
+    def finish(self) -> None:
+        added, intake = self._added, self._intake
+        assert added is not None
+        if self._known is None:
+            intake.memory.note(self._said, added.placed)
+        if added.placed is not None:
+            intake.checks.note(added.placed.series_id, self._check, self._version)
+        if added.path != self._stored.path:
+            intake.spool.remove(self._stored.path)
+            return
+        if self._joins and added.study_id is not None:
+            intake.companions.note_committed(added.study_id, self._decision, self._policy.routes_without_companions)
+        if added.former_path:
+            intake.spool.remove(added.former_path)
+        intake.queued([*(each.destination for each in self._decision.assignments), *self._more])
+
+    def as_odd(self) -> CatalogEntry:
+        facts, stored = self._facts, self._stored
+        kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
+        self._added = Added(Arrival.NEW, 0, None, 0, stored.path)
+        self._decision, self._joins, self._more = replace(self._decision, assignments=()), False, []
+        return QuarantineEntry(self._intake, stored, kind, facts.sop_instance_uid, facts.origin, ODD)
+
+
+class QuarantineEntry:
+    """See CatalogEntry. Of an object that cannot be read or trusted."""
+
+    def __init__(self, intake: Intake, stored: Stored, kind: ContextKey, uid: str, origin: Origin, reason: str) -> None:
+        self._intake, self._stored, self._kind, self._uid = intake, stored, kind, uid
+        self._origin, self._reason = origin, reason
+        self._added: Added | None = None
+
+    def work(self, conn: Transaction, nearby: Memory | None) -> Added:
+        origin, reason = self._origin, self._reason
+        added = self._added = catalog.quarantine(conn, self._kind, self._uid, origin, self._stored, reason)
+        if added.arrival is Arrival.NEW:
+            who, ids = origin.calling_ae, [added.instance_id]
+            ledger.append(conn, origin.received_at, ledger.QUARANTINED, who, ids, payload={"fault": reason})
+        return added
+
+    def finish(self) -> None:
+        added = self._added
+        assert added is not None
+        if added.path != self._stored.path:
+            self._intake.spool.remove(self._stored.path)
+        calling = self._origin.calling_ae
+        log.warning("instance %d from %s is in quarantine: %s", added.instance_id, calling, self._reason)
+
+    def as_odd(self) -> CatalogEntry:
+        return self
+
+
+def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -> bool:
+    """May companions follow it, or may it follow images? It leads nothing while a person has to decide about it.
+
+    A companion of another patient than its study's follows, and waits there as well.
+    """
+    if added.study_id is None or (added.arrival is Arrival.CONFLICT and policy.hold_conflicts):
+        return False
+    return code is not ReasonCode.MISMATCH or decision.companion is Companion.FOLLOWS
+
+
+def _enqueue(
+    conn: Transaction,
+    added: Added,
+    size: int,
+    assignments: tuple[Assignment, ...],
+    now: float,
+    policy: Policy,
+    check: IdentityCheck | None,
+    held_for: Reason,
+) -> ReasonCode:
+    """Queue an object. `held_for`: why it waits for a person in any case."""
+    if not held_for.code:
+        held_for = policy.waits_for(assignments, added.placed, check, is_conflict=added.arrival is Arrival.CONFLICT)
+    to = assignments or (Assignment(deliveries.UNROUTABLE, Priority.ROUTINE, ""),)
+    deliveries.enqueue(conn, added.instance_id, added.kind_id, size, to, now, held_for)
+    return held_for.code
+
+
+def fill_placement(conn: Transaction, instance: int, study: int, facts: InstanceHeader) -> Placed:
+    """Keep what the header says of an instance that was entered before that was kept."""
+    placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
+    patients.set_series(conn, instance, placed, patients.attribute_text(facts, patients.INSTANCE_NUMBER))
+    return placed
+
+
+def note_mismatch(
+    conn: Transaction,
+    instance: int,
+    placed: Placed | None,
+    code: ReasonCode,
+    now: float,
+    check: IdentityCheck | None = None,
+) -> None:
+    """Put an image of another patient on record; where it is not held for a decision, an alert says so."""
+    if placed is None:
+        return
+    if not placed.is_mismatch:
+        if check is not None and check.result is CheckResult.DIFFERS:
+            payload = {"differs_in": list(check.differs_in), "held": code is ReasonCode.MISMATCH, "against": "order"}
+            ledger.append(
+                conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, payload=payload
+            )
+        return
+    state = releases.instance_state(conn, instance)
+    held = code in (ReasonCode.MISMATCH, ReasonCode.CONFLICT) or (code and state == InstanceState.CONFLICT)
+    if not held:
+        patients.alarm(conn, placed, now)
+    payload = {"differs_in": list(placed.differs_in), "held": bool(held)}
+    ledger.append(conn, now, ledger.MISMATCH, ledger.EDGE, [instance], study_id=placed.study_id, payload=payload)
+
+
+def _record(
+    conn: Transaction, added: Added, stored: Stored, assignments: tuple[Assignment, ...], origin: Origin, event: str
+) -> None:
+    if added.arrival is Arrival.CONFLICT:
+        event = ledger.CONFLICT
+    payload = {
+        "address": origin.address,
+        "destinations": [each.destination for each in assignments],
+        "sha256": stored.sha256.hex(),
+    }
+    ids = [added.instance_id]
+    ledger.append(conn, origin.received_at, event, origin.calling_ae, ids, study_id=added.study_id, payload=payload)

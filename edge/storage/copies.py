@@ -1,0 +1,64 @@
+"""A destination with `keep_last` gets a copy of what came in that time, also of what came before it was configured.
+
+What comes later is routed there as it arrives (edge.intake.routing). The walk goes once through what is stored, from
+the oldest on; its place is in the catalog. A copy that is still owed when its time is over is released, so that a
+second site that is away for long does not fill this disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from edge.config.sections import Config
+from edge.store import copies
+from edge.store.copies import Uncopied
+from edge.store.database import Store, Transaction
+
+#: Instances that are checked in one transaction.
+COPY_BATCH = 500
+
+
+class SiteCopies:
+    """The walk, for every destination with `keep_last`."""
+
+    def __init__(
+        self,
+        db: Store,
+        config: Callable[[], Config],
+        queued: Callable[[set[str]], object] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+        doubts_clock: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`queued` gets the destinations with new work; `doubts_clock`: may the clock be ahead?"""
+        self._db, self._config, self._queued, self._clock = db, config, queued, clock
+        self._doubts_clock = doubts_clock
+
+    def step(self) -> None:
+        """Queue what is missing; a batch for each destination."""
+        now = self._clock()
+        for each in self._config().destinations.values():
+            if each.keep_last is not None:
+                since = now - each.keep_last
+                with self._db.reading() as conn:
+                    found, place = copies.find_missing(conn, each.name, since, COPY_BATCH)
+                    is_new = place != copies.read_copy_place(conn, each.name)
+                if is_new:
+                    self._db.write(partial(_enqueue, each.name, found, place, now))
+                if found:
+                    self._queued({each.name})
+                self._release(each.name, each.keep_last, now)
+
+    def _release(self, name: str, keep_last: float, now: float) -> None:
+        """What the copy has not got in its time is owed to it no longer, once others have proved it."""
+        if self._doubts_clock():
+            return
+        with self._db.reading() as conn:
+            outdated = copies.find_lapsed(conn, name, now - keep_last, COPY_BATCH)
+        if outdated:
+            self._db.write(lambda conn: copies.release_lapsed(conn, name, outdated, keep_last, now))
+
+
+def _enqueue(name: str, found: Sequence[Uncopied], place: int, now: float, conn: Transaction) -> None:
+    copies.enqueue_copies(conn, name, found, place, now)

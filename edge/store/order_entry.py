@@ -1,0 +1,120 @@
+"""Orders as messages bring them: entered, updated, cancelled. The caller owns the transaction.
+
+An order is found by its accession number and patient, and among several by its placer number; without an accession
+number by placer number, filler number, Study UID, or the number of the procedure or the step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge.identity.hl7_facts import OrderFacts
+from edge.identity.order import OrderStatus
+from edge.model import Priority
+from edge.store import identity_findings
+from edge.store.database import Transaction, insert_row
+from edge.store.known_patients import ChangeSource
+from edge.store.patient_identifiers import KnownIdentifier
+
+ACCESSION_REUSED = "accession-reused"
+#: Texts of an order; what a message leaves empty stays.
+_TEXTS = (
+    "accession", "issuer", "placer_number", "filler_number", "study_uid", "procedure_id", "procedure_code",
+    "procedure_scheme", "procedure_text", "step_id", "station_ae", "station_name", "modality", "scheduled_at",
+    "physician", "referring_physician",
+)  # fmt: skip
+_KEYS = ("accession", "placer_number", "filler_number", "study_uid", "procedure_id", "step_id")
+_FOUND = (
+    "SELECT o.*, coalesce(p.survivor_id, p.id) AS survivor FROM imaging_order o"
+    " JOIN known_patient p ON p.id = o.patient_key WHERE o.{key} = ? AND o.{key} <> ''"  # as the partial indexes say
+)
+
+
+def enter_order(
+    conn: Transaction, facts: OrderFacts, patient: KnownIdentifier, source: ChangeSource
+) -> tuple[int, bool, list[str]]:
+    """Enter or update one order of a patient. Returns its number, whether anything has changed, and notes."""
+    key = next(name for name in _KEYS if getattr(facts, name))
+    rows = [dict(row) for row in conn.execute(_FOUND.format(key=key), (getattr(facts, key),))]
+    rows = [row for row in rows if not (row["issuer"] and facts.issuer and row["issuer"] != facts.issuer)]
+    mine = [row for row in rows if row["survivor"] == patient.survivor]
+    found = _choose(mine, facts)
+    notes = []
+    if found is None and key == "accession" and _is_reused(rows, mine, facts, source):
+        subject = str(min(row["id"] for row in rows))
+        identity_findings.note_finding(conn, ACCESSION_REUSED, subject, source.feed, source.message_id, source.at)
+        notes.append(ACCESSION_REUSED)
+    if found is None:
+        return _insert(conn, facts, patient, source), True, notes
+    return found["id"], _update(conn, found, facts, source), notes
+
+
+def _choose(rows: list[dict[str, Any]], facts: OrderFacts) -> dict[str, Any] | None:
+    """The order that is meant: one accession number may have several requested procedures."""
+    for name in ("placer_number", "filler_number"):
+        said = getattr(facts, name)
+        if said and (known := [row for row in rows if row[name]]):
+            same = [row for row in known if row[name] == said]
+            if same or name == "placer_number":
+                return _by_step(same, facts)
+    return _by_step(rows, facts)
+
+
+def _by_step(rows: list[dict[str, Any]], facts: OrderFacts) -> dict[str, Any] | None:
+    """Of several steps of one order the one that is named."""
+    if facts.step_id and any(row["step_id"] for row in rows):
+        rows = [row for row in rows if row["step_id"] in ("", facts.step_id)]
+    return rows[0] if rows else None
+
+
+def _is_reused(rows: list[dict[str, Any]], mine: list[dict[str, Any]], facts: OrderFacts, source: ChangeSource) -> bool:
+    """One accession number of two patients, or of two open orders for different studies that came separately."""
+    if len(rows) > len(mine):
+        return True
+    return any(
+        row["status"] == OrderStatus.OPEN
+        and row["created_by"] != source.message_id
+        and facts.study_uid
+        and row["study_uid"] not in ("", facts.study_uid)
+        for row in mine
+    )
+
+
+def _insert(conn: Transaction, facts: OrderFacts, patient: KnownIdentifier, source: ChangeSource) -> int:
+    row = {name: getattr(facts, name) for name in _TEXTS} | {
+        "patient_key": patient.patient_key,
+        "identifier_id": patient.id,
+        "priority": Priority.ROUTINE if facts.priority is None else facts.priority,
+        "status": (facts.status or OrderStatus.OPEN).value,
+        "is_in_doubt": facts.is_in_doubt,
+        "feed": source.feed,
+        "created_by": source.message_id,
+        "created_at": source.at,
+        "changed_at": source.at,
+    }
+    insert_row(conn, "imaging_order", row)
+    return int(conn.execute("SELECT last_insert_rowid()").fetchone()[0])
+
+
+def _update(conn: Transaction, row: dict[str, Any], facts: OrderFacts, source: ChangeSource) -> bool:
+    said: dict[str, Any] = {name: getattr(facts, name) for name in _TEXTS if getattr(facts, name)}
+    if facts.priority is not None:
+        said["priority"] = int(facts.priority)
+    if (status := _next_status(OrderStatus(row["status"]), facts)) is not None:
+        said["status"] = status.value
+    if said.keys() & {"procedure_text", "physician", "referring_physician"}:
+        said["is_in_doubt"] = int(facts.is_in_doubt)
+    changed = {name: value for name, value in said.items() if row[name] != value}
+    if not changed:
+        return False
+    sets = ", ".join(f"{name} = :{name}" for name in changed)
+    values = {**changed, "id": row["id"], "at": source.at, "feed": source.feed}
+    conn.execute(f"UPDATE imaging_order SET {sets}, changed_at = :at, feed = :feed WHERE id = :id", values)
+    return True
+
+
+def _next_status(before: OrderStatus, facts: OrderFacts) -> OrderStatus | None:
+    """A new order again opens one that was cancelled, and none that has begun or is done."""
+    if facts.control in ("NW", "SN"):
+        return OrderStatus.OPEN if before is OrderStatus.CANCELLED else None
+    return facts.status

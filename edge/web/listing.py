@@ -1,0 +1,118 @@
+"""How a long list is shown: sorted, filtered and in parts, by the query of its URL. Pure, but for a session's memory.
+
+    ?q=WORD&sort=COLUMN&down=1&page=2
+
+Every part has an address of its own, so that it can be sent to a colleague, and works without a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from edge.web.guard import visitor_of
+
+#: Rows of one page.
+ROWS = 50
+#: The longest word that is searched for, and the longest value of a filter.
+MOST_WORD = 100
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ListView:
+    """What a person has chosen for one list."""
+
+    path: str
+    sort: str = ""  # a column; empty: the list's own order
+    descending: bool = False
+    page: int = 1
+    wanted: str = ""  # a word that a row must have
+    filters: Mapping[str, str] = field(default_factory=dict)
+
+    def link(self, **changes: Any) -> str:
+        """Return the address of this list with something else chosen."""
+        down = "1" if self.descending else ""
+        chosen: dict[str, Any] = {"q": self.wanted, "sort": self.sort, "down": down, "page": self.page}
+        chosen |= {**self.filters, **changes}
+        if chosen["page"] == 1:
+            del chosen["page"]
+        query = urlencode({key: value for key, value in chosen.items() if value or key in changes})
+        return f"{self.path}?{query}" if query else self.path
+
+    def sort_link(self, column: str) -> str:
+        """Return the address for a click on a column's head: sorted by it, and then the other way round."""
+        turned = self.sort == column and not self.descending
+        return self.link(sort=column, down="1" if turned else "", page=1)
+
+    def sorted_how(self, column: str) -> str:
+        """Return the value of aria-sort."""
+        if self.sort != column:
+            return "none"
+        return "descending" if self.descending else "ascending"
+
+
+def parse_view(
+    path: str, query: Mapping[str, str], columns: Collection[str], filters: Iterable[str] = (), sort: str = ""
+) -> ListView:
+    """Return what a URL asks for; what it says wrongly is as if it were not there. `sort`: without a word about it."""
+    asked, page = query.get("sort", ""), query.get("page", "")
+    return ListView(
+        path,
+        asked if asked in columns else sort,
+        bool(query.get("down")),
+        max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 7 else 1,
+        query.get("q", "").strip()[:MOST_WORD],
+        {name: query[name][:MOST_WORD] for name in filters if name in query},
+    )
+
+
+def read_view(request: Request, path: str, columns: Collection[str], filters: Iterable[str]) -> ListView:
+    """Read the choice from the address; an address without one gets what the session remembers."""
+    session, key = visitor_of(request).session, f"list {path}"
+    if session is not None and not request.query_params and isinstance(kept := session.kept.get(key), ListView):
+        return kept
+    view = parse_view(path, request.query_params, columns, filters)
+    if session is not None:
+        session.kept[key] = view
+    return view
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage(Generic[T]):
+    """The rows of one page, and how many there are."""
+
+    rows: Sequence[T]
+    page: int
+    pages: int
+    total: int
+    first: int  # the number of the first row shown, from 1 on; 0: there is none
+
+
+def filter_rows(rows: Iterable[T], word: str, text: Callable[[T], str]) -> list[T]:
+    """List the rows in whose text a word is, in any case; without a word all of them."""
+    folded = word.casefold()
+    return [each for each in rows if not folded or folded in text(each).casefold()]
+
+
+def cut_page(rows: Sequence[T], view: ListView, value: Callable[[T, str], Any], size: int = ROWS) -> ListPage[T]:
+    """Sort rows by `value` of the chosen column, what is unknown last, and cut the page out; the last one at most."""
+    if view.sort:
+        known = [each for each in rows if value(each, view.sort) not in (None, "")]
+        unknown = [each for each in rows if value(each, view.sort) in (None, "")]
+        known.sort(key=lambda each: _comparable(value(each, view.sort)), reverse=view.descending)
+        rows = [*known, *unknown]
+    pages = max(1, -(-len(rows) // size))
+    page = min(view.page, pages)
+    begin = (page - 1) * size
+    return ListPage(rows[begin : begin + size], page, pages, len(rows), begin + 1 if rows else 0)
+
+
+def _comparable(value: Any) -> tuple[int, Any]:
+    if isinstance(value, tuple):
+        return 2, tuple(map(_comparable, value))
+    return (0, value) if isinstance(value, (int, float)) else (1, str(value).casefold())

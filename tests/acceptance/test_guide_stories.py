@@ -1,0 +1,299 @@
+"""Four tasks of the guide, as it tells them: a conflict, a disc, another archive, another machine.
+
+One gateway, two Orthancs and one Chromium; the tests are one story, in order. The other tasks are played in
+test_setting_up. Pictures go to build/guide.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from tests.support.browser import chromium, listening
+from tests.support.desk import NAME, PASSWORD, Desk, sit_down
+from tests.support.discs import burn_disc
+from tests.support.hl7 import MllpClient, order
+from tests.support.objects import REAL_DATA, ct_files, new_uid
+from tests.support.peers import Edge, Orthanc, free_port, storescu, wait_until
+
+pytestmark = pytest.mark.timeout(300)
+DESTINATION = '[destination.{name}]\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\nconfirm = "query"\n'
+CT = REAL_DATA / "pydicom" / "CT_small.dcm"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("story")
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path) -> Iterator[Orthanc]:
+    with Orthanc(folder / "archive", free_port(), OverwriteInstances=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def new_archive(folder: Path) -> Iterator[Orthanc]:
+    with Orthanc(folder / "newarchive", free_port(), DicomAet="NEWVNA") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hl7_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def desk(folder: Path, archive: Orthanc, hl7_port: int, browser: Browser) -> Iterator[Desk]:
+    config = f'[hl7]\nport = {hl7_port}\n[feed.his]\nhosts = ["127.0.0.1"]\nauthority = "MTF0067"\n'
+    edge = Edge(folder / "edge", config + '[route.everything]\nto = ["archive"]\n')
+    add_destination(edge, "archive", archive.ae_title, archive.port)
+    with edge:
+        yield sit_down(browser, edge)
+
+
+def add_destination(edge: Edge, name: str, title: str, port: int) -> None:
+    (edge.config_dir / f"20-{name}.toml").write_text(DESTINATION.format(name=name, title=title, port=port))
+
+
+def is_drawn(image: Locator) -> bool:
+    return bool(image.evaluate("each => each.complete && each.naturalWidth > 0"))
+
+
+def objects_of(archive: Orthanc, patient_id: str) -> list[dict[str, Any]]:
+    """The attributes of what an archive has of a patient."""
+    found = (archive.get(f"/instances/{each}/simplified-tags") for each in archive.instances().values())
+    return [each for each in found if each["PatientID"] == patient_id]
+
+
+def is_sent(desk: Desk) -> bool:
+    queue = desk.edge.api_status()["queue"]
+    return not any(queue[state] for state in ("pending", "active", "deferred", "held"))
+
+
+# -- decide a conflict by comparing both images ------------------------------------------------------------------------
+
+
+def versions(folder: Path) -> list[Path]:
+    """An image, and two others under its SOP Instance UID: turned, and turned once more."""
+    ds, paths = pydicom.dcmread(CT), []
+    pixels = ds.pixel_array
+    for number in range(3):
+        ds.PixelData, ds.SeriesDescription = np.rot90(pixels, number).tobytes(), f"ABDOMEN {number + 1}"
+        ds.save_as(folder / f"version{number}.dcm")
+        paths.append(folder / f"version{number}.dcm")
+    return paths
+
+
+def test_a_conflict_is_decided_by_comparing_both_images(desk: Desk, archive: Orthanc) -> None:
+    heard = listening(desk.page)
+    first, later, wrong = versions(desk.folder)
+    storescu([first], desk.edge.port)
+    wait_until(lambda: archive.count() == 1 and is_sent(desk), 60, "the first version is at the archive")
+    storescu([later], desk.edge.port)
+    page = desk.go("/")
+    page.get_by_role("link", name="The conflicts").click()
+    page.get_by_role("link", name="Compare").click()
+    images = page.locator("img.compared")
+    expect(images).to_have_count(2)
+    wait_until(lambda: all(is_drawn(each) for each in images.all()), 60, "both images are there")
+    pictures = {page.request.get(desk.edge.url(str(each.get_attribute("src")))).body() for each in images.all()}
+    assert len(pictures) == 2
+    expect(page.locator("tr.differs").filter(has_text="SeriesDescription")).to_contain_text("ABDOMEN 2")
+    page.get_by_label("Action").select_option("release")
+    expect(page.get_by_text("archive has since")).to_be_visible()  # what a release overwrites is said before
+    page.get_by_label("Reason").fill("the scan was repeated")
+    desk.shoot("decide-a-conflict", whole=True)
+    desk.sees_no_barrier()
+    page.get_by_role("button", name="Apply to instance").click()
+    expect(page.get_by_role("status")).to_contain_text("released to archive")
+    wait_until(lambda: kept(archive, "ABDOMEN 2"), 60, "the archive has the later one")
+    storescu([wrong], desk.edge.port)
+    desk.edge.settle()
+    page = desk.go("/exceptions?kind=conflict")
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_label("Action").select_option("discard")
+    page.get_by_label("Reason").fill("a copy of the vendor's test")
+    page.get_by_role("button", name="Apply to instance").click()
+    expect(page.get_by_role("status")).to_contain_text("discarded")
+    assert kept(archive, "ABDOMEN 2")
+    wait_until(lambda: not desk.edge.api_status()["alerts"], 60, "the alerts are over")
+    assert heard == []
+
+
+def kept(archive: Orthanc, description: str) -> bool:
+    [found] = archive.instances().values()
+    return bool(archive.get(f"/instances/{found}/simplified-tags")["SeriesDescription"] == description)
+
+
+# -- import a disc to the right patient --------------------------------------------------------------------------------
+
+
+def foreign_disc(folder: Path) -> Path:
+    """Two images of a patient as another clinic knows her; her birth date is mistyped there."""
+    ds, paths = pydicom.dcmread(CT), []
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Foreign^Lea", "KH-20817", "19700110", "F"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.StudyDescription = new_uid(), new_uid(), "CT ABDOMEN"
+    for number in range(2):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = new_uid()
+        ds.save_as(folder / f"foreign{number}.dcm")
+        paths.append(folder / f"foreign{number}.dcm")
+    return burn_disc(folder / "disc", paths)
+
+
+def test_a_disc_is_imported_to_the_right_patient(desk: Desk, archive: Orthanc, hl7_port: int) -> None:
+    with MllpClient(hl7_port) as his:
+        assert his.ask(order("O1", "NW", "4711", "L77", name="LOCAL^LEA"))[0].code == "AA"
+    page = desk.go("/import")
+    page.get_by_label("A folder or disc").set_input_files(foreign_disc(desk.folder))
+    expect(page.get_by_text("The files have come.")).to_be_visible(timeout=60_000)
+
+    def listed() -> bool:
+        page.reload()
+        return page.get_by_text("1 study to assign").count() > 0
+
+    wait_until(listed, 60, "the disc is read")
+    page.locator("main tbody th a").first.click()
+    expect(page.get_by_text("Foreign Lea, KH-20817, born 1970-01-10, F")).to_be_visible()
+    images = page.locator(".thumbs img")
+    expect(images).to_have_count(2)
+    wait_until(lambda: all(is_drawn(each) for each in images.all()), 60, "its images are shown")
+    page.get_by_label("Whose is it here?").fill("A4711")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator("tr", has_text="A4711")).to_contain_text("another birth date, name")
+    page.locator("tr", has_text="A4711").get_by_role("radio").check()
+    desk.sees_no_barrier()
+    page.get_by_role("button", name="It is this patient's: import it").click()
+    expect(page.get_by_role("alert")).to_contain_text("give a reason")
+    page.locator("tr", has_text="A4711").get_by_role("radio").check()
+    page.get_by_label("Reason (required where birth date or sex differ)").fill(
+        "mistyped there: her passport says otherwise"
+    )
+    desk.shoot("import-a-disc", whole=True)
+    page.get_by_role("button", name="It is this patient's: import it").click()
+    expect(page.get_by_role("status")).to_contain_text("is assigned")
+    found = wait_until(lambda: len(each := objects_of(archive, "L77")) == 2 and each, 60, "they are at the archive")
+    for tags in found:
+        assert (tags["PatientName"], tags["PatientBirthDate"], tags["AccessionNumber"]) == (
+            "LOCAL^LEA",
+            "19700101",
+            "A4711",
+        )
+        [original] = tags["OriginalAttributesSequence"]
+        assert original["ModifiedAttributesSequence"][0]["PatientID"] == "KH-20817"
+    assert "Foreign" not in str(archive.get("/patients?expand"))
+
+
+# -- replace the archive -----------------------------------------------------------------------------------------------
+
+
+def apply_routes(desk: Desk, to: str, reason: str, picture: str = "") -> None:
+    """Test a route with last week's images, and apply it."""
+    page = desk.go("/dry-run")
+    page.get_by_label("Routes").fill(f"[route.everything]\nto = {to}\n")
+    page.get_by_role("button", name="Test with last week").click()
+    expect(page.get_by_text("would have been sent elsewhere").first).to_be_visible()
+    page.get_by_label("Reason").fill(reason)
+    if picture:
+        desk.shoot(picture)
+    page.get_by_role("button", name="Apply to the files").click()
+    expect(page.get_by_text("The routes are written into the files")).to_be_visible()
+
+
+def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orthanc) -> None:
+    edge = desk.edge
+    add_destination(edge, "newarchive", "NEWVNA", new_archive.port)
+    assert edge.cli("check").returncode in (0, 1), "warnings at most"
+    edge.reload()
+    wait_until(lambda: "newarchive" in edge.api_status()["destinations"], 60, "it is known")
+    done = edge.cli("link", "test", "newarchive", "--send", "5")
+    assert done.returncode == 0, done.stderr
+    apply_routes(desk, '["archive", "newarchive"]', "both for a week", "replace-the-archive")
+    storescu(ct_files(desk.folder / "both", 3, 16 * 1024, PatientID="BOTH"), edge.port)
+    wait_until(lambda: len(objects_of(new_archive, "BOTH")) == 3 and is_sent(desk), 60, "both have it")
+    assert len(objects_of(archive, "BOTH")) == 3
+    archive.stop()  # something is left for it when it goes
+    storescu(ct_files(desk.folder / "last", 2, 16 * 1024, PatientID="LAST"), edge.port)
+    wait_until(lambda: len(objects_of(new_archive, "LAST")) == 2, 60, "the new one has it")
+    apply_routes(desk, '["newarchive"]', "the new one alone")
+    (edge.config_dir / "20-archive.toml").unlink()
+    assert edge.cli("check").returncode in (0, 1)
+    edge.reload()
+    page = desk.go("/")
+    alert = page.locator("#alert-destination-removed-archive")
+    expect(alert).to_contain_text("2 images", timeout=60_000)
+    alert.locator("summary", has_text="Retire the destination").click()
+    alert.get_by_label("Reason").fill("replaced by the new archive")
+    desk.shoot("replace-the-archive-retired")
+    alert.get_by_role("button", name="Retire the destination").click()
+    expect(page.get_by_role("status")).to_contain_text("2 deliveries for archive cancelled")
+    expect(alert).to_have_count(0, timeout=60_000)
+    assert is_sent(desk)
+    page = desk.go("/studies/1")
+    page.locator("summary", has_text="Send").click()
+    form = page.locator("form[action$='/send']")
+    form.get_by_label("Destination").select_option("newarchive")
+    form.get_by_label("Reason").fill("the old archive is switched off")
+    form.get_by_role("button", name="Send").click()
+    uid = pydicom.dcmread(CT, stop_before_pixels=True).SOPInstanceUID
+    wait_until(lambda: uid in new_archive.instances(), 60, "what is still here can be sent")
+
+
+# -- restore to a new machine ------------------------------------------------------------------------------------------
+
+
+def copy_machine(old: Edge, folder: Path) -> Edge:
+    """Install on another machine, with /etc/edge and a backup of the data directory, under the old address."""
+    folder.mkdir()
+    subprocess.run(["cp", "-a", old.data_dir, folder / "data"], check=True)
+    new = Edge(folder, port=old.port)
+    for path in old.config_dir.iterdir():
+        if path.name != "00-base.toml":
+            shutil.copy(path, new.config_dir)
+    return new
+
+
+def test_the_machine_dies_and_another_takes_its_place(
+    desk: Desk, new_archive: Orthanc, folder: Path, browser: Browser
+) -> None:
+    new_archive.stop()
+    storescu(ct_files(desk.folder / "waits", 2, 16 * 1024, PatientID="WAITS", PatientName="Wait^Eva"), desk.edge.port)
+    desk.edge.settle()
+    desk.edge.kill()
+    new = copy_machine(desk.edge, folder / "new machine")
+    done = new.cli("recover")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = new.cli("verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with new:
+        there = Desk(new, browser.new_page(viewport={"width": 1100, "height": 720}))
+        page = there.go("/")
+        page.get_by_label("Name").fill(NAME)  # accounts are part of the backup
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        waits = page.locator("#waiting")
+        expect(waits).to_contain_text("Wait Eva", timeout=60_000)
+        expect(waits).to_contain_text("2 images are safe on this disk")
+        there.shoot("restore-to-a-new-machine")
+        new_archive.start()
+        alert = page.locator("#alert-destination-down-newarchive")
+        alert.locator("summary", has_text="Try it now").click()
+        alert.get_by_label("Reason").fill("it runs again")
+        alert.get_by_role("button", name="Try it now").click()
+        wait_until(lambda: len(objects_of(new_archive, "WAITS")) == 2, 60, "what waited is sent")
+        wait_until(lambda: is_sent(there), 60, "and nothing waits any more")
+        assert new.cli("link", "test", "newarchive").returncode == 0

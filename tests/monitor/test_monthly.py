@@ -1,0 +1,98 @@
+"""The report of a month: from samples and downtimes to tables, CSV and a forecast of years."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.config.sections import Calendar
+from edge.errors import EdgeError
+from edge.model import Disk
+from edge.monitor.monthly import MonthlyReport, growth_of, month_of, monthly_report, project
+from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
+from edge.store import downtimes, samples
+from edge.store.database import Store
+from edge.store.downtimes import Downtime
+from edge.store.samples import DAY, HOUR
+from tests.support.gateway import CONFIG, configuration
+
+UTC = Calendar(time_zone="UTC")
+#: 2026-11-01, 00:00 UTC.
+NOVEMBER = 1_793_491_200.0
+NOW = NOVEMBER + 40 * DAY
+DISK = Disk(total_bytes=1000 * 10**9, free_bytes=600 * 10**9)
+WORK = '[maintenance.x]\nfrom = "2026-11-10 22:00"\nto = "2026-11-11 02:00"\nreason = "switch"\n'
+PLAN = WORK + '[calendar]\ntime_zone = "UTC"\n'
+
+
+def test_a_month_is_that_of_the_site() -> None:
+    november = month_of("2026-11", UTC, NOW)
+    assert (november.begin, november.end, november.is_over) == (NOVEMBER, NOVEMBER + 30 * DAY, True)
+    assert month_of("", UTC, NOW).name == "2026-11"
+    assert month_of("2026-12", UTC, NOW).end == NOW
+    for wrong in ("2026-13", "november", "2027-01"):
+        with pytest.raises(EdgeError):
+            month_of(wrong, UTC, NOW)
+
+
+def test_a_sum_that_begins_again_goes_on() -> None:
+    assert growth_of([(0, 10.0), (1, 15.0), (2, 3.0), (3, 4.0)]) == 9.0
+    assert growth_of([(0, 10.0)]) == 0.0
+
+
+def test_capacity_is_a_straight_line_and_unknown_at_first() -> None:
+    received = [(hour * HOUR, 1e9 * hour / 24 * (1 + hour / 24 / 365)) for hour in range(60 * 24)]
+    used = [(at, 4e11 + value / 10) for at, value in received]
+    found = project(received, used, DISK)
+    assert found.intake_per_day_bytes == pytest.approx(1.32e9, rel=0.05)
+    assert [each.years for each in found.ahead] == [1, 2, 3, 4, 5]
+    assert found.ahead[4].intake_per_day_bytes > found.ahead[0].intake_per_day_bytes > found.intake_per_day_bytes
+    assert project(received[:200], used[:200], DISK).intake_per_day_bytes is None
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonthlyReport]:
+    """A month with a planned and an unplanned downtime, a modality and a destination."""
+    folder: Path = tmp_path_factory.mktemp("month")
+    config, store = configuration(folder, CONFIG + PLAN), Store(folder / "catalog.db")
+    planned = NOVEMBER + 9 * DAY + 22.5 * HOUR
+    lost = NOVEMBER + 15 * DAY
+
+    def fill(conn: object) -> None:
+        for day in range(40):
+            found = {"disk.used": 1e9 * day, "received.bytes": 2e9 * day, "backlog/archive": 10.0 * (day % 7)}
+            found |= {"received.answers/ct1": 100.0 * day, "received.answer.seconds/ct1": 2.0 * day}
+            found |= {"received.answer.bytes/ct1": 5e7 * day}
+            samples.add_sample(conn, NOVEMBER + day * DAY, found)  # type: ignore[arg-type]
+        for began, ended, why in ((planned, planned + HOUR, "power"), (lost, lost + 600, "power")):
+            downtimes.begin_run(conn, Downtime(began, ended, why, False), "b", ended)  # type: ignore[arg-type]
+
+    store.write(fill)
+    with store.reading() as conn:
+        yield monthly_report(conn, config, DISK, month_of("2026-11", UTC, NOW), NOW)
+    store.close()
+
+
+def test_planned_downtime_is_no_unavailability(report: MonthlyReport) -> None:
+    assert (report.planned_seconds, report.unplanned_seconds) == (HOUR, 600.0)
+    assert report.available == pytest.approx(1 - 600 / (30 * DAY))
+
+
+def test_volumes_answers_and_backlogs_are_those_of_the_month(report: MonthlyReport) -> None:
+    (ct1,) = report.received
+    assert (ct1.name, ct1.objects, ct1.answer_seconds) == ("ct1", 3000, pytest.approx(0.02))
+    assert report.received_bytes == 60 * 10**9
+    assert [(each.name, each.most) for each in report.backlogs] == [("archive", 60)]
+
+
+def test_people_and_spreadsheets_read_the_same(report: MonthlyReport) -> None:
+    tables = {each.title: each for each in report_tables(report)}
+    assert [row[3] for row in tables["Downtimes"].rows] == ["unplanned", "planned"]
+    assert [row[0] for row in tables["Capacity"].rows][-1] == "5 years"
+    assert summary_lines(report)[0] == "Available 99.976 %: 10 min of unplanned and 1 h of planned downtime."
+    rows = list(csv.DictReader(io.StringIO(report_csv(report))))
+    assert {row["value"] for row in rows if row["name"] == "unplanned downtime"} == {"600"}

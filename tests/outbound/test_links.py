@@ -1,0 +1,70 @@
+"""`edge echo` and the test of a link, at an Orthanc by DIMSE and by DICOMweb, and at storescp, which proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.config.sections import Config
+from edge.outbound.echo import ask, proposals_for
+from edge.outbound.link_test import run_link_test
+from tests.support.gateway import configuration
+from tests.support.peers import Orthanc, StoreScp, free_port
+from tests.support.web_archive import web_orthanc
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with web_orthanc(tmp_path_factory.mktemp("peer") / "orthanc") as peer:
+        yield peer
+
+
+def config_for(folder: Path, orthanc: Orthanc, plain_port: int = 1) -> Config:
+    tables = []
+    for name, host, port, proof in (
+        ("query", "127.0.0.1", orthanc.port, "query"),
+        ("commitment", "localhost", orthanc.port, "commitment"),
+        ("unproved", "127.0.0.1", plain_port, "commitment"),
+    ):
+        at = f'ae_title = "{orthanc.ae_title}"\nhost = "{host}"\nport = {port}'
+        tables.append(f'[destination.{name}]\n{at}\nconfirm = "{proof}"\n')
+    for name, port in (("web", orthanc.http_port), ("absent", free_port())):
+        tables.append(f'[destination.{name}]\nkind = "dicomweb"\nurl = "http://127.0.0.1:{port}/dicom-web"\n')
+    return configuration(folder, f'[site]\nid = "0067"\ndata_dir = "{folder}"\n' + "".join(tables))
+
+
+@pytest.mark.parametrize("name", ["query", "commitment", "web"])
+def test_an_archive_that_proves_arrival_says_so(tmp_path: Path, orthanc: Orthanc, name: str) -> None:
+    config = config_for(tmp_path, orthanc)
+    found = ask(config, config.destinations[name], proposals_for([]))
+    assert (found.reachable, found.proof_error) == (True, None), found.error
+    assert bool(found.contexts) == (name != "web")
+    assert found.echo_seconds is not None
+
+
+def test_one_that_proves_nothing_is_named(tmp_path: Path, orthanc: Orthanc) -> None:
+    with StoreScp(tmp_path / "archive") as archive:
+        config = config_for(tmp_path, orthanc, archive.port)
+        found = ask(config, config.destinations["unproved"], proposals_for([]))
+    assert found.reachable
+    assert "not supported" in (found.proof_error or "")
+
+
+def test_a_web_server_that_is_not_there_is_a_result(tmp_path: Path, orthanc: Orthanc) -> None:
+    config = config_for(tmp_path, orthanc)
+    found = ask(config, config.destinations["absent"], ())
+    assert not found.reachable
+    assert "destination.absent" in (found.error or "")
+
+
+@pytest.mark.parametrize("name", ["query", "web"])
+def test_objects_go_over_the_link(tmp_path: Path, orthanc: Orthanc, name: str) -> None:
+    config, before = config_for(tmp_path, orthanc), orthanc.count()
+    found = run_link_test(config, config.destinations[name], proposals_for([]), 3)
+    assert found.error is None
+    assert found.throughput is not None
+    assert found.throughput.objects == 3
+    assert len(found.round_trips) == 10
+    assert orthanc.count() == before + 3

@@ -1,0 +1,105 @@
+"""Lossless compression of every native real object: exact, or refused with a reason, in each of the three encodings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.dicom.part10 import MAX_META, parse_meta
+from edge.errors import TransformError, Unreadable
+from edge.transform import Transcoder, pixels
+from edge.transform.elements import DataSet, ElementKind
+from edge.transform.image import Image
+from edge.transform.syntaxes import COMPRESSIONS, EXPLICIT_LITTLE, NATIVE
+from tests.support.objects import real_files
+
+#: Why an object goes as it is; each is a class of objects, not a fault of one encoding.
+REFUSED = (
+    "holds no Pixel Data",
+    "pixels of 1 bits",
+    "pixels of 32 bits",
+    "32-bit pixels in big endian",
+    "subsampled chrominance",
+    "longer than what holds it",
+    "Pixel Data has",
+    "Photometric Interpretation of the image is missing",
+    "cannot encode frame 1",
+)
+
+
+@pytest.fixture(scope="module")
+def transcoder() -> Iterator[Transcoder]:
+    made = Transcoder()
+    yield made
+    made.close()
+
+
+def pixels_of(path: Path, offset: int, syntax: str) -> bytes:
+    """Native Pixel Data of the first level."""
+    with path.open("rb") as file:
+        data_set = DataSet(file, offset, path.stat().st_size, syntax)
+        for event in data_set.walk():
+            if event.kind is ElementKind.ELEMENT and event.tag == 0x7FE00010 and event.data_set == offset:
+                file.seek(event.at)
+                return file.read(event.length)
+    return b""
+
+
+@pytest.mark.parametrize("method", COMPRESSIONS)
+def test_every_native_real_object(transcoder: Transcoder, tmp_path: Path, method: str) -> None:
+    outcome: Counter[str] = Counter()
+    unexpected: list[str] = []
+    for file in real_files():
+        try:
+            meta = parse_meta(file.path.read_bytes()[:MAX_META])
+        except Unreadable:
+            continue
+        syntax = meta.kind.transfer_syntax_uid
+        if syntax not in NATIVE:
+            continue
+        small, plain, back = (tmp_path / name for name in ("small", "plain", "back"))
+        try:
+            made = transcoder.convert(file.path, meta.dataset_offset, syntax, COMPRESSIONS[method], small)
+        except TransformError as error:
+            unexpected += [] if any(reason in str(error) for reason in REFUSED) else [f"{file}: {error}"]
+            continue
+        again = transcoder.convert(small, made.dataset_offset, COMPRESSIONS[method], EXPLICIT_LITTLE, back)
+        first = transcoder.convert(file.path, meta.dataset_offset, syntax, EXPLICIT_LITTLE, plain)
+        theirs = pixels_of(plain, first.dataset_offset, EXPLICIT_LITTLE)
+        ours = pixels_of(back, again.dataset_offset, EXPLICIT_LITTLE)
+        # Colour by plane becomes colour by pixel, and one may have a byte of padding that the other lacks.
+        differ = Counter(ours)
+        differ.subtract(Counter(theirs))
+        assert sum(map(abs, differ.values())) <= 1, str(file)
+        is_planar = b"\x28\x00\x06\x00" in file.path.read_bytes() or b"\x00\x28\x00\x06" in file.path.read_bytes()
+        assert is_planar or ours[: len(theirs)] == theirs[: len(ours)], str(file)
+        outcome["exact"] += 1
+        for path in (small, plain, back):
+            path.unlink(missing_ok=True)
+    assert not unexpected
+    # OpenJPEG makes no image of less than 32 rows or columns.
+    assert outcome["exact"] >= {"jpeg-ls": 104, "jpeg-2000": 63, "rle": 107}[method], outcome
+
+
+@pytest.mark.parametrize("syntax", sorted(COMPRESSIONS.values()))
+def test_a_frame_that_does_not_decode_to_the_same_pixels_is_not_used(
+    syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image("MONOCHROME2", 1, 0, 1, 64, 64, 8, 8, 0)
+    frame = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    assert pixels.encode_frame(frame, syntax, image)
+    decode = pixels.decode_frame
+
+    def decode_wrongly(data: bytes, syntax: str, image: Image) -> tuple[pixels.Pixels, str]:
+        found, colour = decode(data, syntax, image)
+        found = found.copy()
+        found[5, 5] += 1
+        return found, colour
+
+    monkeypatch.setattr(pixels, "decode_frame", decode_wrongly)
+    with pytest.raises(TransformError, match="it would change"):
+        pixels.encode_frame(frame, syntax, image)

@@ -1,0 +1,57 @@
+"""A long table in parts: what a URL asks for, and what it is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge.web.listing import ListView, cut_page, filter_rows, parse_view
+
+SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n % 7 / 10} for n in range(250)]
+
+
+def show(**query: str) -> Any:
+    view = parse_view("/sites", query, ("id", "used"), ("tag",), sort="id")
+    rows = filter_rows(SITES, view.wanted, lambda row: row["id"])
+    return cut_page(rows, view, lambda row, column: row[column], 100)
+
+
+def link(**query: str) -> ListView:
+    return parse_view("/sites", query, ("id", "used"), ("tag",), sort="id")
+
+
+def test_the_first_part_is_sorted_by_the_first_column() -> None:
+    found = show()
+    assert [each["id"] for each in found.rows][:2] == ["0000", "0001"]
+    assert (len(found.rows), found.total, found.pages, found.first) == (100, 250, 3, 1)
+
+
+def test_what_is_unknown_comes_last_whichever_way_it_is_sorted() -> None:
+    for down in ("", "1"):
+        last = show(sort="used", down=down, page="3").rows[-1]
+        assert last["id"] == "0003"
+    assert show(sort="used", down="1").rows[0]["used"] == 0.6
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "9999999", "\u0661"])
+def test_a_page_that_is_none_is_the_first(page: str) -> None:
+    assert show(page=page).page == 1
+
+
+def test_a_page_beyond_the_end_is_the_last() -> None:
+    assert show(page="99").page == 3
+
+
+def test_a_word_filters_and_stays_in_every_address() -> None:
+    query = {"q": "024", "tag": "pilot", "sort": "used", "down": "1"}
+    assert show(**query).total == 11  # 0024, and 0240 to 0249
+    view = link(**query)
+    assert view.sort_link("id") == "/sites?q=024&sort=id&down=&tag=pilot"
+    assert view.sort_link("used") == "/sites?q=024&sort=used&down=&tag=pilot"
+    assert view.link(page=2) == "/sites?q=024&sort=used&down=1&page=2&tag=pilot"
+    assert (view.sorted_how("used"), view.sorted_how("id")) == ("descending", "none")
+
+
+def test_a_column_that_is_not_there_sorts_nothing() -> None:
+    assert link(sort="password").sort == "id"

@@ -1,0 +1,35 @@
+"""One form of time for people, everywhere: local, with its zone (edge.text). ISO 8601 is for programs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.peers import REPOSITORY
+
+EDGE = REPOSITORY / "edge"
+#: A moment that is made into ISO text.
+ISO_TEXT = re.compile(r"\biso\(|\biso_or_none\(|\.isoformat\(|\bctime\(")
+#: A field of a status or a row that is a moment, and that a template shows without a filter of moments.
+MOMENT = re.compile(r"\{\{\s*([\w.]+(?:_at|\.since|\.until|\.from|\.ended|_seen|_stored|_success))\s*\}\}")
+TEMPLATES = sorted(EDGE.glob("*/templates/*.html"))
+#: What makes pages and reports, and the files of it that need ISO text, with what for.
+PEOPLE = sorted([*(EDGE / "console").glob("*.py"), *(EDGE / "web").glob("*.py"), EDGE / "monitor" / "monthly_text.py"])
+FOR_PROGRAMS = {
+    "console/accounts.py": "a payload of the ledger",
+    "console/overview.py": "a comparison with the status",
+    "web/pages.py": "the attribute of an element `time`",
+}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda each: f"{each.parts[-3]}/{each.stem}")
+def test_every_moment_of_a_page_has_its_form(path: Path) -> None:
+    assert MOMENT.findall(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("path", PEOPLE, ids=lambda each: each.stem)
+def test_no_page_makes_iso_text_of_a_moment(path: Path) -> None:
+    found = [line.strip() for line in path.read_text("utf-8").splitlines() if ISO_TEXT.search(line)]
+    assert bool(found) == (f"{path.parent.name}/{path.name}" in FOR_PROGRAMS), found

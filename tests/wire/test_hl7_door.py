@@ -1,0 +1,257 @@
+"""The MLLP door over real sockets: who may send, shapes of bytes, limits, order, and no answer without a record."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.config.sections import Feed
+from edge.errors import StorageFull
+from edge.hl7.door import DoorLimits
+from edge.hl7.framing import FrameReader, FrameTooLong, frame
+from edge.store import resolved_patients
+from tests.support import hl7_messages
+from tests.support.certificates import Authority
+from tests.support.gateway import CONFIG
+from tests.support.hl7 import Hl7Receiving, MllpClient, read_answers, update
+from tests.support.peers import wait_until
+
+LIMITS = DoorLimits(outside_seconds=0.3, frame_seconds=0.5, fs_seconds=0.1)
+
+
+@pytest.fixture
+def receiving(tmp_path: Path) -> Iterator[Hl7Receiving]:
+    with Hl7Receiving(tmp_path, limits=LIMITS) as gateway:
+        yield gateway
+
+
+def facts(receiving: Hl7Receiving, number: str) -> tuple[str, str, bool]:
+    with receiving.db.reading() as conn:
+        (found,) = resolved_patients.resolve_identifier(conn, number, "MTF0067", time.strftime("%Y%m%d"))
+    return found.name, found.birth_date, found.is_in_doubt
+
+
+# -- what is sent -----------------------------------------------------------------------------------------------------
+
+_PLAIN = [case for case in hl7_messages.build_cases()[:18] if case.kind == "message"]
+#: Character set as MSH-18 has it, codec, and a name that it can write.
+_SETS = [
+    ("8859/1", "latin-1", "MÜLLER^RENÉ"),
+    ("UNICODE UTF-8", "utf-8", "MÜLLER^RENÉ=見本^患者"),
+    ("8859/2", "iso8859-2", "ŁUKASZ^ŻÓŁĆ"),
+    ("SHIFT-JIS", "cp932", "見本^患者ソ"),
+    ("GB 18030-2000", "gb18030", "患者^本"),
+    ("~ISO IR87", "iso2022_jp", "見本^患者"),
+]
+
+
+@pytest.mark.parametrize("ends", hl7_messages.ENDS.values(), ids=hl7_messages.ENDS)
+@pytest.mark.parametrize(("declared", "codec", "name"), _SETS, ids=[each[1] for each in _SETS])
+def test_line_ends_and_character_sets(receiving: Hl7Receiving, ends: str, declared: str, codec: str, name: str) -> None:
+    """Second bytes that are separators or escapes split nothing: the text is decoded before."""
+    written = "~".join(f"{group}^^^^^L^{code}" for group, code in zip(name.split("="), "AI", strict=False))
+    head = f"MSH|^~\\&|HIS|MTF|EDGE|MTF|20260105||ADT^A08|M1|P|2.5.1||||||{declared}"
+    text = ends.join((head, f"PID|1||T1^^^MTF0067^MR||{written}||19700101|F", ""))
+    with receiving.client() as client:
+        assert [each.code for each in client.ask(text.encode(codec))] == ["AA"]
+    assert facts(receiving, "T1") == (name, "19700101", False)
+
+
+def test_messages_in_four_line_ends(receiving: Hl7Receiving) -> None:
+    """Each plain message comes to the same in every line end; only the first is not the same again."""
+    with receiving.client() as client:
+        for case in _PLAIN:
+            for ends in hl7_messages.ENDS.values():
+                answers = client.ask(case.data.replace(b"\r", ends.encode()))
+                assert [each.code for each in answers] == [case.answer]
+    with receiving.db.reading() as conn:
+        refused = conn.execute("SELECT count(*) FROM hl7_message WHERE state IN ('refused', 'parked')").fetchone()[0]
+    assert refused == 0
+
+
+def test_any_number_of_pieces(receiving: Hl7Receiving) -> None:
+    data = frame(update("M1", "T1", "ONE^A")) + frame(update("M2", "T2", "TWO^B"))
+    with receiving.client() as client:
+        for at in range(len(data)):
+            client.sock.sendall(data[at : at + 1])
+        assert [each.control_id for each in read_answers(client.receive()) + read_answers(client.receive())] == [
+            "M1",
+            "M2",
+        ]
+
+
+def test_eight_mebibytes(receiving: Hl7Receiving) -> None:
+    """Longer than a receive buffer: it goes into a file, and is applied from there."""
+    obx = f"OBX|1|ED|TPDF||^application^pdf^Base64^{'TESTDATA' * (1 << 20)}||||||F\r".encode()
+    with receiving.client() as client:
+        assert [each.code for each in client.ask(update("M1", "T1", "LONG^MESSAGE") + obx)] == ["AA"]
+    assert facts(receiving, "T1")[0] == "LONG^MESSAGE"
+    wait_until(lambda: not list((receiving.data_dir / "journal").glob("*.part")), 5, "the file is removed")
+
+
+def test_a_frame_too_long_closes(tmp_path: Path) -> None:
+    with Hl7Receiving(tmp_path, limits=DoorLimits(frame_bytes=1000)) as receiving, receiving.client() as client:
+        client.sock.sendall(b"\x0b" + b"x" * 2000)
+        assert client.sock.recv(1) == b""
+    assert receiving.refusals == ["HL7: a frame has more than 1000 bytes"]
+
+
+# -- order and repetition ---------------------------------------------------------------------------------------------
+
+
+def test_new_connection_for_each_message_keeps_the_order(receiving: Hl7Receiving) -> None:
+    """The last update wins, although each comes by a connection of its own."""
+    for turn in range(50):
+        with receiving.client() as client:
+            assert client.ask(update(f"M{turn}", "T1", f"TURN^T{turn}"))[0].code == "AA"
+    assert facts(receiving, "T1")[0] == "TURN^T49"
+
+
+def test_thousands_of_repeats_are_one_effect(receiving: Hl7Receiving) -> None:
+    with receiving.client() as client:
+        assert client.ask(update("M1", "T1", "FIRST^A"))[0].code == "AA"
+        assert client.ask(update("M2", "T1", "SECOND^A"))[0].code == "AA"
+        client.sock.sendall(frame(update("M1", "T1", "FIRST^A")) * 2000)
+        for _ in range(2000):
+            client.receive()
+    assert facts(receiving, "T1")[0] == "SECOND^A"
+    assert receiving.rows("SELECT repeats FROM hl7_message WHERE control_id = 'M1'") == [(2000,)]
+    assert receiving.rows("SELECT count(*) FROM patient_event") == [(2,)]
+
+
+# -- who may send -----------------------------------------------------------------------------------------------------
+
+
+def test_only_feeds(receiving: Hl7Receiving) -> None:
+    receiving.feeds = {"his": Feed("his", ("10.0.0.0/8",))}
+    with receiving.client() as client:
+        client.send(update("M1", "T1", "STRANGE^A"))
+        with pytest.raises((EOFError, ConnectionResetError)):
+            client.receive()
+    assert receiving.refusals == ["HL7: no [feed] names its address"]
+    assert receiving.rows("SELECT count(*) FROM hl7_message") == [(0,)]
+
+
+def test_the_most_exact_address_counts(receiving: Hl7Receiving) -> None:
+    receiving.feeds = {"all": Feed("all", ("127.0.0.0/8",)), "his": Feed("his", ("127.0.0.1",))}
+    with receiving.client() as client:
+        client.ask(update("M1", "T1", "ONE^A"))
+    assert receiving.rows("SELECT feed FROM hl7_message") == [("his",)]
+
+
+def test_two_hundred_idle_connections(receiving: Hl7Receiving) -> None:
+    clients = [receiving.client() for _ in range(200)]
+    try:
+        for number, client in enumerate(clients):
+            assert client.ask(update(f"M{number}", f"T{number}", "IDLE^A"))[0].code == "AA"
+        assert threading.active_count() < 50
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_port_scan_is_closed(receiving: Hl7Receiving) -> None:
+    with socket.create_connection(("127.0.0.1", receiving.port), 5) as sock:
+        sock.sendall(b"x" * 5000)
+        assert sock.recv(1) == b""
+    assert receiving.refusals == ["HL7: more than 4096 bytes came outside a frame"]
+
+
+# -- no answer without a record ---------------------------------------------------------------------------------------
+
+
+def test_without_room_there_is_no_answer(receiving: Hl7Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AE or AR would lose it: many senders drop what is answered with an error."""
+
+    def refuse() -> None:
+        raise StorageFull("the disk is full")
+
+    recorder = receiving.door._recorder
+    monkeypatch.setattr(recorder, "_check_room", refuse)
+    with receiving.client() as client:
+        client.send(update("M1", "T1", "FULL^A"))
+        with pytest.raises(EOFError):
+            client.receive()
+    monkeypatch.undo()
+    with receiving.client() as client:
+        assert client.ask(update("M1", "T1", "FULL^A"))[0].code == "AA"
+    assert receiving.rows("SELECT count(*), max(repeats) FROM hl7_message") == [(1, 0)]
+
+
+def test_after_a_failed_write_nothing_is_answered(receiving: Hl7Receiving) -> None:
+    receiving.journal.refuse()
+    with receiving.client() as client:
+        client.send(update("M1", "T1", "BROKEN^A"))
+        with pytest.raises(EOFError):
+            client.receive()
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_tls(tmp_path: Path) -> None:
+    """With the files of [tls]; a feed's certificate must be the one that is named."""
+    authority = Authority(tmp_path / "ca")
+    ours, his, other = (authority.issue(*names) for names in (("edge.test", "127.0.0.1"), ("his",), ("other",)))
+    table = f'[tls]\ncertificate = "{ours.certificate}"\nkey = "{ours.key}"\nca = "{authority.ca}"\n'
+    with Hl7Receiving(tmp_path, CONFIG + table) as receiving:
+        receiving.feeds = {"his": Feed("his", ("127.0.0.1",), certificate="his", authority="MTF0067")}
+        for issued, answered in ((his, True), (other, False)):
+            context = ssl.create_default_context(cafile=str(authority.ca))
+            context.load_cert_chain(issued.certificate, issued.key)
+            client = MllpClient(receiving.tls_port)
+            client.sock = context.wrap_socket(client.sock, server_hostname="127.0.0.1")
+            with client:
+                client.send(update("M1", "T1", "SECURE^A"))
+                if answered:
+                    assert read_answers(client.receive())[0].code == "AA"
+                else:
+                    with pytest.raises((EOFError, OSError)):
+                        client.receive()
+        with receiving.client() as client:
+            client.send(update("M2", "T1", "PLAIN^A"))
+            with pytest.raises((EOFError, OSError)):
+                client.receive()
+    assert receiving.refusals[-1] == "HL7: it must call over TLS"
+
+
+# -- framing, pure ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "frames", "junk"),
+    [
+        (b"\x0bA\x1c\r", [b"A"], 0),
+        (b"\x0bA\x1c\x0bB\x1c\r", [b"A", b"B"], 0),
+        (b"\x0bA\x1cB\x1c\r", [b"A\x1cB"], 0),
+        (b"\x0bA\x1c\x1c\r", [b"A\x1c"], 0),
+        (b"\x0bAB\x0bC\x1c\r", [b"C"], 2),
+        (b"xy\r\n\x0bA\x1c\r\n", [b"A"], 2),
+        (b"\x0b\x1c\r", [b""], 0),
+    ],
+)
+def test_frames(data: bytes, frames: list[bytes], junk: int) -> None:
+    """The same in one piece and byte by byte."""
+    whole, pieces = FrameReader(100), FrameReader(100)
+    assert whole.feed(data) == frames
+    assert [each for at in range(len(data)) for each in pieces.feed(data[at : at + 1])] == frames
+    assert whole.junk_bytes == pieces.junk_bytes == junk
+
+
+def test_silence_behind_fs_ends_a_frame() -> None:
+    reader = FrameReader(100)
+    assert reader.feed(b"\x0bA\x1c") == []
+    assert reader.is_pending
+    assert reader.end_pending() == [b"A"]
+    assert reader.feed(b"\r\x0bB\x1c\r") == [b"B"]
+
+
+def test_frame_is_bounded() -> None:
+    with pytest.raises(FrameTooLong):
+        FrameReader(3).feed(b"\x0bABCD")
