@@ -5,6 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
+# A process that may not write bytecode compiles all anew at each start: a second of each gateway of the tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test acceptance bench torture sabotage check audit format lock deb rpm sbom clean
