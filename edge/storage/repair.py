@@ -84,6 +84,9 @@ class Repairer:
                 row.instance_id, False, "the file is whole, but the catalog has another SHA-256: `edge recover`"
             )
         row = self._lose(row, damage.text)
+        if row.state is InstanceState.EVICTED:
+            set_aside(self._spool, row.path)
+            return RepairResult(row.instance_id, True, "it was cached, and is forgotten: its archive has it")
         return self._fetch(row)
 
     def _is_what_the_ledger_says(self, row: FileRow) -> bool:
@@ -94,16 +97,19 @@ class Repairer:
     # -- losing -------------------------------------------------------------------------------------------------------
 
     def _lose(self, row: FileRow, text: str) -> FileRow:
-        """An alarm before anything else is tried. The reason stays that of the first time."""
+        """An alarm before anything else is tried. The reason stays that of the first time. What is cached goes."""
         if row.state is InstanceState.LOST:
             return row
-        log.critical("instance %d is lost: %s", row.instance_id, text)
 
-        def work(conn: Transaction) -> FileRow | None:
+        def work(conn: Transaction) -> FileRow:
             catalog.lose(conn, row.instance_id, row.study_id, text, self._clock())
-            return kept_files.file_row(conn, row.instance_id)
+            return kept_files.file_row(conn, row.instance_id) or row
 
-        return self._db.write(work) or row
+        found = self._db.write(work)
+        what = "is lost" if found.state is InstanceState.LOST else "was cached, and is forgotten"
+        level = logging.CRITICAL if found.state is InstanceState.LOST else logging.WARNING
+        log.log(level, "instance %d %s: %s", row.instance_id, what, text)
+        return found
 
     def _back(self, row: FileRow) -> RepairResult:
         """It was lost, and its file is whole: put back by a person, or a disk that could not be read for a while."""

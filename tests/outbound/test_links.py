@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from edge.outbound.echo import ask, proposals_for
 from edge.outbound.link_test import run_link_test
 from tests.support.gateway import configuration
 from tests.support.peers import Orthanc, StoreScp, free_port
+from tests.support.querying import DcmqrScp
 from tests.support.web_archive import web_orthanc
 
 
@@ -50,6 +52,32 @@ def test_one_that_proves_nothing_is_named(tmp_path: Path, orthanc: Orthanc) -> N
         found = ask(config, config.destinations["unproved"], proposals_for([]))
     assert found.reachable
     assert "not supported" in (found.proof_error or "")
+
+
+@pytest.mark.parametrize(("name", "ways"), [("query", ["C-GET", "C-MOVE"]), ("web", ["WADO-RS"])])
+def test_how_an_archive_gives_studies_back_is_named(
+    tmp_path: Path, orthanc: Orthanc, name: str, ways: list[str]
+) -> None:
+    config = config_for(tmp_path, orthanc)
+    found = ask(config, config.destinations[name], proposals_for([]))
+    assert [each.name for each in found.retrieval] == ways
+
+
+def test_one_that_does_not_know_us_as_a_move_destination_says_so(tmp_path: Path, orthanc: Orthanc) -> None:
+    with DcmqrScp(tmp_path / "archive") as archive:
+        config = config_for(tmp_path, orthanc, archive.port)
+        destination = replace(config.destinations["unproved"], ae_title=archive.ae_title)
+        found = ask(config, destination, proposals_for([]))
+    ways = {each.name: each.obstacle for each in found.retrieval}
+    assert ways.keys() == {"C-GET", "C-MOVE"}
+    assert not ways["C-GET"]
+    assert "does not know EDGE as a destination of C-MOVE" in ways["C-MOVE"]
+
+
+def test_a_receiver_gives_nothing_back(tmp_path: Path, orthanc: Orthanc) -> None:
+    with StoreScp(tmp_path / "archive") as archive:
+        config = config_for(tmp_path, orthanc, archive.port)
+        assert ask(config, config.destinations["unproved"], proposals_for([])).retrieval == ()
 
 
 def test_a_web_server_that_is_not_there_is_a_result(tmp_path: Path, orthanc: Orthanc) -> None:

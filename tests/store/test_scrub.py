@@ -195,6 +195,26 @@ def test_the_scrub_goes_round_once_a_week_and_knows_its_place(filled: Filled) ->
     assert scrub.place == Place(clock.now, instance_id=4, files=3, bytes=scrub.place.bytes)
 
 
+def test_what_a_retrieval_found_damaged_is_examined_before_the_round(filled: Filled) -> None:
+    """A cached file is forgotten: its archive gives it again."""
+    filled.receive(1)
+    filled.receive(1, origin=Origin("VNA", "EDGE", "10.0.0.9", 0.0, fetched_from="archive"))
+    ours, cached = rows(filled)
+    repairer = Repairer(filled.db, filled.spool, lambda: filled.config)
+    scrub = Scrub(filled.db, filled.spool, repairer, lambda: False, Clock())
+    scrub.place = Place(1_000_000.0, finished_at=1_000_000.0)
+    for row in (ours, cached):
+        flip(filled.spool.path_of(row.path), 8 * (row.dataset_offset + 100))
+        scrub.examine(row.path)
+    scrub.examine("nobody/knows.dcm")
+    scrub.step()
+    with filled.db.reading() as conn:
+        states = [row[0] for row in conn.execute("SELECT state FROM instance ORDER BY id")]
+    assert states == ["lost", "evicted"]
+    assert not filled.spool.path_of(cached.path).exists()
+    assert events(filled)[-2:] == [("lost", "edge"), ("evicted", "edge")]
+
+
 def test_the_scrub_waits_while_the_gateway_is_busy_but_not_for_ever(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
