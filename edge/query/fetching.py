@@ -84,11 +84,13 @@ def open_fetcher(
     secure: Secure | None = None,
     *,
     may_move: bool = True,
+    syntax: str = "",
     seconds: float = FETCH_SECONDS,
 ) -> Fetcher:
     """Open it, for objects of these classes; an empty one: the archive did not say (dcmqrscp 3.6.7 does not).
 
-    `may_move`: by C-MOVE, too. `seconds`: for one C-GET. Raises PeerError, ServiceRefused.
+    `may_move`: by C-MOVE, too. `syntax`: C-GET in this transfer syntax alone. `seconds`: for one C-GET. Raises
+    PeerError, ServiceRefused.
     """
     if destination.is_web:
         return WebFetcher(destination)
@@ -103,7 +105,7 @@ def open_fetcher(
         return MoveFetcher(open_association([MOVE_CONTEXT]), destination.name, calling_ae)
 
     ways = [GET_CONTEXT, MOVE_CONTEXT] if may_move else [GET_CONTEXT]
-    association = open_association([*ways, *_storage_contexts(sop_classes)])
+    association = open_association([*ways, *_storage_contexts(sop_classes, syntax)])
     can_move = MOVE_CONTEXT.id in association.accepted
     if GET_CONTEXT.id in association.accepted and any(each >= _FIRST_STORAGE for each in association.accepted):
         return GetFetcher(association, open_mover if can_move else None, seconds)
@@ -287,7 +289,7 @@ def _identifier(study: str, series: str, uids: Sequence[str]) -> items.Attribute
     return items.item({QUERY_LEVEL: "IMAGE", **{tag_of(UNIQUE_KEYWORDS[at]): text for at, text in named.items()}})
 
 
-def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
+def _storage_contexts(sop_classes: Sequence[str], syntax: str) -> list[Context]:
     """For each class what is not compressed, then each compression; the first classes where there are too many.
 
     Where one class alone is asked for there is room for every transfer syntax.
@@ -296,7 +298,9 @@ def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
     is_unsaid = "" in sop_classes
     known = STORAGE_CLASSES if is_unsaid else tuple(dict.fromkeys(sop_classes))
     groups = [(EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in (() if is_unsaid else _COMPRESSED))]
-    if len(known) == 1:
+    if syntax:
+        groups = [(syntax,)]
+    elif len(known) == 1:
         groups = [(each,) for each in TRANSFER_SYNTAXES]
     for sop_class in known:
         for group in groups:

@@ -26,7 +26,7 @@ from edge.store import database as store
 from edge.store import integrity, kept_files, ledger, wal
 from edge.store.database import Store
 from edge.store.ledger_copy import Journal
-from tests.support.filled import Filled
+from tests.support.filled import CONFIG, Filled
 from tests.support.objects import ct_files, dataset
 from tests.support.peers import (
     Edge,
@@ -40,6 +40,7 @@ from tests.support.peers import (
     storescu,
     wait_until,
 )
+from tests.support.web_archive import Said, WebArchive
 
 #: Flips that `make test` makes in the catalog and in its log; the torture makes a thousand.
 FLIPS = int(os.environ.get("EDGE_FLIPS", "50"))
@@ -486,12 +487,31 @@ def test_a_rotten_file_is_fetched_again_from_where_it_was_sent(kind: str, tmp_pa
     assert sorted(each["part"] for each in json.loads(found.stdout)["damaged"]) == ["data set", "missing"]
     repaired = edge.cli("verify", "--repair")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
-    assert f"fetched from {name} by C-GET" in repaired.stdout
+    assert f"fetched from {name}" in repaired.stdout
     assert {dataset(path) for path in (edge.data_dir / "spool").rglob("*.dcm")} == whole
     assert [path.name for path in (edge.data_dir / "damaged").iterdir()] == [rotten.name]
     assert edge.cli("verify").returncode == 0
     assert edge.cli("ledger", "verify").returncode == 0
     assert edge.api_status()["instances"]["lost"] == 0
+
+
+def test_a_rotten_file_is_fetched_again_by_wado_rs(tmp_path: Path) -> None:
+    whole: list[bytes] = []
+    server = WebArchive(lambda _: Said(200, whole[0], {"Content-Type": "application/dicom"}) if whole else Said(404))
+    cloud = f'[destination.archive]\nkind = "dicomweb"\nurl = "{server.url}"\n'
+    dimse = '[destination.archive]\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = 104\n'
+    with closing(server), Filled(tmp_path, CONFIG.replace(dimse, cloud)) as filled:
+        filled.receive(1)
+        filled.settle("archive", 1)
+        (row,) = rows(filled)
+        path = filled.spool.path_of(row.path)
+        blob = path.read_bytes()
+        flip(path, 8 * (row.dataset_offset + 100))
+        repairer = Repairer(filled.db, filled.spool, lambda: filled.config)
+        assert "archive: it does not have it" in repairer.repair(row.instance_id).text
+        whole.append(blob)
+        assert repairer.repair(row.instance_id).text == "fetched from archive"
+        assert filled.one("SELECT state FROM instance") == "stored"
 
 
 def test_only_what_was_received_is_taken_back(tmp_path: Path, running: ExitStack) -> None:
