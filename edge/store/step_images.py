@@ -135,6 +135,24 @@ def _make_proved(row: Sequence[str], states: Sequence[CatalogRow]) -> ProvedInst
     return ProvedInstance(study_uid, row[1], row[2], row[3], proof["destination"] if proof else "", is_open, is_held)
 
 
+@dataclass(frozen=True, slots=True)
+class NotificationWait:
+    """What an owed notification waits for, in images: that have not come, are on their way, or are held everywhere."""
+
+    missing: int
+    open: int
+    held: int
+
+
+def find_notification_wait(conn: Transaction, step: int) -> NotificationWait | None:
+    """None: no notification of the step is owed."""
+    if conn.execute("SELECT 1 FROM performed_step WHERE id = ? AND notify = 1", (step,)).fetchone() is None:
+        return None
+    found = list_proved_instances(conn, step)
+    is_open, is_held = sum(each.is_open for each in found), sum(each.is_held for each in found)
+    return NotificationWait(count_missing_images(conn, step), is_open, is_held)
+
+
 def end_notification(conn: Transaction, step: int) -> None:
     """Nothing of the step can be notified any more, or nobody wants it."""
     conn.execute("UPDATE performed_step SET notify = 0 WHERE id = ?", (step,))

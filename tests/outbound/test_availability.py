@@ -9,7 +9,7 @@ import pytest
 
 from edge.outbound.steps.availability import MOST_EXAMINED, Availability, choose_announced
 from edge.store import step_images
-from edge.store.step_images import ProvedInstance
+from edge.store.step_images import NotificationWait, ProvedInstance
 from tests.support.filled import CONFIG, Filled
 
 TO_BOTH = CONFIG.replace('to = ["archive"]', 'to = ["archive", "teleread"]') + '[mpps]\nian = ["archive"]\n'
@@ -130,6 +130,8 @@ def test_what_a_person_decides_late_is_announced_then(tmp_path: Path) -> None:
         clock[0] += 3 * HOURS
         assert announced() == [(last, 1)]
         assert announced() == [(last, 1)], "once"
+        with made.db.reading() as conn:
+            assert step_images.find_notification_wait(conn, last) == NotificationWait(missing=0, open=0, held=1)
         made.execute("UPDATE delivery SET state = 'confirmed'")
         assert (last, 2) in announced()
         assert made.one("SELECT count(*) FROM performed_step WHERE notify = 1") == 0
