@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove, Verification
 
 from edge.config.sections import Config
 from edge.outbound.echo import ask, proposals_for
 from edge.outbound.link_test import run_link_test
 from tests.support.gateway import configuration
 from tests.support.peers import Orthanc, StoreScp, free_port
-from tests.support.querying import DcmqrScp
 from tests.support.web_archive import web_orthanc
 
 
@@ -64,14 +65,20 @@ def test_how_an_archive_gives_studies_back_is_named(
 
 
 def test_one_that_does_not_know_us_as_a_move_destination_says_so(tmp_path: Path, orthanc: Orthanc) -> None:
-    with DcmqrScp(tmp_path / "archive") as archive:
-        config = config_for(tmp_path, orthanc, archive.port)
-        destination = replace(config.destinations["unproved"], ae_title=archive.ae_title)
-        found = ask(config, destination, proposals_for([]))
-    ways = {each.name: each.obstacle for each in found.retrieval}
-    assert ways.keys() == {"C-GET", "C-MOVE"}
-    assert not ways["C-GET"]
-    assert "does not know EDGE as a destination of C-MOVE" in ways["C-MOVE"]
+    """As dcm4chee does, before it searches; dcmqrscp only where it has something to send."""
+    archive, port = AE("ORTHANC"), free_port()
+    for sop_class in (Verification, StudyRootQueryRetrieveInformationModelMove):
+        archive.add_supported_context(sop_class)
+    handlers: list[Any] = [(evt.EVT_C_MOVE, lambda _: iter([(None, None)]))]
+    server: Any = archive.start_server(("127.0.0.1", port), False, evt_handlers=handlers)
+    try:
+        config = config_for(tmp_path, orthanc, port)
+        found = ask(config, config.destinations["unproved"], proposals_for([]))
+    finally:
+        server.shutdown()
+    (way,) = found.retrieval
+    assert way.name == "C-MOVE"
+    assert "does not know EDGE as a destination of C-MOVE" in way.obstacle
 
 
 def test_a_receiver_gives_nothing_back(tmp_path: Path, orthanc: Orthanc) -> None:

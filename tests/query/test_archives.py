@@ -138,7 +138,7 @@ def test_what_a_note_hides_here_is_hidden_there_as_well(tmp_path: Path) -> None:
     """Archives that heed no notes, or have not got one yet, have the image; it is neither found nor fetched."""
     keys = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3"}
     images = [item({SOP_INSTANCE: uid, **{tag_of(each): uid for each, uid in keys.items()}}) for uid in ("1.4", "1.5")]
-    with Filled(tmp_path, FILLED + THROUGH.format(port=104)) as filled:
+    with Filled(tmp_path, FILLED + THROUGH.format(port=106)) as filled:
         filled.execute("INSERT INTO rejected_instance VALUES ('1.5', '113037', '1.7', 1, 1)")
         reader = CatalogReader(filled.data_dir / "catalog.db")
         answering = Answering(
