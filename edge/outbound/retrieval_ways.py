@@ -1,8 +1,7 @@
 """Which ways an archive offers to give objects back, in the order in which they are used (edge.query.fetching).
 
-C-GET and C-MOVE are negotiated; WADO-RS, and C-MOVE to ourselves, are asked for an instance that nobody has: most archives
-that do not know us say so before they search. What an
-archive refuses only when objects really go is seen then alone.
+C-GET and C-MOVE are negotiated; WADO-RS, and C-MOVE to ourselves, are asked for an instance that nobody has: many an
+archive that does not know us says so before it searches. What one refuses only when objects really go is not seen.
 """
 
 from __future__ import annotations
