@@ -23,11 +23,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import psutil
 import pytest
 
+from tests.support import nursery
+from tests.support.nursery import COMMANDS, GATEWAYS, Child
 from tests.support.objects import sop_instance_uid
 
 if sys.version_info >= (3, 11):
@@ -35,11 +37,14 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = nursery.REPOSITORY
 
 #: DCMTK waits for delayed acknowledgements (Nagle) unless told otherwise, as client and as server. Python may keep
 #: what it has compiled: a gateway that is compiled at each start takes three times the time to start.
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": ""}
+
+#: `edge`, from this tree.
+EDGE = [sys.executable, "-m", "edge"]
 
 Files = Iterable[Path]
 T = TypeVar("T")
@@ -124,7 +129,7 @@ class Peer:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.log = directory / f"{self.name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Child | None = None
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -139,21 +144,24 @@ class Peer:
         """Start, and return once it is ready."""
         assert self.process is None, f"{self.name} runs already"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment(),
-                cwd=self.directory,
-                start_new_session=True,
-            )
+            self.process = self.spawn(log)
         try:
             wait_until(self._ready_or_dead, self.start_timeout, f"{self.name} is ready")
         except BaseException as error:
             self.kill()
             raise AssertionError(f"{error}\n{self.output()}") from error
         return self
+
+    def spawn(self, log: BinaryIO) -> subprocess.Popen[bytes] | Child:
+        return subprocess.Popen(
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self.environment(),
+            cwd=self.directory,
+            start_new_session=True,
+        )
 
     def _ready_or_dead(self) -> bool:
         assert self.process is not None
@@ -332,14 +340,23 @@ class Edge(Peer):
     """The gateway as a process, on a configuration directory that `config` (TOML) completes.
 
     Site, addresses and `listen.unknown` are set here; tables merge, so `config` may add other keys to [listen].
+    It and its commands are forked by a nursery, which saves most of a start; `forked=False`: they start from nothing.
     """
 
     name = "edge"
 
     def __init__(
-        self, directory: Path, config: str = "", *, unknown: str = "accept", data_dir: Path | None = None, port: int = 0
+        self,
+        directory: Path,
+        config: str = "",
+        *,
+        unknown: str = "accept",
+        data_dir: Path | None = None,
+        port: int = 0,
+        forked: bool = True,
     ) -> None:
         super().__init__(directory)
+        self.forked = forked
         self.port, self.console_port = port or free_port(), free_port()
         self.data_dir = data_dir or directory / "data"
         self.data_dir.mkdir(exist_ok=True)
@@ -361,10 +378,20 @@ class Edge(Peer):
         (self.config_dir / "10-test.toml").write_text(config)
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "edge", "run", "--config", str(self.config_dir)]
+        return [*EDGE, "run", "--config", str(self.config_dir)]
 
     def environment(self) -> dict[str, str]:
         return {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "EDGE_CONFIG": str(self.config_dir)}
+
+    def spawn(self, log: BinaryIO) -> subprocess.Popen[bytes] | Child:
+        if not self._is_forked or self.command()[: len(EDGE)] != EDGE:
+            return super().spawn(log)
+        return GATEWAYS.spawn(self.command()[len(EDGE) :], self.environment(), self.directory, log)
+
+    @property
+    def _is_forked(self) -> bool:
+        """Not where the environment is another: a start of Python may read it before all else."""
+        return self.forked and self.environment() == Edge.environment(self)
 
     def is_ready(self) -> bool:
         return http_get(self.url(self.until))[0] == 200
@@ -380,9 +407,11 @@ class Edge(Peer):
     def cli(self, *args: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run `edge ARGS` on this gateway's configuration; the caller looks at the exit code."""
         self.settle()
-        command = [sys.executable, "-m", "edge", *args]
+        environment = self.environment()
+        if self._is_forked:
+            return COMMANDS.run(args, environment, timeout)
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=self.environment(), check=False
+            [*EDGE, *args], capture_output=True, text=True, timeout=timeout, env=environment, check=False
         )
 
     def status(self) -> Any:
