@@ -393,6 +393,7 @@ class Gateway:
             hindrances=self.reception.current(),
             rejected_at=self.rejected_at,
             ledger_broken=self.ledger_check.broken,
+            folds_damaged=self.ageing.damage,
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),

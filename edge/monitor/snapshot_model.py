@@ -111,6 +111,7 @@ class Live:
     rejected_at: float | None = None  # when a new configuration was found bad, so that the older one stays active
     unkept: Unkept | None = None  # unreadable objects that did not fit into quarantine
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
+    folds_damaged: str = ""  # how a yearly file was, which has its old rows
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
     journal: JournalUse | None = None
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start

@@ -582,6 +582,7 @@ CASES = [
          words=("retention.keep",)),
     Case("disk-failing", live(machine=FAULT), live(machine=Machine())),
     Case("ledger-broken", live(ledger_broken="row 7"), live(ledger_broken="")),
+    Case("ledger-broken", live(folds_damaged="2024.jsonl.gz"), live(folds_damaged=""), name="yearly files"),
     Case("lost", lambda s: damaged(s, sent=False), sent_again, sent=1, keeps=False),
     Case("lost", lambda s: damaged(s, sent=True), name="everywhere", keeps=False),
     Case("destination-down", live(destinations={"archive": Link("down")}), live(destinations={})),

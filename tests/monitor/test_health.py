@@ -339,6 +339,7 @@ def test_nothing_wrong_nothing_said() -> None:
             ("certificate-expiring", "client.ai", "major", 9_000.0 - 30 * DAY),
         ),
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
+        ({"folds_damaged": "2024.jsonl.gz is cut"}, ("ledger-broken", "yearly files", "critical", 10_000.0)),
         ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
         (

@@ -151,6 +151,15 @@ def ledger_broken(seen: Observed) -> Iterator[Alert]:
             Action("{} says more", ("edge", "ledger", "verify")),
             Action("find out who could write there"),
         )
+    if seen.live.folds_damaged:
+        yield alert(
+            "yearly files",
+            seen.at,
+            f"A yearly file of the custody ledger was altered or damaged ({seen.live.folds_damaged})",
+            "images are received and sent as before, but old studies have no evidence here",
+            Action("{} names each", ("edge", "verify")),
+            Action("put the file back from a backup, then {}", ("systemctl", "restart", "edge")),
+        )
 
 
 def instances_lost(seen: Observed) -> Iterator[Alert]:
