@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from edge.config import values
+from edge.config import kinds as values
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES
 from edge.config.files import Key
 

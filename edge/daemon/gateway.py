@@ -49,8 +49,10 @@ from edge.messaging.audit.refused import Register
 from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
+from edge.monitor.live import JournalUse, Link, Live, WebUse
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
+from edge.monitor.snapshot_model import Snapshot
+from edge.monitor.status_document import status_json
 from edge.network.answer_times import AnswerTimes
 from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
@@ -423,7 +425,7 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """The JSON of `edge status --json` and of /api/status."""
-        return health.status_json(self.snapshot())
+        return status_json(self.snapshot())
 
     def metrics(self) -> str:
         return metrics.exposition(self.snapshot())

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from edge.config import values as kinds
+from edge.config import kinds
 from edge.config.conditions import Condition
 from edge.config.files import Key, fault_line
 from edge.config.maintenance import windows_of

@@ -3,8 +3,8 @@
 In this order: a block with the rows of some studies is written, synced and read again; one transaction makes the
 catalog refer to it; then the rows are deleted, in small transactions. Killed at any point, the next step goes on: what
 is behind the last block that the catalog refers to is written again, what it refers to and still has is deleted.
-A study to which something happens meanwhile stays in the catalog. After each pass all blocks are read again, one a step:
-a file that was changed or damaged is reported (alert ledger-broken), and nothing more is folded.
+A study to which something happens meanwhile stays in the catalog. After each pass all blocks are read again, one a
+step: a file that was changed or damaged is reported (alert ledger-broken), and nothing more is folded.
 """
 
 from __future__ import annotations

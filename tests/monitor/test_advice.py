@@ -32,7 +32,8 @@ from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import NEEDS_DECISION, AttemptResult, ContextKey, Disk, Origin, Outcome
 from edge.monitor import health
 from edge.monitor.engine import AlertEngine
-from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
+from edge.monitor.live import Clock, Link, Live, Machine, Usual
+from edge.monitor.snapshot_model import Action, Alert, Snapshot
 from edge.storage.repair import Repairer
 from edge.storage.retention import Retention
 from edge.store import (

@@ -18,7 +18,9 @@ from edge.dicom import dose
 from edge.dicom.uids import name_of
 from edge.model import Origin
 from edge.monitor import figures, health, heartbeat
-from edge.monitor.snapshot_model import Live, Snapshot
+from edge.monitor.live import Live
+from edge.monitor.snapshot_model import Snapshot
+from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
 from edge.store import figures as stored
@@ -252,7 +254,7 @@ def test_a_report_without_events_has_none() -> None:
 
 def test_status_heartbeat_and_command_have_them_and_no_patient(filled: Filled) -> None:
     filled.receive(1, PatientID="1234567890")
-    status = health.status_json(count(filled))
+    status = status_json(count(filled))
     (found,) = status["figures"]
     assert found["patient_id_share"] == 1.0
     picked = heartbeat.pick({"status": status}, heartbeat.schema())

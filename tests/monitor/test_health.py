@@ -18,20 +18,17 @@ from edge.monitor import alerts as rules
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.alerts.identity import FINDING_KINDS
 from edge.monitor.forecast import above_since, drain_seconds, full_in_seconds
-from edge.monitor.health import snapshot, status_json
+from edge.monitor.health import snapshot
+from edge.monitor.live import DOWN, Clock, Link, Live
 from edge.monitor.snapshot_model import (
-    DOWN,
     Alert,
     ChannelBacklog,
-    Clock,
     DestinationStatus,
     ExceptionCount,
     FeedStatus,
     Held,
     Hl7Status,
     Instances,
-    Link,
-    Live,
     ModalityStatus,
     Queue,
     Snapshot,
@@ -39,6 +36,7 @@ from edge.monitor.snapshot_model import (
     UnknownCaller,
     WorklistState,
 )
+from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
 from edge.store import gateway_values, leases
 from edge.store.callers import Calls, remember_peer

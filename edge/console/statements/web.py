@@ -79,7 +79,9 @@ def _yes(value: bool) -> str:
 def describe_web_services(config: Config, clients: Mapping[str, Sequence[WebResource]]) -> Iterator[Section]:
     """Section 5.3."""
     yield absent("5.3.1", "URI Web Service")
-    asked = [f"{', '.join(_STUDIES[word] for word in uses)}: of {name}." for name, uses in list_web_uses(config).items()]
+    asked = [
+        f"{', '.join(_STUDIES[word] for word in uses)}: of {name}." for name, uses in list_web_uses(config).items()
+    ]
     user = f"As user agent: {' '.join(asked)}" if asked else "As user agent: not configured."
     if config.dicomweb.is_on:
         tables = tuple(_resources_of(name, found) for name, found in clients.items())
