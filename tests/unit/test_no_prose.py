@@ -93,14 +93,15 @@ def _is_collection_of_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Tuple | ast.List | ast.Set) and all(map(_is_comparable, node.elts))
 
 
+_MATCHED_COLUMN = re.compile(r"\b(?:detail|reason|last_error|note) (?:like|glob|=|<>) '[^']")
+
+
 def _in_sql(tree: ast.AST) -> Iterator[ast.expr]:
     """Statements that match a column of prose."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            said = " ".join(node.value.lower().split())
-            for column in ("detail", "reason", "last_error", "note"):
-                if any(re.search(rf"\b{column} {how} '[^']", said) for how in ("like", "glob", "=", "<>")):
-                    yield node
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and _MATCHED_COLUMN.search(" ".join(node.value.lower().split())):
+            yield node
 
 
 def found_in(source: str) -> list[str]:
