@@ -26,7 +26,7 @@ class StudyDose:
     sums: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # "dose_length_product" -> (value, unit)
 
     @property
-    def stated(self) -> list[tuple[str, float, str]]:
+    def readings(self) -> list[tuple[str, float, str]]:
         """For people: label, value and unit of each sum."""
         return [(label, *self.sums[name]) for name, label in DOSE_LABELS.items() if name in self.sums]
 

@@ -230,7 +230,7 @@ def test_the_doses_of_two_breasts_are_not_added_up() -> None:
         "average_glandular_dose_left": (2.0, "mGy"),
         "average_glandular_dose": (9.0, "mGy"),
     }
-    stated = study_dose.StudyDose(1, sums=sums).stated
+    stated = study_dose.StudyDose(1, sums=sums).readings
     assert stated[:2] == [("AGD right", 2.75, "mGy"), ("AGD left", 2.0, "mGy")]
 
 
