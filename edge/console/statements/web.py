@@ -10,17 +10,6 @@ from edge.query.levels import KEYWORDS_OF, Level
 from edge.scp.dicomweb.exchange import WEB_ROOT
 from edge.scp.dicomweb.resources import RETRIEVE_WORD, SEARCH_WORD, STORE_WORD, WEB_RESOURCES, WebResource
 
-#: Addresses of PS3.18 beside those that are served (chapters 8 to 14): a test asks for all of them.
-UNSERVED_PATHS = (
-    "/", "/studies/{study}/bulkdata",
-    "/studies/{study}/pixeldata", "/studies/{study}/series/{series}/bulkdata",
-    "/studies/{study}/series/{series}/instances/{instance}/bulkdata",
-    "/studies/{study}/series/{series}/instances/{instance}/pixeldata", "/workitems", "/workitems/{study}",
-    "/workitems/{study}/state", "/workitems/{study}/cancelrequest", "/workitems/{study}/subscribers/EDGE",
-    "/color-palettes", "/defined-procedure-protocol", "/hanging-protocol", "/implant-template", "/inventory",
-    "/commitment-requests/{study}", "/modality-scheduled-procedure-steps", "/modality-performed-procedure-steps",
-)  # fmt: skip
-METHODS = ("GET", "POST", "PUT", "DELETE")
 #: The transactions of the Studies service, in the order of PS3.18 sections 10.4 to 10.6.
 _STUDIES = {RETRIEVE_WORD: "retrieve (WADO-RS)", STORE_WORD: "store (STOW-RS)", SEARCH_WORD: "search (QIDO-RS)"}
 #: HTTP statuses (RFC 9110), and what they mean here.
