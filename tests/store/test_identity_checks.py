@@ -22,7 +22,7 @@ from edge.intake.rechecks import Rechecks
 from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import Disk
 from edge.monitor import engine, health
-from edge.monitor.snapshot_model import Live
+from edge.monitor.live import Live
 from edge.storage.backfill import Backfill
 from edge.storage.release import Releaser
 from edge.store import alert_records, hl7_messages, identity_checks, todays_facts

@@ -72,9 +72,8 @@ def test_every_native_real_object(transcoder: Transcoder, tmp_path: Path, method
         theirs = pixels_of(plain, first.dataset_offset, EXPLICIT_LITTLE)
         ours = pixels_of(back, again.dataset_offset, EXPLICIT_LITTLE)
         # Colour by plane becomes colour by pixel, and one may have a byte of padding that the other lacks.
-        differ = Counter(ours)
-        differ.subtract(Counter(theirs))
-        assert sum(map(abs, differ.values())) <= 1, str(file)
+        counts = [np.bincount(np.frombuffer(each, np.uint8), minlength=256) for each in (ours, theirs)]
+        assert np.abs(counts[0] - counts[1]).sum() <= 1, str(file)
         is_planar = b"\x28\x00\x06\x00" in file.path.read_bytes() or b"\x00\x28\x00\x06" in file.path.read_bytes()
         assert is_planar or ours[: len(theirs)] == theirs[: len(ours)], str(file)
         outcome["exact"] += 1
