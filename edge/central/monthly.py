@@ -12,10 +12,11 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge.central import export, reports
+from edge.central import availability, capacity, export
 from edge.central.answers import KeptAnswers
+from edge.central.columns import Column
 from edge.central.config import CentralConfig
-from edge.central.reports import Column
+from edge.central.question_pages import show
 from edge.errors import EdgeError
 from edge.monitor.monthly import Month, month_of
 from edge.store.central import history, incidents, maintenance, outages, sites
@@ -66,7 +67,7 @@ def read_month(conn: EngineTransaction, month: Month, now: float) -> _Found:
         maintenance.list_windows(conn, month.begin),
         history.sums_of_month(conn, month.begin, month.end),
         incidents.count_by_site(conn, month.begin, month.end),
-        history.sums_since(conn, now - reports.YEAR),
+        history.sums_since(conn, now - capacity.YEAR),
         sites.count_versions(conn),
     )
 
@@ -77,7 +78,7 @@ def fleet_month(found: _Found, config: CentralConfig, month: Month, now: float) 
     names = [{"id": row["id"], "name": row["name"]} for row in fleet]
     downs = {
         each["site"]: each
-        for each in reports.downtime((listed, names, windows), config, now)
+        for each in availability.list_downtime((listed, names, windows), config, now)
         if each["month"] == month.name
     }
     came = {row["site"]: row for row in volumes}
@@ -123,7 +124,7 @@ def _sums(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _ahead(sums: dict[str, Row]) -> list[tuple[int, float, float]]:
     """All sites together in some years: each by its own straight line."""
-    lines = [reports.lines_of(fit) for fit in sums.values() if fit["n"] >= reports.LEAST_DAYS]
+    lines = [capacity.lines_of(fit) for fit in sums.values() if fit["n"] >= capacity.LEAST_DAYS]
     if not lines:
         return []
     return [
@@ -163,11 +164,9 @@ class FleetReport:
             return Response(
                 export.as_csv(REPORT_COLUMNS, found.rows), headers=headers, media_type="text/csv; charset=utf-8"
             )
-        from edge.central.pages import show  # noqa: PLC0415 - which has the pages as well
-
-        page = partial(self._pages.render, request, "report.html", code=422 if fault else 200, fault=fault)
         context: dict[str, Any] = {"report": found, "columns": REPORT_COLUMNS, "show": show, "months": self._months()}
-        return await to_thread.run_sync(partial(page, **context))
+        code = 422 if fault else 200
+        return await self._pages.render_large(request, "report.html", code=code, fault=fault, **context)
 
     async def _make(self, asked: str) -> FleetMonth:
         now, config = self._clock(), self._config()
@@ -176,5 +175,7 @@ class FleetReport:
         return await to_thread.run_sync(fleet_month, found, config, month, now)
 
     def _months(self) -> list[str]:
-        begin = reports.months_back(self._clock(), 0)
-        return [time.strftime("%Y-%m", time.gmtime(reports.months_back(begin + 1, n))) for n in range(MONTHS_OFFERED)]
+        begin = availability.months_back(self._clock(), 0)
+        return [
+            time.strftime("%Y-%m", time.gmtime(availability.months_back(begin + 1, n))) for n in range(MONTHS_OFFERED)
+        ]

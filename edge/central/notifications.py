@@ -15,9 +15,10 @@ from typing import Any
 
 from edge import __version__
 from edge.central import fleet
+from edge.central.columns import exact
 from edge.central.config import CentralConfig
 from edge.central.heartbeat import USUAL_SECONDS
-from edge.central.reports import QUESTIONS, exact
+from edge.central.reports import QUESTIONS
 from edge.central.sequence import MISSED
 from edge.config import channels
 from edge.config.alarms import ESCALATE, FINAL

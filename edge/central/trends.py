@@ -53,9 +53,9 @@ class Trends:
         label, seconds, _ = TREND_REACHES[key]
         plots = await to_thread.run_sync(partial(fleet_plots, measured, now - seconds, now, label))
         plots += await to_thread.run_sync(partial(figure_plots, shares, now - seconds, now, label))
-        render = partial(self._pages.render, request, "trends.html")
         context: dict[str, Any] = {"reaches": {each: found[0] for each, found in TREND_REACHES.items()}, "chosen": key}
-        return await to_thread.run_sync(partial(render, **context, plots=plots, versions=versions, now=now))
+        context |= {"plots": plots, "versions": versions, "now": now}
+        return await self._pages.render_large(request, "trends.html", **context)
 
     async def _measure(self, key: str) -> Sequence[Row]:
         _, seconds, table = TREND_REACHES[key]
