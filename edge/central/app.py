@@ -19,7 +19,7 @@ from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import CentralConfig
 from edge.central.incident_pages import IncidentPages
 from edge.central.metrics import MetricsEndpoint
-from edge.central.monthly import FleetReport
+from edge.central.monthly_page import FleetReport
 from edge.central.notification_page import NotificationPage
 from edge.central.pages import Fleet
 from edge.central.planning import MaintenancePlans
