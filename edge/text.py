@@ -93,6 +93,12 @@ def align_columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def as_sentence(text: str) -> str:
+    """Write an error, which begins as a part of a longer line, as a sentence of its own. A name keeps its letters."""
+    first = text[:1].upper() if re.match(r"[a-z]+(?![^\s,;])", text) else text[:1]
+    return f"{first}{text[1:]}{'' if not text or text[-1] in '.!?' else '.'}"
+
+
 def single_line(text: str) -> str:
     """Text without line breaks and without blanks that repeat."""
     return " ".join(text.split())

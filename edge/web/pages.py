@@ -132,6 +132,7 @@ def show_person(name: str) -> str:
 
 
 FILTERS = {
+    "sentence": words.as_sentence,
     "person": show_person,
     "date": show_date,
     "code": mark_code,

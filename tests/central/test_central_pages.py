@@ -19,7 +19,7 @@ from edge.store import outbox
 from edge.store.outbox import Message
 from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
-from tests.support.browser import FAULTS, chromium, listening
+from tests.support.browser import chromium, find_barriers, listening
 from tests.support.central_office import CentralOffice, OpenDatabase, document, key_of, some_sites, status
 from tests.support.peers import REPOSITORY, requires, wait_until
 
@@ -98,13 +98,13 @@ def test_an_outage_arrives_and_passes_before_ones_eyes(central: CentralOffice, b
     assert not heard
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 def test_every_page_is_accessible(central: CentralOffice, browser: Browser, theme: str, width: int) -> None:
     page = sign_in(browser, central, viewport={"width": width, "height": 844}, color_scheme=theme)
     heard, faults = listening(page), {}
     for path in PAGES:
         page.goto(central.url + path)
-        faults[path] = page.evaluate(FAULTS)
+        faults[path] = find_barriers(page)
     assert not {path: found for path, found in faults.items() if found}
     assert not heard
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from edge.console.dates import DateFault, parse_range, read_dates
-from tests.support.browser import axe, chromium, listening, open_all
+from tests.support.browser import chromium, listening
 from tests.support.clinic import Clinic, csrf, signed_in
 from tests.support.peers import wait_until
 
@@ -223,20 +223,3 @@ def test_the_queue_is_one_line_a_study(clinic: Clinic, browser: Browser) -> None
     finally:
         _back(clinic)
         page.close()
-
-
-@pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_nothing_with_every_form_open(clinic: Clinic, browser: Browser, width: int) -> None:
-    page = signed_in(browser, clinic, "admin")
-    page.set_viewport_size({"width": width, "height": 900})
-    _out(clinic, page)
-    faults = {}
-    try:
-        for path in ("/", "/queue?state=", "/studies", "/studies/1", "/exceptions"):
-            page.goto(clinic.edge.url(path))
-            open_all(page)
-            faults[path] = axe(page)
-    finally:
-        _back(clinic)
-        page.close()
-    assert not {path: found for path, found in faults.items() if found}
