@@ -1,19 +1,14 @@
-"""Every page of the console, with rows in it and every form open: nobody meets a barrier, on a desk and on a phone.
-
-With EDGE_PICTURES=FOLDER each page is kept as a picture there, for whoever changes how pages look.
-"""
+"""Every page of the console, with rows in it and every form open: nobody meets a barrier, on a desk and on a phone."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
 from edge.web.accounts import UserRole
-from tests.support.browser import chromium, find_barriers, listening, shoot
+from tests.support.browser import chromium, find_barriers, keep_picture, listening
 from tests.support.console_site import ConsoleSite, fill, list_pages, sign_in
 
 
@@ -39,9 +34,7 @@ def test_no_page_has_a_barrier(site: ConsoleSite, browser: Browser, theme: str, 
     for path in list_pages(site):
         page.goto(site.url + path)
         faults[path] = find_barriers(page)
-        if folder := os.environ.get("EDGE_PICTURES"):
-            name = path.strip("/").translate(str.maketrans("/?=&", "----")) or "overview"
-            shoot(page, Path(folder) / f"{theme}-{width}", name)
+        keep_picture(page, f"console-{width}", path)
     assert not {path: found for path, found in faults.items() if found}
     assert not [each for each in heard if "404" not in each]
     page.context.close()

@@ -142,7 +142,7 @@ def test_decisions_need_a_reason_and_are_recorded(clinic: Clinic) -> None:
         assert "3 images held" in decide("hold", "waiting", reason="which patient?")
         assert "which patient?" in operator.get("/queue?state=held").text
         assert "3 images made stat" in decide("stat", "held", reason="the ward waits")
-        assert "there is no destination" in decide("redirect", "held", reason="x", to="nobody")
+        assert "There is no destination" in decide("redirect", "held", reason="x", to="nobody")
         assert "3 images rerouted" in decide("redirect", "held", reason="the archive is away", to="reader")
         wait_until(lambda: len(clinic.reader.files()) == 3, 20, "the reader has them")
         overridden = [(who, to, detail) for who, _, to, detail in clinic.ledger("overridden")]
@@ -181,7 +181,7 @@ def test_versions_side_by_side(clinic: Clinic) -> None:
         assert "Nothing was changed" in operator.post("/queue/decide", data=given).text
     decide = f"/exceptions/{number}/decide"
     given = {"csrf": token, "action": "release", "reason": ""}
-    assert "say why" in operator.post(decide, data=given).text
+    assert "Say why" in operator.post(decide, data=given).text
     given["reason"] = "the second is right"
     refused = viewer.post(decide, data=given | {"csrf": csrf(viewer, "/queue")})
     assert refused.status_code == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,10 +49,11 @@ def listening(page: Page) -> list[str]:
     return heard
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
-    """Keep a picture of the whole page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
+def keep_picture(page: Page, group: str, path: str) -> None:
+    """Keep a picture of a page below the folder EDGE_PICTURES, where it is set: for whoever changes how pages look."""
+    if folder := os.environ.get("EDGE_PICTURES"):
+        name = path.strip("/").translate(str.maketrans("/?=&", "----")) or "first"
+        page.screenshot(path=Path(folder) / group / f"{name}.png", full_page=True)
 
 
 def find_barriers(page: Page) -> list[str]:
