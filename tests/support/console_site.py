@@ -145,18 +145,32 @@ def _fill_orders(site: ConsoleSite) -> None:
     site.execute("UPDATE hl7_relay SET state = 'held'")
     site.db.write(lambda conn: worklist.replace_items(conn, "", [_appointment(n) for n in range(3)], time.time()))
     staging.strangers_prior(site)
-    who = "'CT1', 'EDGE', '10.10.4.21', 'ct1', 'CT1', 'CT', 'PPS1', '1.2.3', 'A1001'"
-    for number, (state, ended) in enumerate((("COMPLETED", "5"), ("IN PROGRESS", "NULL")), 1):
+    _fill_steps(site)
+
+
+def _fill_steps(site: ConsoleSite) -> None:
+    now, who = time.time(), "'CT1', 'EDGE', '10.10.4.21', 'ct1', 'CT1', 'CT'"
+    for number, state, ended, missing in (
+        (1, "COMPLETED", now - 3000, 0),
+        (2, "COMPLETED", now - 1500, 2),
+        (3, "IN PROGRESS", None, 0),
+    ):
         site.execute(
-            f"INSERT INTO performed_step VALUES ({number}, '1.2.3.{number}', '{state}', x'00', {who}, 1e9, {ended},"
-            " 1, 0, 0)"
+            f"INSERT INTO performed_step VALUES (?1, '1.2.840.1.' || ?1, ?2, x'00', {who}, 'PPS' || ?1,"
+            " '1.2.840.2.' || ?1, 'A200' || ?1, ?3, ?4, ?5, NULL, 0)",
+            *(number, state, now - 3600 + 600 * number, ended, missing),
         )
-    message = f"1, 1, 'create', 1, 'record', '1.2.3', '{EXPLICIT}', x'00', 1, 1"
-    site.execute(f"INSERT INTO step_message VALUES ({message})")
-    site.execute(
-        "INSERT INTO step_delivery (message_id, step_id, destination, state, not_before, ended_at)"
-        " VALUES (1, 1, 'archive', 'held', 0, 5)"
-    )
+        site.execute(
+            "INSERT INTO step_message VALUES (?1, ?1, 'create', 1, 'record' || ?1, '1.2.3',"
+            f" '{EXPLICIT}', x'00', ?2, 1)",
+            *(number, now - 3600),
+        )
+        delivered = "'sent', 0, NULL" if number == 1 else "'held', 0, NULL" if number == 2 else "'pending', 0, NULL"
+        site.execute(
+            "INSERT INTO step_delivery (message_id, step_id, destination, state, not_before, ended_at)"
+            f" VALUES (?1, ?1, 'archive', {delivered})",
+            number,
+        )
 
 
 def encode(dataset: Dataset) -> bytes:
@@ -169,7 +183,8 @@ def encode(dataset: Dataset) -> bytes:
 
 def _appointment(number: int) -> worklist.StoredItem:
     item, step = Dataset(), Dataset()
-    item.AccessionNumber, item.PatientName, item.PatientID = f"A200{number}", "Sample^Bruno", f"T100{number}"
+    name = ("Example^Alice", "Sample^Bruno", "Model^Clara")[number]
+    item.AccessionNumber, item.PatientName, item.PatientID = f"A200{number}", name, f"T100{number}"
     item.StudyInstanceUID, item.RequestedProcedureDescription = f"1.2.840.{number}", "CT of the abdomen"
     step.Modality, step.ScheduledStationAETitle, step.ScheduledProcedureStepID = "CT", "CT1", f"S{number}"
     step.ScheduledProcedureStepStartDate, step.ScheduledProcedureStepStartTime = "20370101", f"{8 + number:02d}1500"
