@@ -29,7 +29,7 @@ from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
 from tests.support.browser import chromium
 from tests.support.central_office import CentralOffice, OpenDatabase, document, encoded, key_of, some_sites, status
-from tests.support.console_site import ConsoleSite, fill, sign_in
+from tests.support.console_site import ConsoleSite, fill
 from tests.support.objects import REAL_DATA, ct_files
 from tests.support.peers import Edge, StoreScp, storescu, wait_until
 
@@ -152,7 +152,7 @@ def take_services(browser: Browser, folder: Path) -> None:
     """What equipment and people ask of the gateway."""
     with tempfile.TemporaryDirectory() as name, ConsoleSite(Path(name)) as site:
         fill(site)
-        page = sign_in(browser, site, UserRole.OPERATOR, viewport={"width": 1280, "height": 860})
+        page = site.open(browser, "operator", viewport={"width": 1280, "height": 860})
         page.goto(site.url)  # without the notice about the last sign-in
         for path, name in (("worklist", "worklist"), ("steps", "steps"), ("asked", "queries")):
             page.goto(f"{site.url}/{path}")

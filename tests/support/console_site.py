@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pydicom
 from playwright.sync_api import Browser, Page
 from pydicom.dataset import Dataset
@@ -17,9 +19,10 @@ from edge.config.edit import digest_files, read_files
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
 from edge.console.application import NAVIGATION, build_console
-from edge.daemon.changes import CHANGES
+from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, announce_to_centre
 from edge.model import Outcome
 from edge.monitor import health
+from edge.storage.release import Releaser
 from edge.store import configuration_versions, imports, ledger, legal_holds, relays, samples, worklist
 from edge.store.callers import Calls, remember_peer
 from edge.web.accounts import Account, Accounts, UserRole
@@ -27,8 +30,10 @@ from edge.web.passwords import hash_password
 from edge.web.server import WebServer
 from edge.web.setup import Setup
 from tests.monitor import test_advice as staging
+from tests.support.clinic import csrf
 from tests.support.filled import CONFIG
 from tests.support.hl7 import merge, order, update
+from tests.support.ledger_rows import with_words
 from tests.support.objects import ct_files
 
 PASSWORD = "correct horse battery"
@@ -82,27 +87,60 @@ class ConsoleSite(staging.Site):
         self.server = WebServer(build_console(access, Setup(accounts)), "127.0.0.1", 0)
         self.server.start()
         self.url = f"http://127.0.0.1:{self.server.port}"
+        self._clients: list[httpx.Client] = []
 
     def _status(self) -> Any:
         return health.status_json(self.seen())
 
     def _change(self, name: str, fields: dict[str, Any]) -> Any:
+        """A command of the control socket."""
+        if name == "announce":
+            return announce_to_centre(self.db, self.config, fields)
+        if name in RELEASER_DECISIONS:
+            return RELEASER_DECISIONS[name](Releaser(self.db, self.spool, self.intake), fields)
         return CHANGES[name](self.db, fields)
 
     def close(self) -> None:
+        for client in self._clients:
+            client.close()
         self.server.stop()
         super().close()
 
+    def person(self, name: str) -> httpx.Client:
+        """Somebody who has signed in: viewer, operator or admin."""
+        client = httpx.Client(base_url=self.url, timeout=60, follow_redirects=True)
+        self._clients.append(client)
+        given = {"csrf": csrf(client, "/sign-in"), "name": name, "password": PASSWORD, "to": "/"}
+        assert client.post("/sign-in", data=given).status_code == 200
+        return client
 
-def sign_in(browser: Browser, site: ConsoleSite, role: UserRole, **context: Any) -> Page:
-    """A page of somebody who has signed in."""
-    page = browser.new_context(**context).new_page()
-    page.goto(f"{site.url}/queue")
-    page.get_by_label("Name").fill(role.name.lower())
-    page.get_by_label("Password").fill(PASSWORD)
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{site.url}/queue")
-    return page
+    def open(self, browser: Browser, name: str, path: str = "/queue", **context: Any) -> Page:
+        """A page of somebody who has signed in."""
+        page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context}).new_page()
+        page.goto(self.url + path)
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(self.url + path)
+        return page
+
+    def ledger(self, event: str) -> list[tuple[Any, ...]]:
+        sql = "SELECT who, study_id, destination, words(event, detail, payload) FROM ledger WHERE event = ?"
+        with self.db.reading() as conn:
+            return [tuple(row) for row in with_words(conn).execute(sql, (event,)).fetchall()]
+
+    # -- an archive that comes and goes -------------------------------------------------------------------------------
+
+    def lose(self, destination: str) -> None:
+        """It does not answer, and the watch has noticed."""
+        self.live = replace(self.live, destinations={destination: staging.Link("down")})
+        self.look()
+        self.later = 0.0
+
+    def find_again(self, destination: str) -> None:
+        """It answers, and gets what waits."""
+        self.live = replace(self.live, destinations={})
+        self.send(destination)
 
 
 # -- rows for every page -----------------------------------------------------------------------------------------------
@@ -119,14 +157,12 @@ def fill(site: ConsoleSite) -> None:
         stage(site)
     site.receive(2, PatientName="Pattern^David", PatientID="T1004", AccessionNumber="A1004")
     site.settle("archive", 1, Outcome.DEFER, "no answer")
-    site.live = staging.replace(site.live, destinations={"archive": staging.Link("down")})
     _fill_orders(site)
     _fill_equipment(site)
     _fill_questions(site)
     _fill_history(site)
     _fill_import(site)
-    site.look()
-    site.later = 0.0
+    site.lose("archive")
 
 
 def _fill_orders(site: ConsoleSite) -> None:
