@@ -60,7 +60,7 @@ def test_on_a_terminal_the_text_stands_below_its_alert(filled: Filled, monkeypat
     monkeypatch.setattr(sys.modules["edge.cli.alerts"], "console", terminal)
     head, *text = edge(filled, "alerts", "list").stdout.splitlines()
     assert head.startswith(f"{number}  major: destination-down archive since 2027-01-15")
-    assert "    (no notice sent yet) It does not answer" in text
+    assert "    (no notice sent yet) It does not answer" in [line.rstrip() for line in text]
 
 
 def test_what_cannot_be_acknowledged_is_said_in_a_line(filled: Filled) -> None:

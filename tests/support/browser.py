@@ -25,7 +25,7 @@ FLAGS = (
 AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
 SIDEWAYS = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 #: Cells of a table that no caption names, and heads that name no column or row.
-NAMELESS = "[...document.querySelectorAll('table')].filter(e => !e.caption || !e.querySelector('th[scope]')).length"
+NAMELESS = "[...document.querySelectorAll('table')].filter(e => !e.closest('.prose') && (!e.caption || !e.querySelector('th[scope]'))).length"
 
 
 @contextmanager
