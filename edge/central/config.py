@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,7 +104,7 @@ class CentralConfig:
         known = self.sites.get(site)
         return (known.name if known else "") or reported
 
-    def names_of(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    def names_of(self, rows: Iterable[Any]) -> dict[str, str]:
         """The name of each site of these rows, by its number; a row has `id` and `name`."""
         return {row["id"]: self.name_of(row["id"], row["name"]) for row in rows}
 

@@ -24,8 +24,11 @@ FLAGS = (
 #: What is asked beyond axe-core's own choice: WCAG 2.2, 2.5.8; and only what is wrong is listed.
 AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
 SIDEWAYS = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-#: Cells of a table that no caption names, and heads that name no column or row.
-NAMELESS = "[...document.querySelectorAll('table')].filter(e => !e.closest('.prose') && (!e.caption || !e.querySelector('th[scope]'))).length"
+#: Tables without a caption, or without heads of columns or rows; but for those of the guide.
+NAMELESS = """
+    [...document.querySelectorAll("table")]
+    .filter(each => !each.closest(".prose") && (!each.caption || !each.querySelector("th[scope]"))).length
+"""
 
 
 @contextmanager
