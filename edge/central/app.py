@@ -54,6 +54,7 @@ PLACES = (
             NavigationEntry("/sites", "Sites"),
             NavigationEntry("/ask/equipment", "New equipment"),
             NavigationEntry("/ask/inventory", "Inventory"),
+            NavigationEntry("/ask/figures", "Figures"),
             NavigationEntry("/ask/ledgers", "Ledgers"),
         ),
     ),
@@ -62,6 +63,7 @@ PLACES = (
         (
             NavigationEntry("/ask/filling", "Filling"),
             NavigationEntry("/ask/capacity", "Years to come"),
+            NavigationEntry("/ask/announced", "Announced"),
             NavigationEntry("/trends", "Trends"),
         ),
     ),

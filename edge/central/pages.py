@@ -161,7 +161,6 @@ class Fleet:
             request,
             "site.html",
             **found,
-            site=known.id,
             ledger=ledgers.ledger_row(ledger, self._config, now) if ledger else None,
             reported=json.loads(row["status"]) if row else {},
             reaches=REACHES,

@@ -116,7 +116,7 @@ def test_every_page_is_accessible(central: CentralOffice, browser: Browser, them
         page.goto(central.url + path)
         faults[path] = find_barriers(page)
         keep_picture(page, f"central-{width}", path)
-    assert not {path: found for path, found in faults.items() if found}
+    assert not [f"{path}: {each}" for path, found in faults.items() for each in found]
     assert not [each for each in heard if "404" not in each]
 
 
