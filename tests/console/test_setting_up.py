@@ -39,6 +39,7 @@ def test_a_refused_scanner_is_added_from_the_list(desk: Desk) -> None:
     wait_until(lambda: "CT2" in str(desk.edge.api_status()["modalities"]), 10, "it is noted")
     heard = listening(desk.page)
     page = desk.go("/equipment")
+    page.get_by_text("Add it as a scanner").click()
     expect(page.get_by_label("Name in the configuration")).to_have_value("ct2")
     page.get_by_label("Reason").fill("the new CT")
     desk.shoot("add-a-refused-scanner")
