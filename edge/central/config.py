@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge.config import kinds, load_tables, secret
@@ -102,6 +102,10 @@ class CentralConfig:
         """A site's name: the configured one, else the one that the site reported."""
         known = self.sites.get(site)
         return (known.name if known else "") or reported
+
+    def names_of(self, rows: Iterable[Any]) -> dict[str, str]:
+        """The name of each site of these rows, by its number; a row has `id` and `name`."""
+        return {row["id"]: self.name_of(row["id"], row["name"]) for row in rows}
 
     def read_keys(self) -> dict[str, tuple[bytes, ...]]:
         """The keys of every site. Raises ConfigError with one line for each that cannot be used."""

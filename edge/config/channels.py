@@ -36,6 +36,7 @@ class Email:
     severity: Annotated[str, values.SEVERITY] = "minor"  # from which on it wants notices
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()  # of alert; empty: all
     events: Annotated[tuple[str, ...], values.list_of_words(*EVENTS)] = EVENTS
+    monthly: Annotated[bool, values.YES_NO] = False  # also gets the report of each month
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,11 @@ def announcement_channels(config: Config) -> list[str]:
     """List the channels of what a person announces: all but those that are limited to kinds of alert."""
     found = [channel for name, each in subscribers(config) if not each.kinds for channel in queues(name, each)]
     return [*found, "heartbeat.notices"] if config.heartbeat.url else found
+
+
+def monthly_channels(config: Subscribed) -> list[str]:
+    """List the channels that get the report of each month."""
+    return [queue for name, each in config.emails.items() if each.monthly for queue in queues(f"email.{name}", each)]
 
 
 class Subscribed(Protocol):
