@@ -150,6 +150,8 @@ class Studies(ConsolePage):
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
             series = list_study_series(conn, study.id) if visitor.sees_patients else []
             doses = [self._access.spool.path_of(each) for each in dose_reports_of(conn, study.id)]
+        only_rejected = request.query_params.get("images") == "rejected"
+        listed = [each for each in instances if each.rejected] if only_rejected else instances
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
@@ -167,7 +169,8 @@ class Studies(ConsolePage):
             several=list_differing_patients(shown.patients),
             words_for=words_for,
             progress=list_progress(study),
-            instances=instances[:_MOST_INSTANCES],
+            instances=listed[:_MOST_INSTANCES],
+            only_rejected=only_rejected,
             squares=_squares(instances),
             events=_group(events),
             proof=proof,
@@ -176,7 +179,7 @@ class Studies(ConsolePage):
             identity=identity,
             series=series,
             reasons=_reasons(instances, visitor),
-            more=max(0, len(instances) - _MOST_INSTANCES),
+            more=max(0, len(listed) - _MOST_INSTANCES),
         )
 
 

@@ -267,6 +267,7 @@ class Gateway:
             self.readers,
             self.answers.add,
             self._is_forbidden,
+            self.scrub.examine,
         )
 
     def _is_forbidden(self, sop_instance_uid: str) -> bool:

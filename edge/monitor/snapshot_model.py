@@ -18,10 +18,10 @@ from edge.store.hl7_messages import ParkedSummary
 from edge.store.identity_checks import IdentityFigures
 from edge.store.identity_findings import OpenFindings
 from edge.store.imports import WaitingImports
-from edge.store.performed_steps import OwedSteps
 from edge.store.prefetch import ForeignPriors
 from edge.store.relays import RelayBacklog
 from edge.store.retention_rules import ReviewPlace
+from edge.store.step_deliveries import OwedSteps
 from edge.store.step_images import MissingImages
 from edge.store.worklist import SourceState
 

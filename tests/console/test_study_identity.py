@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, expect
 from tests.support.browser import chromium, find_barriers
 from tests.support.clinic import Clinic, signed_in
 from tests.support.hl7 import MllpClient, adt, merge, order
-from tests.support.objects import new_uid
-from tests.support.peers import REPOSITORY, free_port, wait_until
+from tests.support.objects import new_uid, rejection_note
+from tests.support.peers import REPOSITORY, free_port, storescu, wait_until
 
 PICTURES = REPOSITORY / "build" / "guide"
 HL7 = """
@@ -24,6 +24,8 @@ port = {hl7}
 [feed.his]
 hosts = ["127.0.0.1"]
 authority = "MTF0067"
+[iocm]
+senders = ["ct1"]
 [coerce.institution]
 to = ["archive"]
 set = {{ InstitutionName = "Example Health Clinic" }}
@@ -117,3 +119,16 @@ def test_a_persons_decision_is_on_the_page(clinic: Clinic) -> None:
     assert "inspected the request" in clinic.person("operator").get(f"/studies/{number}").text
     shown = json.loads(clinic.edge.cli("studies", "show", uid, "--json").stdout)
     assert shown["assignment"]["patient_id"] == "T0102"
+
+
+def test_rejected_images_are_listed_alone(clinic: Clinic, tmp_path: Path) -> None:
+    number, _ = study_of(clinic, "ACC00CANARY")
+    images = sorted(min(clinic.folder.glob("ct*")).iterdir())[:2]
+    storescu([rejection_note(tmp_path / "note.dcm", images)], clinic.edge.port)
+    clinic.edge.settle()
+    person = clinic.person("operator")
+    assert "Show the 2 rejected images alone" in person.get(f"/studies/{number}").text
+    shown = person.get(f"/studies/{number}?images=rejected").text
+    listed = shown.partition("Rejected images (2)")[2]
+    assert listed.count("rejected for its quality") == 2
+    assert listed.count('<th scope="row" class="mono uid">') == 2

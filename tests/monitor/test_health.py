@@ -50,10 +50,10 @@ from edge.store.identity_checks import IdentityFigures
 from edge.store.identity_findings import OpenFindings
 from edge.store.imports import WaitingImports
 from edge.store.mismatches import Mismatches
-from edge.store.performed_steps import OwedSteps
 from edge.store.prefetch import ForeignPriors
 from edge.store.quarantine import Unkept
 from edge.store.relays import RelayBacklog
+from edge.store.step_deliveries import OwedSteps
 from edge.store.step_images import MissingImages
 from edge.store.worklist import SourceState
 from edge.text import amount, from_iso, iso, size, span
