@@ -112,8 +112,8 @@ def _study_row(study: Study) -> list[Cell]:
     several = list_differing_patients(study.patients)
     return [
         local_time(study.last_received),
-        "; ".join(each.patient_id for each in several) or _patient_text(study, "patient_id", "PatientID"),
-        "; ".join(each.patient_name for each in several) or _patient_text(study, "patient_name", "PatientName"),
+        "; ".join(each.patient_id for each in several) or _patient_id(study),
+        "; ".join(each.patient_name for each in several) or _patient_name(study),
         study.modality,
         _text_of(study, "description"),
         "; ".join([f"{study.instances:,}", *study.marks]),
@@ -127,9 +127,14 @@ def _text_of(study: Study, field: str) -> str:
     return f"{getattr(study, field)}{GUESSED if field in study.guessed else ''}"
 
 
-def _patient_text(study: Study, field: str, keyword: str) -> str:
-    """A text of its patient as the images have it, and as the feeds say it today."""
-    return " -> ".join(filter(None, (_text_of(study, field), study.patient_today.get(keyword))))
+def _patient_name(study: Study) -> str:
+    """As the images have it, and as the feeds say it today."""
+    return " -> ".join(filter(None, (_text_of(study, "patient_name"), study.patient_today.get("PatientName"))))
+
+
+def _patient_id(study: Study) -> str:
+    """As the images have it, and as the feeds say it today."""
+    return " -> ".join(filter(None, (_text_of(study, "patient_id"), study.patient_today.get("PatientID"))))
 
 
 def format_counts(deliveries: Counts) -> str:
@@ -170,10 +175,7 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
-        (
-            "patient",
-            f"{_patient_text(study, 'patient_name', 'PatientName')} ({_patient_text(study, 'patient_id', 'PatientID')})",
-        ),
+        ("patient", f"{_patient_name(study)} ({_patient_id(study)})"),
         ("accession", _text_of(study, "accession")),
         ("study date", study.study_date),
         ("description", f"{study.modality} {_text_of(study, 'description')}".strip()),

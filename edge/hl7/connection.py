@@ -1,4 +1,4 @@
-"""One connection of a feed: what it may take, whose it is by address and certificate, and what it is in the middle of."""
+"""One connection of a feed: what it may take, whose it is, and what it is in the middle of."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ class DoorLimits:
     handshake_seconds: float = 15.0
     answer_seconds: float = 30.0
     answer_bytes: int = 1 << 20  # that are not read yet; then no more is received
+
+
+USUAL_LIMITS = DoorLimits()
 
 
 @dataclass(slots=True, eq=False)

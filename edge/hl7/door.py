@@ -27,6 +27,7 @@ from edge.errors import EdgeError, place_of
 from edge.hl7 import acknowledgement
 from edge.hl7.connection import (
     RECEIVE_BYTES,
+    USUAL_LIMITS,
     Connection,
     DoorLimits,
     certificate_fault,
@@ -57,7 +58,7 @@ class MllpDoor:
         note_refusal: Callable[[str, str, str], None],
         note_left: Callable[[], None],
         context: Callable[[], ssl.SSLContext] | None = None,
-        limits: DoorLimits = DoorLimits(),
+        limits: DoorLimits = USUAL_LIMITS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`source`: where connections come from (edge.scp.ports.hand_on). `note_left`: one has ended."""

@@ -124,15 +124,15 @@ def test_new_connection_for_each_message_keeps_the_order(receiving: Hl7Receiving
     assert facts(receiving, "T1")[0] == "TURN^T49"
 
 
-def test_thousands_of_repeats_are_one_effect(receiving: Hl7Receiving) -> None:
+def test_hundreds_of_repeats_are_one_effect(receiving: Hl7Receiving) -> None:
     with receiving.client() as client:
         assert client.ask(update("M1", "T1", "FIRST^A"))[0].code == "AA"
         assert client.ask(update("M2", "T1", "SECOND^A"))[0].code == "AA"
-        client.sock.sendall(frame(update("M1", "T1", "FIRST^A")) * 2000)
-        for _ in range(2000):
+        client.sock.sendall(frame(update("M1", "T1", "FIRST^A")) * 300)
+        for _ in range(300):
             client.receive()
     assert facts(receiving, "T1")[0] == "SECOND^A"
-    assert receiving.rows("SELECT repeats FROM hl7_message WHERE control_id = 'M1'") == [(2000,)]
+    assert receiving.rows("SELECT repeats FROM hl7_message WHERE control_id = 'M1'") == [(300,)]
     assert receiving.rows("SELECT count(*) FROM patient_event") == [(2,)]
 
 
@@ -293,6 +293,7 @@ def test_tls(tmp_path: Path) -> None:
                 client.receive()
         assert receiving.refusals[-1] == "HL7: it must call over TLS"
     brief = DoorLimits(handshake_seconds=0.1)
+    (tmp_path / "brief").mkdir()
     with Hl7Receiving(tmp_path / "brief", CONFIG + table, brief) as receiving, MllpClient(receiving.tls_port) as silent:
         assert silent.sock.recv(1) == b""
     assert receiving.refusals == ["HL7: no TLS handshake in time"]
