@@ -15,7 +15,7 @@ from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
 from edge.store.figures import Lossy
 from edge.store.hl7_messages import ParkedSummary
-from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_figures import IdentityFigures
 from edge.store.identity_findings import OpenFindings
 from edge.store.imports import WaitingImports
 from edge.store.prefetch import ForeignPriors

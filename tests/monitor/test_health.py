@@ -46,7 +46,7 @@ from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
 from edge.store.figures import Lossy
 from edge.store.hl7_messages import ParkedSummary
-from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_figures import IdentityFigures
 from edge.store.identity_findings import OpenFindings
 from edge.store.imports import WaitingImports
 from edge.store.mismatches import Mismatches
@@ -365,7 +365,7 @@ def test_nothing_wrong_nothing_said() -> None:
         ),
         ({"hl7": Hl7Status(feeds=(FeedStatus("his", 9, 1.0, "by 08:00", 5.0),))}, ("feed-silent", "his", "minor", 5.0)),
         *(
-            ({"hl7": Hl7Status(findings=(OpenFindings(kind, "his", 2, 5.0, 7),))}, (kind, "his", "minor", 5.0))
+            ({"hl7": Hl7Status(findings=(OpenFindings(kind, "his", 2, 5.0),))}, (kind, "his", "minor", 5.0))
             for kind in FINDING_KINDS
         ),
         (
