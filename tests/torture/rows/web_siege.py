@@ -23,7 +23,7 @@ from tests.torture.rows.web import KIND, TOKEN, WebSender, study_of, web_config
 AUTHORIZED = f"Host: x\r\nAuthorization: Bearer {TOKEN}\r\n"
 LOOK = f"GET /dicom-web/studies?limit=1 HTTP/1.1\r\n{AUTHORIZED}\r\n".encode()
 BOUNDARY = "b0undary"
-#: Good looks that are answered at least before the first of those who stand still is cut off.
+#: Good looks that are answered at least while half of those who stand still are not cut off yet.
 FEWEST_LOOKS = 3
 STORE = (
     f"POST /dicom-web/studies HTTP/1.1\r\n{AUTHORIZED}"
@@ -229,9 +229,7 @@ class SlowCallers:
 
     name: str = "web-slow"
     what: str = "200 callers of the web door that read or send a byte a second: heads, bodies, answers"
-    survives: str = (
-        "good looks are answered before one is cut, and after; 50 MB more at most; in a long run each is cut"
-    )
+    survives: str = "good looks are answered while they stand, and after; 50 MB more at most; in a long run each is cut"
     long: int = 0
     quick: int = 0
     count: int = 200
@@ -247,7 +245,7 @@ class SlowCallers:
                 left, looks = _outlast(opened, viewer, 8 if budget.quick else 300)
             wrong = viewer.wrong()
             if looks - before < FEWEST_LOOKS:
-                wrong.append(f"{looks - before} good looks were answered before the first caller was cut")
+                wrong.append(f"{looks - before} good looks were answered while half of the callers stood")
             for sock in opened:
                 sock.close()
         if left and not budget.quick:
@@ -258,7 +256,7 @@ class SlowCallers:
 
 
 def _outlast(opened: list[socket.socket], viewer: GoodViewer, seconds: float) -> tuple[int, int]:
-    """Send and read a byte a second; how many are open in the end, and the number of looks while all were."""
+    """Send and read a byte a second; how many are open in the end, and the number of looks while half were."""
     left, looks, end = list(opened), 0, time.monotonic() + seconds
     for sock in left:
         sock.setblocking(False)
@@ -266,7 +264,7 @@ def _outlast(opened: list[socket.socket], viewer: GoodViewer, seconds: float) ->
         time.sleep(1.0)
         answered = viewer.looks
         left = [sock for sock in left if _goes_on(sock)]
-        looks = answered if len(left) == len(opened) else looks
+        looks = answered if 2 * len(left) >= len(opened) else looks
     return len(left), looks
 
 

@@ -16,7 +16,7 @@ from edge.errors import Cause
 from edge.journal.writer import SegmentWriter
 from edge.model import ContextKey, Origin
 from edge.scp import recorder
-from edge.scp.dicomweb.receive import FLUSH_PARTS, StowReceiver
+from edge.scp.dicomweb.receive import StowReceiver
 from edge.scp.dicomweb.report import StoredPart, status_of
 from edge.scp.response import StoreResponse
 from tests.support import gateway
@@ -61,12 +61,12 @@ def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_one_flush_serves_fifty_parts(
     tmp_path: Path, pool: ThreadPoolExecutor, flushes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "SLOTS", 2 * FLUSH_PARTS)
-    files = ct_files(tmp_path / "ct", FLUSH_PARTS, 1024)
+    monkeypatch.setattr(gateway, "SLOTS", 100)
+    files = ct_files(tmp_path / "ct", 50, 1024)
     with Receiving(tmp_path) as edge:
         stored = store(StowReceiver(edge.recorder, lambda: None, ORIGIN, pool), files)
     assert stored == list(map(sop_instance_uid, files))
-    assert flushes == [FLUSH_PARTS]
+    assert flushes == [50]
 
 
 def test_parts_that_wait_for_a_flush_give_their_buffers_where_those_are_short(
