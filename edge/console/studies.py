@@ -202,9 +202,11 @@ def _prepare(study: Study, visitor: Visitor) -> Study:
     """Return a study as the visitor may see it."""
     if visitor.sees_patients:
         people = [replace(each, patient_name=_plain_name(each.patient_name)) for each in study.patients]
-        return replace(study, patient_name=_plain_name(study.patient_name), patients=tuple(people))
+        today = {keyword: _plain_name(text) for keyword, text in study.patient_today.items()}
+        name = _plain_name(study.patient_name)
+        return replace(study, patient_name=name, patients=tuple(people), patient_today=today)
     masked: dict[str, Any] = dict.fromkeys(("patient_id", "patient_name", "accession", "study_date"), MASK)
-    masked |= {"description": MASK, "study_uid": MASK, "guessed": ()}
+    masked |= {"description": MASK, "study_uid": MASK, "guessed": (), "patient_today": {}}
     return replace(study, **masked, patients=tuple(_mask(each) for each in study.patients))
 
 

@@ -13,7 +13,7 @@ from edge.journal.kinds.performed_step import RecordedStep
 from edge.model import Origin
 from edge.store import performed_steps, step_deliveries
 from edge.store.database import Transaction
-from edge.store.queried import open_empty_catalog
+from edge.store.sqlite_file import open_empty_catalog
 from tests.support.performing import CREATED, ended
 
 STEPS = ("1.1", "1.2")
