@@ -23,8 +23,8 @@ from edge.errors import CatalogDamaged, CatalogError, Cause, ConfigError, EdgeEr
 from edge.storage.journal_tail import RecordedObject, Tail, read_tail
 from edge.store import journal_progress
 from edge.store.database import Store, Transaction
-from edge.store.file_reader import FileReader, open_empty
-from edge.store.sqlite_file import Schema, compare_schema
+from edge.store.file_reader import FileReader
+from edge.store.sqlite_file import Schema, compare_schema, open_empty
 from edge.text import amount
 
 INSTALLED_CONFIG = Path("/etc/edge/conf.d")

@@ -21,10 +21,11 @@ from typing import Any
 
 from edge.model import ContextKey
 from edge.store import catalog, folded_ledger, patients
-from edge.store.database import Transaction, connect, insert_row, migrate
+from edge.store.database import Transaction, insert_row
 from edge.store.folded_files import Block, DamagedFold, FoldedFiles, Record
 from edge.store.folded_study import is_folded
 from edge.store.identity import Patient
+from edge.store.sqlite_file import open_empty
 
 __all__ = ["is_folded"]
 log = logging.getLogger(__name__)
@@ -271,8 +272,7 @@ def record_in(files: FoldedFiles, folded: Folded) -> dict[str, Any]:
 @contextmanager
 def open_in_memory(records: Sequence[Record]) -> Iterator[Transaction]:
     """A catalog in memory that has these studies and the ledger's rows about them, to be asked like the catalog."""
-    with closing(connect(Path(":memory:"))) as conn:
-        migrate(conn)
+    with closing(open_empty()) as conn:
         folded_ledger.begin_folded(conn, [row for each in records for row in rows_of(each, "ledger")], befores(records))
         for each in records:
             unfold(conn, each)

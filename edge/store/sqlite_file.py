@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from unicodedata import normalize
@@ -139,6 +140,24 @@ def migrate(conn: sqlite3.Connection) -> None:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
+
+
+def open_empty() -> sqlite3.Connection:
+    """An empty catalog in memory. All but the first are copies: the migrations take a tenth of a second."""
+    conn = connect(Path(":memory:"))
+    with _empty_lock:
+        _made_empty().backup(conn)
+    return conn
+
+
+_empty_lock = threading.Lock()
+
+
+@cache
+def _made_empty() -> sqlite3.Connection:
+    conn = connect(Path(":memory:"))
+    migrate(conn)
+    return conn
 
 
 def make(path: Path) -> None:

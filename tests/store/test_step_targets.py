@@ -13,7 +13,7 @@ from edge.journal.kinds.performed_step import RecordedStep
 from edge.model import Origin
 from edge.store import performed_steps
 from edge.store.database import Transaction
-from edge.store.queried import open_empty_catalog
+from edge.store.sqlite_file import open_empty
 from tests.support.performing import CREATED, ended
 
 STEPS = ("1.1", "1.2")
@@ -22,7 +22,7 @@ STEPS = ("1.1", "1.2")
 @pytest.fixture
 def conn() -> Iterator[Transaction]:
     """Two steps from their beginning to their end, for two targets."""
-    conn = open_empty_catalog()
+    conn = open_empty()
     origin = Origin("CT1", "EDGE", "127.0.0.1", 9.0)
     for uid in STEPS:
         create, final = items.item(CREATED), items.item(ended(["1.5"]))
