@@ -25,7 +25,7 @@ from edge.store.database import Transaction, insert_row
 from edge.store.folded_files import Block, DamagedFold, FoldedFiles, Record
 from edge.store.folded_study import is_folded
 from edge.store.identity import Patient
-from edge.store.sqlite_file import open_empty
+from edge.store.sqlite_file import open_empty_catalog
 
 __all__ = ["is_folded"]
 log = logging.getLogger(__name__)
@@ -272,7 +272,7 @@ def record_in(files: FoldedFiles, folded: Folded) -> dict[str, Any]:
 @contextmanager
 def open_in_memory(records: Sequence[Record]) -> Iterator[Transaction]:
     """A catalog in memory that has these studies and the ledger's rows about them, to be asked like the catalog."""
-    with closing(open_empty()) as conn:
+    with closing(open_empty_catalog()) as conn:
         folded_ledger.begin_folded(conn, [row for each in records for row in rows_of(each, "ledger")], befores(records))
         for each in records:
             unfold(conn, each)

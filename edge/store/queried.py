@@ -366,3 +366,12 @@ def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
         " AND sop_instance_uid IN (SELECT value FROM json_each(?))"
     )
     return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}
+
+
+def list_hidden(conn: Transaction, uids: Iterable[str]) -> set[str]:
+    """Of some SOP Instance UIDs those that a rejection note hides, wherever they are."""
+    sql = (
+        "SELECT sop_instance_uid FROM rejected_instance"
+        " WHERE is_hidden = 1 AND sop_instance_uid IN (SELECT value FROM json_each(?))"
+    )
+    return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}

@@ -99,9 +99,21 @@ class OpenDatabase:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.on_loop(_nothing)
+        self._make()
         self._engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         prepare(self._engine)
+
+    def _make(self) -> None:
+        """Bring its tables up to date. A new SQLite file is a copy of the first one: the tests make hundreds."""
+        scheme, _, name = self.url.partition(":///")
+        path = Path(name)
+        if scheme != "sqlite" or path.exists():
+            self.on_loop(_nothing)
+        elif _MADE:
+            path.write_bytes(_MADE[0])
+        else:
+            self.on_loop(_nothing)
+            _MADE.append(path.read_bytes())
 
     @contextmanager
     def reading(self) -> Iterator[EngineTransaction]:
@@ -133,6 +145,10 @@ class OpenDatabase:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+#: An SQLite database with all its tables, and nothing in them.
+_MADE: list[bytes] = []
 
 
 async def _nothing(_store: EngineStore) -> None:

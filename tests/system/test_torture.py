@@ -51,6 +51,11 @@ def test_three_rows_in_a_hurry(on_disk: Path) -> None:
     assert sorted(path.name for path in on_disk.iterdir()) == ["scorecard.json", "scorecard.md"]
 
 
+def test_the_page_describes_every_row() -> None:
+    page = (REPOSITORY / "docs" / "reliability.md").read_text()
+    assert [row.name for row in ROWS if f"| `{row.name}` | {row.what} |" not in page] == []
+
+
 def test_custody_sees_what_is_wrong(tmp_path: Path) -> None:
     custody = Custody()
     with Archive(custody) as archive:

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (out / "scorecard.md").write_text(report.markdown(whole))
         if given.publish:
             kept = report.keep(REPOSITORY / "docs" / "reliability.json", entries[-1:], ORDER)
-            report.insert(REPOSITORY / "docs" / "reliability.md", report.markdown(kept))
+            others = [row for row in ROWS if row.name not in {each["name"] for each in kept}]
+            report.insert(REPOSITORY / "docs" / "reliability.md", report.markdown(kept, others))
     report.show(console, entries)
     return int(bool(report.failed(entries)))
 
