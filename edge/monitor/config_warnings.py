@@ -18,8 +18,6 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-
 from edge.config import values as kinds
 from edge.config.conditions import Condition
 from edge.config.files import Key, fault_line
@@ -29,6 +27,7 @@ from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
 from edge.intake.routing import compile_rules
 from edge.model import Disk
+from edge.model.dictionary import dictionary_vr, tag_for_keyword
 from edge.store.destinations import DestinationCounts, KeptProof
 from edge.text import amount, size
 
@@ -99,7 +98,7 @@ def _odd_values(config: Config) -> Iterator[ConfigWarning]:
 
 def _lower_case_codes(keyword: str, value: Any) -> list[str]:
     tag = tag_for_keyword(keyword)
-    if tag is None or dictionary_VR(tag) != "CS":
+    if tag is None or dictionary_vr(tag) != "CS":
         return []
     written = value if isinstance(value, list) else [value]
     return [each for each in written if isinstance(each, str) and each != each.upper()]

@@ -17,12 +17,11 @@ from edge.config.alarms import ALERT_KINDS, alarms
 from edge.config.maintenance import PlannedWork, windows_of
 from edge.config.sections import Config
 from edge.errors.hindrance import Hindrance
-from edge.model import Disk
+from edge.model import DOWN, Disk
 from edge.monitor import backlog, downtime, equipment, figures, forecast, hl7_status
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.figures import SenderFigures
 from edge.monitor.snapshot_model import (
-    DOWN,
     Alert,
     BackfillProgress,
     ChannelBacklog,

@@ -25,8 +25,6 @@ from edge.store.retention_rules import ReviewPlace
 from edge.store.step_images import MissingImages
 from edge.store.worklist import SourceState
 
-RUNNING, DOWN, REFUSING = "running", "down", "refusing"
-
 
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from edge.cli import cli
 from edge.console import study_dose
 from edge.dicom import dose
+from edge.dicom.items import Attributes
 from edge.dicom.uids import name_of
 from edge.model import Origin
 from edge.monitor import figures, health, heartbeat
@@ -211,7 +212,7 @@ def test_a_page_reads_few_small_reports_and_stumbles_over_none(tmp_path: Path, m
 
 
 def test_a_report_without_events_has_none() -> None:
-    assert list(dose.list_events(Dataset())) == []
+    assert list(dose.list_events(Attributes())) == []
 
 
 def test_status_heartbeat_and_command_have_them_and_no_patient(filled: Filled) -> None:

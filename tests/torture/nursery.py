@@ -21,9 +21,6 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    from edge.transform.left_out import leave_out_pixels
-
-    leave_out_pixels()
     from edge.daemon import lifecycle  # the import that is to be paid once
     from edge.query import process
     from edge.scp import receiving

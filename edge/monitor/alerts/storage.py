@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from edge.config.alarms import MAJOR, MINOR
 from edge.errors import Cause
 from edge.errors.hindrance import CauseClass, Hindrance, classify_cause, remedy_of, words_of
+from edge.model import REFUSING
 from edge.monitor.alerts.observed import Observed, alert
-from edge.monitor.snapshot_model import REFUSING, Action, Alert, Keeping
+from edge.monitor.snapshot_model import Action, Alert, Keeping
 from edge.text import amount, moment_text, percent, size, span
 
 #: An open alert about the disk stays until its use is below the mark by this fraction: no flapping.
