@@ -83,6 +83,7 @@ class Placed(Peer):
 
 class Gateway(Placed, Edge):
     ae_title = "EDGE"
+    is_forked = False  # it shares nothing with others: its memory is measured
 
     def is_ready(self) -> bool:
         return self._http(self.until)[0] == 200
