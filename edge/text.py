@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from unicodedata import combining, normalize
 
@@ -83,6 +84,19 @@ def end_of_date(text: str) -> float:
     """The end of a day YYYY-MM-DD, local time, as seconds since 1970. Raises ValueError."""
     day = time.strptime(text, "%Y-%m-%d")
     return time.mktime((day.tm_year, day.tm_mon, day.tm_mday + 1, 0, 0, 0, 0, 0, -1))
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows as columns of text, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_sentence(text: str) -> str:
+    """Write an error, which begins as a part of a longer line, as a sentence of its own. A name keeps its letters."""
+    first = text[:1].upper() if re.match(r"[a-z]+(?![^\s,;])", text) else text[:1]
+    return f"{first}{text[1:]}{'' if not text or text[-1] in '.!?' else '.'}"
 
 
 def single_line(text: str) -> str:

@@ -29,6 +29,7 @@ from edge.web.accounts import Account, Accounts, UserRole
 from edge.web.passwords import hash_password
 from tests.support.browser import chromium
 from tests.support.central_office import CentralOffice, OpenDatabase, document, encoded, key_of, some_sites, status
+from tests.support.console_site import ConsoleSite, fill
 from tests.support.objects import REAL_DATA, ct_files
 from tests.support.peers import Edge, StoreScp, storescu, wait_until
 
@@ -132,6 +133,7 @@ def day(peak: float) -> Any:
 def main(docs: Path) -> None:
     with chromium() as browser:
         take_console(browser, docs / "console")
+        take_services(browser, docs / "console")
         take_central(browser, docs / "central")
 
 
@@ -144,6 +146,17 @@ def take_console(browser: Browser, folder: Path) -> None:
         _outage(stage, page, folder)
         _held(stage, page, folder)
         _rest(stage, browser, page, folder)
+
+
+def take_services(browser: Browser, folder: Path) -> None:
+    """What equipment and people ask of the gateway."""
+    with tempfile.TemporaryDirectory() as name, ConsoleSite(Path(name)) as site:
+        fill(site)
+        page = site.open(browser, "operator", viewport={"width": 1280, "height": 860})
+        page.goto(site.url)  # without the notice about the last sign-in
+        for path, name in (("worklist", "worklist"), ("steps", "steps"), ("asked", "queries")):
+            page.goto(f"{site.url}/{path}")
+            _shoot(page, folder, name)
 
 
 def _signed_in(browser: Browser, stage: Stage) -> Page:

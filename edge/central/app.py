@@ -17,10 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edge.central.answers import KeptAnswers
 from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import CentralConfig
+from edge.central.incident_pages import IncidentPages
 from edge.central.metrics import MetricsEndpoint
-from edge.central.monthly import FleetReport
+from edge.central.monthly_page import FleetReport
+from edge.central.notification_page import NotificationPage
 from edge.central.pages import Fleet
 from edge.central.planning import MaintenancePlans
+from edge.central.question_pages import QuestionPages
 from edge.central.receive import HeartbeatEndpoint
 from edge.central.site_cards import SiteCards
 from edge.central.trends import Trends
@@ -51,6 +54,7 @@ PLACES = (
             NavigationEntry("/sites", "Sites"),
             NavigationEntry("/ask/equipment", "New equipment"),
             NavigationEntry("/ask/inventory", "Inventory"),
+            NavigationEntry("/ask/figures", "Figures"),
             NavigationEntry("/ask/ledgers", "Ledgers"),
         ),
     ),
@@ -59,6 +63,7 @@ PLACES = (
         (
             NavigationEntry("/ask/filling", "Filling"),
             NavigationEntry("/ask/capacity", "Years to come"),
+            NavigationEntry("/ask/announced", "Announced"),
             NavigationEntry("/trends", "Trends"),
         ),
     ),
@@ -153,32 +158,56 @@ def build_pages(
     )
     sessions = Sessions(central.sessions)
     kept = answers or KeptAnswers()
-    fleet, trends = Fleet(store, config, pages, kept), Trends(store, pages, kept)
-    plans, report = MaintenancePlans(store, config, pages), FleetReport(store, config, pages, kept)
-    guide, cards = Help(pages), SiteCards(store, config, pages)
+    guide = Help(pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
+        *_routes_of_sites(store, config, pages, kept),
+        *_routes_of_incidents(store, pages),
+        *_routes_of_answers(store, config, pages, kept),
+        Route("/help", open_to_all(guide.show)),
+        Route("/help/{section}", open_to_all(guide.show)),
+        Route("/help/{section}/{name}", open_to_all(guide.show)),
+        Route("/{rest:path}", open_to_all(pages.render_missing)),
+    ]
+    return Guard(Starlette(routes=routes), accounts, sessions, rules, known)
+
+
+def _routes_of_sites(
+    store: EngineStore, config: Callable[[], CentralConfig], pages: Pages, kept: KeptAnswers
+) -> list[Route]:
+    fleet, trends = Fleet(store, config, pages), Trends(store, pages, kept)
+    plans, cards = MaintenancePlans(store, config, pages), SiteCards(store, config, pages)
+    return [
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
         Route("/site/{id}/card", needs(UserRole.OPERATOR, cards.save), methods=["POST"]),
         Route("/sites", needs(UserRole.VIEWER, fleet.table)),
-        Route("/help", open_to_all(guide.show)),
-        Route("/help/{section}", open_to_all(guide.show)),
-        Route("/help/{section}/{name}", open_to_all(guide.show)),
-        Route("/report", needs(UserRole.VIEWER, report.page)),
-        Route("/report.csv", needs(UserRole.VIEWER, report.page)),
         Route("/trends", needs(UserRole.VIEWER, trends.page)),
         Route("/maintenance", needs(UserRole.VIEWER, plans.index)),
         Route("/maintenance/plan", needs(UserRole.OPERATOR, plans.plan), methods=["POST"]),
         Route("/maintenance/remove", needs(UserRole.OPERATOR, plans.remove), methods=["POST"]),
-        Route("/incidents", needs(UserRole.VIEWER, fleet.list_incidents)),
-        Route("/incidents/decide", needs(UserRole.OPERATOR, fleet.decide_many), methods=["POST"]),
-        Route("/incidents/{number:number}", needs(UserRole.VIEWER, fleet.show_incident)),
-        Route("/incidents/{number:number}/decide", needs(UserRole.OPERATOR, fleet.decide), methods=["POST"]),
-        Route("/notifications", needs(UserRole.VIEWER, fleet.list_channels)),
-        Route("/notifications/decide", needs(UserRole.OPERATOR, fleet.decide_parked), methods=["POST"]),
-        Route("/ask/{name}.{kind}", needs(UserRole.VIEWER, fleet.export)),
-        Route("/ask/{name}", needs(UserRole.VIEWER, fleet.ask)),
-        Route("/{rest:path}", open_to_all(pages.render_missing)),
     ]
-    return Guard(Starlette(routes=routes), accounts, sessions, rules, known)
+
+
+def _routes_of_incidents(store: EngineStore, pages: Pages) -> list[Route]:
+    incidents, notifications = IncidentPages(store, pages), NotificationPage(store, pages)
+    return [
+        Route("/incidents", needs(UserRole.VIEWER, incidents.list_incidents)),
+        Route("/incidents/decide", needs(UserRole.OPERATOR, incidents.decide_many), methods=["POST"]),
+        Route("/incidents/{number:number}", needs(UserRole.VIEWER, incidents.show_incident)),
+        Route("/incidents/{number:number}/decide", needs(UserRole.OPERATOR, incidents.decide), methods=["POST"]),
+        Route("/notifications", needs(UserRole.VIEWER, notifications.list_channels)),
+        Route("/notifications/decide", needs(UserRole.OPERATOR, notifications.decide_parked), methods=["POST"]),
+    ]
+
+
+def _routes_of_answers(
+    store: EngineStore, config: Callable[[], CentralConfig], pages: Pages, kept: KeptAnswers
+) -> list[Route]:
+    questions, report = QuestionPages(store, config, pages, kept), FleetReport(store, config, pages, kept)
+    return [
+        Route("/report", needs(UserRole.VIEWER, report.page)),
+        Route("/report.csv", needs(UserRole.VIEWER, report.page)),
+        Route("/ask/{name}.{kind}", needs(UserRole.VIEWER, questions.export)),
+        Route("/ask/{name}", needs(UserRole.VIEWER, questions.ask)),
+    ]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from edge.config import load_tables, secret
-from edge.config import values as kinds
+from edge.config import kinds, load_tables, secret
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
 from edge.config.sections import Calendar
 from edge.config.values import Unfit, ValueKind
@@ -103,6 +102,10 @@ class CentralConfig:
         """A site's name: the configured one, else the one that the site reported."""
         known = self.sites.get(site)
         return (known.name if known else "") or reported
+
+    def names_of(self, rows: Iterable[Any]) -> dict[str, str]:
+        """The name of each site of these rows, by its number; a row has `id` and `name`."""
+        return {row["id"]: self.name_of(row["id"], row["name"]) for row in rows}
 
     def read_keys(self) -> dict[str, tuple[bytes, ...]]:
         """The keys of every site. Raises ConfigError with one line for each that cannot be used."""

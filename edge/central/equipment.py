@@ -22,7 +22,7 @@ def list_titles(sites: Sequence[Row], config: CentralConfig, now: float) -> list
     site, and registered only at others.
     """
     where = registrations(config)
-    names = {row["id"]: config.name_of(row["id"], row["name"]) for row in sites}
+    names = config.names_of(sites)
     found = []
     for row in sites:
         for modality in json.loads(row["status"]).get("modalities") or []:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edge.central.reports import Column
+from edge.central.columns import Column
 from edge.text import iso, quote_formula
 
 _MOMENTS = ("_at", "_seen")

@@ -30,7 +30,7 @@ def read_figures(conn: EngineTransaction, now: float) -> _Found:
 def list_senders(found: _Found, config: CentralConfig, _now: float) -> list[dict[str, Any]]:
     """A row for each sender of each site, those without Patient IDs first."""
     known, recent, before = found
-    names = {row["id"]: config.name_of(row["id"], row["name"]) for row in known}
+    names = config.names_of(known)
     past = {(row["site"], row["ae_title"]): json.loads(row["figures"]) for row in before}
     latest = {(row["site"], row["ae_title"]): json.loads(row["figures"]) for row in recent}
     answer = [

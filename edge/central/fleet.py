@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge.central.capacity import WEEK
 from edge.central.config import CentralConfig, Site
-from edge.central.reports import WEEK
 from edge.central.site_cards import described_sites
 from edge.store.central import maintenance, sites
 from edge.store.engine import EngineTransaction, Row

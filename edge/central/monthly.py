@@ -1,29 +1,19 @@
-"""The month of the fleet: availability, incidents, volumes and capacity of every site, on a page and as CSV."""
+"""The month of the fleet: availability, incidents, volumes and capacity of every site."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from anyio import to_thread
-from starlette.requests import Request
-from starlette.responses import Response
-
-from edge.central import export, reports
-from edge.central.answers import KeptAnswers
+from edge.central import availability, capacity
+from edge.central.columns import Column, exact
 from edge.central.config import CentralConfig
-from edge.central.reports import Column
-from edge.errors import EdgeError
-from edge.monitor.monthly import Month, month_of
+from edge.monitor.monthly import Month
 from edge.store.central import history, incidents, maintenance, outages, sites
-from edge.store.engine import EngineStore, EngineTransaction, Row
-from edge.web.pages import Pages
+from edge.store.engine import EngineTransaction, Row
+from edge.text import align_columns, amount, size, span
 
-#: Months that the page offers.
-MONTHS_OFFERED = 13
 YEARS_AHEAD = (1, 2, 3, 4, 5)
 
 REPORT_COLUMNS = (
@@ -66,7 +56,7 @@ def read_month(conn: EngineTransaction, month: Month, now: float) -> _Found:
         maintenance.list_windows(conn, month.begin),
         history.sums_of_month(conn, month.begin, month.end),
         incidents.count_by_site(conn, month.begin, month.end),
-        history.sums_since(conn, now - reports.YEAR),
+        history.sums_since(conn, now - capacity.YEAR),
         sites.count_versions(conn),
     )
 
@@ -77,7 +67,7 @@ def fleet_month(found: _Found, config: CentralConfig, month: Month, now: float) 
     names = [{"id": row["id"], "name": row["name"]} for row in fleet]
     downs = {
         each["site"]: each
-        for each in reports.downtime((listed, names, windows), config, now)
+        for each in availability.list_downtime((listed, names, windows), config, now)
         if each["month"] == month.name
     }
     came = {row["site"]: row for row in volumes}
@@ -123,7 +113,7 @@ def _sums(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _ahead(sums: dict[str, Row]) -> list[tuple[int, float, float]]:
     """All sites together in some years: each by its own straight line."""
-    lines = [reports.lines_of(fit) for fit in sums.values() if fit["n"] >= reports.LEAST_DAYS]
+    lines = [capacity.lines_of(fit) for fit in sums.values() if fit["n"] >= capacity.LEAST_DAYS]
     if not lines:
         return []
     return [
@@ -136,45 +126,32 @@ def _ahead(sums: dict[str, Row]) -> list[tuple[int, float, float]]:
     ]
 
 
-class FleetReport:
-    """The handlers. The report of a month is kept for a while at a large fleet (edge.central.answers)."""
+def fleet_letter(found: FleetMonth) -> tuple[str, str]:
+    """The report as a mail: its subject and its text. The rows of all sites are on the page, and in its CSV."""
+    sums = found.sums
+    parts = [
+        f"{amount(sums['sites'], 'site')}, available {exact(sums['available'])}: {amount(sums['outages'], 'outage')},"
+        f" down {span(sums['down_seconds'])} of all sites together, planned {span(sums['planned_seconds'])}.\n"
+        f"{amount(sums['incidents'], 'incident')}; {amount(sums['received'], 'image')} received,"
+        f" {size(sums['received_bytes'])}.",
+        _part("Least available", [_worst_row(each) for each in found.worst], "Every site was available all the time."),
+        _part(
+            "Capacity of all sites together",
+            [
+                (f"in {amount(years, 'year')}", f"{size(used)} used", f"{size(came)} a day")
+                for years, used, came in found.ahead
+            ],
+            "Known after two weeks of measuring.",
+        ),
+        _part("Versions", [(each["version"], amount(each["sites"], "site")) for each in found.versions], "None."),
+    ]
+    return f"[Edge central] the report of {found.month.name}", "\n\n".join([*parts, "It names no patient.\n"])
 
-    def __init__(
-        self,
-        store: EngineStore,
-        config: Callable[[], CentralConfig],
-        pages: Pages,
-        answers: KeptAnswers,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._store, self._config, self._pages, self._answers, self._clock = store, config, pages, answers, clock
-        answers.add("report", partial(self._make, ""), config)
 
-    async def page(self, request: Request) -> Response:
-        """GET /report and /report.csv; `?month=2026-11`."""
-        asked, config, fault = request.query_params.get("month", ""), self._config(), ""
-        try:
-            month_of(asked, config.calendar, self._clock())
-        except EdgeError as error:
-            asked, fault = "", str(error)
-        found: FleetMonth = await (self._answers.get("report") if not asked else self._make(asked))
-        if request.url.path.endswith(".csv"):
-            headers = {"content-disposition": f'attachment; filename="fleet-{found.month.name}.csv"'}
-            return Response(
-                export.as_csv(REPORT_COLUMNS, found.rows), headers=headers, media_type="text/csv; charset=utf-8"
-            )
-        from edge.central.pages import show  # noqa: PLC0415 - which has the pages as well
+def _worst_row(row: dict[str, Any]) -> tuple[str, ...]:
+    down = f"down {span(row['down_seconds'])}"
+    return row["site"], row["name"], exact(row["available"]), down, amount(row["outages"], "outage")
 
-        page = partial(self._pages.render, request, "report.html", code=422 if fault else 200, fault=fault)
-        context: dict[str, Any] = {"report": found, "columns": REPORT_COLUMNS, "show": show, "months": self._months()}
-        return await to_thread.run_sync(partial(page, **context))
 
-    async def _make(self, asked: str) -> FleetMonth:
-        now, config = self._clock(), self._config()
-        month = month_of(asked, config.calendar, now)
-        found = await self._store.read(lambda conn: read_month(conn, month, now))
-        return await to_thread.run_sync(fleet_month, found, config, month, now)
-
-    def _months(self) -> list[str]:
-        begin = reports.months_back(self._clock(), 0)
-        return [time.strftime("%Y-%m", time.gmtime(reports.months_back(begin + 1, n))) for n in range(MONTHS_OFFERED)]
+def _part(title: str, rows: Sequence[Sequence[str]], none: str) -> str:
+    return f"{title}\n{align_columns(rows) if rows else none}"

@@ -1,4 +1,4 @@
-"""What the centre sends to its people: mail and other notices of incidents, escalation, the daily digest.
+"""What the centre sends to its people: notices of incidents, escalation, the daily digest, the report of the month.
 
 Each is posted to the outbox in the transaction of its cause; a courier of edge.messaging delivers it. Incidents that
 sites reported are mailed by the sites themselves: here they are in the digest, and notified when they stay open for too
@@ -15,15 +15,18 @@ from typing import Any
 
 from edge import __version__
 from edge.central import fleet
+from edge.central.columns import exact
 from edge.central.config import CentralConfig
 from edge.central.heartbeat import USUAL_SECONDS
-from edge.central.reports import QUESTIONS, exact
+from edge.central.monthly import fleet_letter, fleet_month, read_month
+from edge.central.reports import QUESTIONS
 from edge.central.sequence import MISSED
 from edge.config import channels
 from edge.config.alarms import ESCALATE, FINAL
 from edge.errors import place_of
 from edge.messaging.notice import LETTER
 from edge.monitor.escalation import CLOSED, ESCALATED, OPENED, OpenCondition, notice_due
+from edge.monitor.monthly import mail_is_due, month_of
 from edge.monitor.workdays import day_moment, local
 from edge.network.shares import CENTRE_MESSAGES
 from edge.store import outbox
@@ -174,6 +177,23 @@ def digest_is_due(conn: EngineTransaction, config: CentralConfig, now: float) ->
     hours, minutes = config.central.digest.split(":")
     at = day_moment(config.calendar, here.date(), timedelta(hours=int(hours), minutes=int(minutes)).total_seconds())
     return now >= at and centre_state.state_value(conn, "digest") != here.date().isoformat()
+
+
+def send_due_month(conn: EngineTransaction, config: CentralConfig, now: float) -> None:
+    """Post the report of a month that is over, once, to each [email.NAME] with `monthly = true`.
+
+    Where no report was ever mailed, the first is that of the month in which somebody asked for it.
+    """
+    queues = channels.monthly_channels(config)
+    last = centre_state.state_value(conn, "month_mailed") if queues else None
+    if not queues or (last is not None and not mail_is_due(last, config.calendar, now)):
+        return
+    month = month_of("", config.calendar, now)
+    if last is not None:
+        subject, text = fleet_letter(fleet_month(read_month(conn, month, now), config, month, now))
+        for queue in queues:
+            outbox.post(conn, queue, LETTER, now, json.dumps({"subject": subject, "text": text}))
+    centre_state.set_state_value(conn, "month_mailed", month.name)
 
 
 def send_digest(conn: EngineTransaction, config: CentralConfig, now: float) -> int:

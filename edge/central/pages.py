@@ -1,7 +1,6 @@
-"""The centre's pages: the fleet, each site's history, incidents, and the questions.
+"""The centre's pages of sites: the fleet at one glance, as a table, and each site's state and history.
 
-Each handler reads the database in one view. Every account sees all sites; operators acknowledge,
-note and close.
+Each handler reads the database in one view. Every account sees all sites.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from anyio import to_thread
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import Response
 
 from edge import text
-from edge.central import export, fleet, ledgers, notifications, reports
-from edge.central.answers import KeptAnswers
+from edge.central import fleet, ledgers
+from edge.central.columns import PART_ROWS
 from edge.central.config import CentralConfig
 from edge.central.fleet import SiteStanding
-from edge.central.reports import Column, Question
 from edge.central.site_cards import described_sites
 from edge.store import outbox
 from edge.store.central import history, incidents, outages, sites
@@ -32,20 +29,14 @@ from edge.store.central import ledgers as stored_ledgers
 from edge.store.central.site_cards import find_card
 from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.store.samples import DAY
-from edge.text import amount
 from edge.web import plot
-from edge.web.guard import row_number, visitor_of
 from edge.web.listing import cut_page, filter_rows, parse_view
-from edge.web.pages import Pages, show_time
+from edge.web.pages import Pages
 
-#: Rows of an answer that a page shows; the files have all.
-MOST_ROWS = 500
 #: Heads of a site's ledger that its page shows; `edge central heads` has all.
 MOST_HEADS = 20
 #: Outages of a site that its page shows.
 MOST_OUTAGES = 20
-#: What a cell shows that holds nothing.
-NOTHING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,44 +70,24 @@ SITE_COLUMNS = {
     "region": "Region",
 }
 _NUMBERS = frozenset({"used", "full", "backlog"})
-INCIDENT_COLUMNS = {"id": "No.", "kind": "What", "site": "Where", "state": "State", "opened": "Since", "age": "For"}
-#: Rows of one page of a table.
-PART_ROWS = 100
-#: Incidents that the page considers.
-MOST_INCIDENTS = 2000
-INCIDENT_DECISIONS = {
-    "acknowledge": incidents.acknowledge,
-    "note": incidents.add_note,
-    "close": incidents.close_by_hand,
-}
 
 
 class Fleet:
-    """All handlers."""
+    """The handlers."""
 
     def __init__(
         self,
         store: EngineStore,
         config: Callable[[], CentralConfig],
         pages: Pages,
-        answers: KeptAnswers,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` is that of the moment."""
         self._store, self._configured, self._pages, self._clock = store, config, pages, clock
-        self._answers = answers
-        for question in reports.QUESTIONS.values():
-            answers.add(question.name, partial(self._make_answer, question), config)
 
     @property
     def _config(self) -> CentralConfig:
         return self._configured()
-
-    async def _page(self, request: Request, template: str, **context: Any) -> Response:
-        """A page of a thousand sites takes its time: it is made in a thread."""
-        return await to_thread.run_sync(partial(self._pages.render, request, template, **context))
-
-    # -- the fleet ----------------------------------------------------------------------------------------------------
 
     async def overview(self, request: Request) -> Response:
         """Every site in one glance, worst first."""
@@ -130,7 +101,7 @@ class Fleet:
         )
         level, headline = fleet.summary(found)
         shown = [each for each in found if _matches(each, wanted)]
-        return await self._page(
+        return await self._pages.render_large(
             request,
             "fleet.html",
             level=level,
@@ -151,7 +122,7 @@ class Fleet:
         view = parse_view("/sites", query, SITE_COLUMNS, ("tag", "region", "level"), sort="state")
         found = await self._store.read(lambda conn: fleet.standings(conn, self._config, now))
         chosen = [each for each in filter_rows(found, view.wanted, _text) if _fits(each, view.filters)]
-        return await self._page(
+        return await self._pages.render_large(
             request,
             "sites.html",
             view=view,
@@ -186,11 +157,10 @@ class Fleet:
 
         found = await self._store.read(read)
         row, measured, ledger = found["row"], found.pop("measured"), found.pop("ledger")
-        return await self._page(
+        return await self._pages.render_large(
             request,
             "site.html",
             **found,
-            site=known.id,
             ledger=ledgers.ledger_row(ledger, self._config, now) if ledger else None,
             reported=json.loads(row["status"]) if row else {},
             reaches=REACHES,
@@ -199,157 +169,6 @@ class Fleet:
             plots=_plots(measured, reach, now) if row else [],
             now=now,
         )
-
-    # -- incidents ----------------------------------------------------------------------------------------------------
-
-    async def list_incidents(self, request: Request) -> Response:
-        query = request.query_params
-        closed = query.get("show") == "all"
-        view = parse_view("/incidents", query, INCIDENT_COLUMNS, ("show",))
-        most = MOST_INCIDENTS
-        found = await self._store.read(lambda conn: incidents.listing(conn, closed=closed, limit=most))
-        return await self._page(
-            request,
-            "incidents.html",
-            view=view,
-            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, _incident_column, PART_ROWS),
-            columns=[(key, label, key == "age") for key, label in INCIDENT_COLUMNS.items()],
-            closed=closed,
-            cut=len(found) == most,
-        )
-
-    async def decide_many(self, request: Request) -> Response:
-        """Acknowledge, note or close several incidents with one note."""
-        visitor = visitor_of(request)
-        text, decide = visitor.field("note")[: incidents.MAX_NOTE], INCIDENT_DECISIONS.get(visitor.field("what"))
-        try:
-            numbers = [row_number(each) for each in visitor.form.get("pick", [])][:MOST_INCIDENTS]
-        except ValueError:
-            numbers = []
-        if decide is None or not numbers or not text:
-            return PlainTextResponse("Choose incidents, and write a note. Go back and try again.\n", 422)
-
-        def work(conn: EngineTransaction) -> int:
-            return sum(_decide_one(conn, decide, number, self._clock(), visitor.name, text) for number in numbers)
-
-        count = await self._store.write(work)
-        visitor.leave_notice(f"The note is with {amount(count, 'incident')}.")
-        return RedirectResponse(
-            visitor.field("back") if visitor.field("back").startswith("/incidents") else "/incidents", 303
-        )
-
-    async def show_incident(self, request: Request) -> Response:
-        number = request.path_params["number"]
-        found, notes, members = await self._store.read(
-            lambda conn: (
-                incidents.find_incident(conn, number),
-                incidents.notes(conn, number),
-                outages.list_of_incident(conn, number),
-            )
-        )
-        if found is None:
-            return self._pages.render_missing(request)
-        return await self._page(request, "incident.html", incident=found, notes=notes, members=members)
-
-    async def decide(self, request: Request) -> Response:
-        """Acknowledge, note or close."""
-        visitor, number = visitor_of(request), request.path_params["number"]
-        text, what = visitor.field("note")[: incidents.MAX_NOTE], visitor.field("what")
-        if what not in INCIDENT_DECISIONS or (what != "acknowledge" and not text):
-            return PlainTextResponse("Say what it is about: the note is empty. Go back and write one.\n", 422)
-        try:
-            await self._store.write(
-                lambda conn: INCIDENT_DECISIONS[what](conn, number, self._clock(), visitor.name, text)
-            )
-        except incidents.NoIncident as error:
-            return PlainTextResponse(f"{error}\n", 409)
-        return RedirectResponse(f"/incidents/{number}", 303)
-
-    # -- notifications ------------------------------------------------------------------------------------------------
-
-    async def list_channels(self, request: Request) -> Response:
-        """What waits for each channel, and what is parked."""
-        found, messages = await self._store.read(lambda conn: (outbox.backlogs(conn), outbox.lines(conn, MOST_ROWS)))
-        return await self._page(request, "notifications.html", channels=found, messages=messages)
-
-    async def decide_parked(self, request: Request) -> Response:
-        """Send a channel's parked messages again, or discard them."""
-        visitor = visitor_of(request)
-        decisions = {"retry": notifications.retry_parked, "discard": notifications.discard_messages}
-        decision = decisions.get(visitor.field("what"))
-        if decision is None:
-            return PlainTextResponse("Expected what the page offers.\n", 422)
-        await self._store.write(lambda conn: decision(conn, visitor.field("channel"), visitor.name))
-        return RedirectResponse("/notifications", 303)
-
-    # -- questions ----------------------------------------------------------------------------------------------------
-
-    async def ask(self, request: Request) -> Response:
-        question = reports.QUESTIONS.get(request.path_params["name"])
-        if question is None:
-            return self._pages.render_missing(request)
-        answer = await self._answers.get(question.name)
-        keys = [column.key for column in question.columns]
-        view = parse_view(f"/ask/{question.name}", request.query_params, keys)
-        found = filter_rows(answer, view.wanted, lambda row: " ".join(map(str, row.values())))
-        return await self._page(
-            request,
-            "answer.html",
-            question=question,
-            view=view,
-            part=cut_page(found, view, lambda row, key: row.get(key), PART_ROWS),
-            columns=[(each.key, each.label, each.kind not in ("text", "moment")) for each in question.columns],
-            show=show,
-            as_of=self._clock() - self._answers.age(question.name),
-        )
-
-    async def export(self, request: Request) -> Response:
-        """The answer as a file."""
-        question, kind = reports.QUESTIONS.get(request.path_params["name"]), request.path_params["kind"]
-        if question is None or kind not in ("csv", "json"):
-            return self._pages.render_missing(request)
-        answer = await self._answers.get(question.name)
-        text = export.as_csv(question.columns, answer) if kind == "csv" else export.as_json(answer)
-        headers = {"content-disposition": f'attachment; filename="{question.name}.{kind}"'}
-        media = "text/csv; charset=utf-8" if kind == "csv" else "application/json"
-        return Response(text, headers=headers, media_type=media)
-
-    async def _make_answer(self, question: Question) -> reports.Answer:
-        """The read on the loop, what is computed from it in a thread."""
-        now, config = self._clock(), self._config
-        found = await self._store.read(lambda conn: question.read(conn, now))
-        return await to_thread.run_sync(question.answer, found, config, now)
-
-
-def _decide_one(
-    conn: EngineTransaction, decide: Callable[..., None], number: int, now: float, who: str, text: str
-) -> bool:
-    """Decide one incident; False: it is over meanwhile."""
-    try:
-        decide(conn, number, now, who, text)
-    except incidents.NoIncident:
-        return False
-    return True
-
-
-def _incident_column(row: Row, column: str) -> Any:
-    if column == "state":
-        return (
-            "closed"
-            if row["closed_at"]
-            else "escalated"
-            if row["escalated_at"]
-            else "seen"
-            if row["acknowledged_at"]
-            else "open"
-        )
-    if column in ("opened", "age"):
-        return row["opened_at"] if column == "opened" else (row["closed_at"] or time.time()) - row["opened_at"]
-    return row[column] if column else None
-
-
-def _incident_text(row: Row) -> str:
-    return f"{row['id']} {row['kind']} {row['site'] or ''} {row['severity']} {row['text']}"
 
 
 def _fits(each: SiteStanding, filters: Mapping[str, str]) -> bool:
@@ -419,27 +238,3 @@ def _plots(measured: Sequence[Row], reach: Reach, now: float) -> list[tuple[str,
 
 def _share(row: Row) -> float | None:
     return row["used"] / row["total"] if row["used"] is not None and row["total"] else None
-
-
-# -- cells -------------------------------------------------------------------------------------------------------------
-
-
-def show(column: Column, row: Mapping[str, Any]) -> str | Markup:
-    """A cell of an answer, as people read it."""
-    shown = row.get(column.key)
-    if shown is None or shown == "":
-        return NOTHING
-    if column.key == "site":
-        return Markup('<a href="/site/{0}">{0}</a>').format(shown)
-    if isinstance(shown, bool):
-        return "yes" if shown else "no"
-    if column.kind in _SHOWN:
-        return _SHOWN[column.kind](shown)
-    return text.printable(str(shown))
-
-
-_SHOWN: Mapping[str, Callable[[Any], str | Markup]] = {
-    **reports.CELLS,
-    "count": lambda each: f"{each:,.0f}",
-    "moment": show_time,
-}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -50,15 +48,16 @@ class MaintenancePlans:
             lambda conn: (maintenance.list_windows(conn, now - OVER_SECONDS), described_sites(conn, config))
         )
         today = local(config.calendar, now).strftime("%Y-%m-%dT22:00")
-        page = partial(self._pages.render, request, "maintenance.html", code=code, fault=fault)
-        tags = sorted({tag for site in sites.values() for tag in site.tags})
-        context: dict[str, Any] = {
-            "windows": found,
-            "tags": tags,
-            "given": {"from": today, **(given or {})},
-            "now": now,
-        }
-        return await to_thread.run_sync(partial(page, **context))
+        return await self._pages.render_large(
+            request,
+            "maintenance.html",
+            code=code,
+            fault=fault,
+            windows=found,
+            tags=sorted({tag for site in sites.values() for tag in site.tags}),
+            given={"from": today, **(given or {})},
+            now=now,
+        )
 
     async def plan(self, request: Request) -> Response:
         """POST /maintenance/plan."""

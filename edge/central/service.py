@@ -210,11 +210,12 @@ class CentralServer:
             lambda conn: self._wake_couriers(stuck_channels.watch_channels(conn, now)),
             lambda conn: notifications.announce(conn, config, now),
             lambda conn: notifications.send_due_digest(conn, config, now),
+            lambda conn: notifications.send_due_month(conn, config, now),
         ]
         if self._time.must_correct():
             works.insert(0, lambda conn: correct_times(conn, now))
         if not is_doubtful:
-            works.insert(-3, lambda conn: notifications.escalate_incidents(conn, config, now))
+            works.insert(-4, lambda conn: notifications.escalate_incidents(conn, config, now))
         for work in works:
             await self._try(self.store.write(work))
         if self._passed() >= self._prune_at and not is_doubtful:

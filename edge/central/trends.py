@@ -53,9 +53,9 @@ class Trends:
         label, seconds, _ = TREND_REACHES[key]
         plots = await to_thread.run_sync(partial(fleet_plots, measured, now - seconds, now, label))
         plots += await to_thread.run_sync(partial(figure_plots, shares, now - seconds, now, label))
-        render = partial(self._pages.render, request, "trends.html")
         context: dict[str, Any] = {"reaches": {each: found[0] for each, found in TREND_REACHES.items()}, "chosen": key}
-        return await to_thread.run_sync(partial(render, **context, plots=plots, versions=versions, now=now))
+        context |= {"plots": plots, "versions": versions, "now": now}
+        return await self._pages.render_large(request, "trends.html", **context)
 
     async def _measure(self, key: str) -> Sequence[Row]:
         _, seconds, table = TREND_REACHES[key]
@@ -73,7 +73,11 @@ class Trends:
 MOST_DAYS = 31
 FIGURE_TITLES = {
     "patient_id_share": "Patient ID in form",
+    "accession_share": "Accession number stated",
+    "description_share": "Study description stated",
+    "referring_physician_share": "Referring physician stated",
     "lossy_share": "Lossy objects",
+    "private_share": "Private SOP classes",
     "slow_share": "Studies proved after 60 s",
 }
 
@@ -113,8 +117,10 @@ def figure_plots(found: Sequence[DayShares], begin: float, now: float, label: st
         middle = figures.FIGURE_DAY / 2
         points = [(each.day * figures.FIGURE_DAY + middle, each.shares[name]) for each in found if name in each.shares]
         points = [(min(at, now), share) for at, share in points if at >= begin]
-        last = text.percent(points[-1][1]) if points else "nothing measured yet"
-        drawn = plot.over_time(points, begin, now, label=f"{title}, {label}: {last}", unit=text.percent, top=1.0)
+        last = text.percent(points[-1][1]) if points else ""
+        drawn = plot.over_time(
+            points, begin, now, label=f"{title}, {label}: {last or 'nothing measured yet'}", unit=text.percent, top=1.0
+        )
         made.append((title, last, drawn))
     return made
 
@@ -124,8 +130,12 @@ def fleet_plots(measured: Sequence[Row], begin: float, now: float, label: str) -
 
     def line(title: str, column: str, unit: Callable[[float], str]) -> tuple[str, str, Markup]:
         points = [(float(row["at"]), float(row[column])) for row in measured if row[column] is not None]
-        last = unit(points[-1][1]) if points else "nothing measured yet"
-        return title, last, plot.over_time(points, begin, now, label=f"{title}, {label}: {last}", unit=unit)
+        last = unit(points[-1][1]) if points else ""
+        return (
+            title,
+            last,
+            plot.over_time(points, begin, now, label=f"{title}, {label}: {last or 'nothing measured yet'}", unit=unit),
+        )
 
     return [
         line("Storage used", "used", text.size),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.console import Group, RenderableType
 from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.text import Text
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import console, print_json, print_table, say, with_old_keys
+from edge.cli.tables import STYLES, console, print_json, print_table, say, with_old_keys
 from edge.config.alarms import ALERT_KINDS
 from edge.config.values import did_you_mean
 from edge.errors import EdgeError
 from edge.store import alert_records
 from edge.store.alert_records import AlertRecord
-from edge.text import iso, iso_or_none, moment_text, printable, span
+from edge.text import as_sentence, iso, iso_or_none, moment_text, printable, span
 from edge.web.guide import page_names, read_page
 
 _LISTED_SECONDS = 396 * 86400.0
@@ -50,11 +54,13 @@ def list_(session: CommandSession, everything: bool, as_json: bool) -> None:
         found = alert_records.records(conn, since)
     if as_json:
         print_json([with_old_keys(_json(each)) for each in found])
-    elif found:
+    elif not found:
+        say("No alert is open.", "green")
+    elif console().is_terminal:
+        console().print(Group(*(part for each in found for part in _lines(each, time.time()))))
+    else:
         columns = ["id", "severity", "alert", "subject", "since", "duration", "acknowledged by", "text"]
         print_table(columns, [_row(each, time.time()) for each in found])
-    else:
-        say("No alert is open.", "green")
 
 
 @alerts.command(short_help="Show one alert and its notices.")
@@ -80,7 +86,7 @@ def show(session: CommandSession, number: int, as_json: bool) -> None:
     )
     for text in (found.what, found.means, found.do):
         if text:
-            say(f"  {text[:1].upper()}{text[1:]}.")
+            say(f"  {as_sentence(text)}")
     if found.acknowledged_at is not None:
         say(f"  Acknowledged {moment_text(found.acknowledged_at)} by {found.acknowledged_by}: {found.note}")
     for at, event in notices:
@@ -121,6 +127,16 @@ def explain(kind: str) -> None:
         near = did_you_mean(kind, page_names("alerts"))
         raise EdgeError(f'there is no page of an alert "{printable(kind)}"{near}')
     console().print(Markdown(text))
+
+
+def _lines(each: AlertRecord, now: float) -> Iterator[RenderableType]:
+    """An alert on a terminal, its text below its facts."""
+    number, severity, kind, subject, since, duration, acknowledged_by, text = _row(each, now)
+    about = f" {subject}" if subject else ""
+    seen_by = f", acknowledged by {acknowledged_by}" if acknowledged_by else ""
+    head = f"{number}  {severity}: {kind}{about} since {since} ({duration}){seen_by}"
+    yield Text(printable(head), style=STYLES.get(severity, ""))
+    yield Padding(Text(printable(text)), (0, 0, 0, 4))
 
 
 def _row(each: AlertRecord, now: float) -> list[Any]:

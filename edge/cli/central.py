@@ -13,7 +13,7 @@ import click
 from edge.central import config as configuration
 from edge.central import export, fleet, notifications, reports
 from edge.central.accounts import record_in_journal
-from edge.central.reports import Column
+from edge.central.columns import Column
 from edge.cli.central_incidents import incident, list_incidents
 from edge.cli.central_notify import notify
 from edge.cli.central_session import CentralGroup, CentralSession, central_config_option, csv_option, show_answer

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from edge.central import export
+from edge.central.columns import Column
 from edge.central.config import CentralConfig
-from edge.central.reports import Column
 from edge.cli.central_session import CentralGroup, CentralSession, cell, csv_option, show_answer
 from edge.cli.session import json_option, login
 from edge.cli.tables import print_table, say, with_old_keys

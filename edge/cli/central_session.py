@@ -13,8 +13,8 @@ import click
 
 from edge.central import config as configuration
 from edge.central import export
+from edge.central.columns import CELLS, Column
 from edge.central.config import CentralConfig
-from edge.central.reports import CELLS, Column
 from edge.cli.tables import Cell, print_table, say
 from edge.store.central import open_store
 from edge.store.engine import EngineStore, EngineTransaction

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from edge.text import iso_or_none, printable
+from edge.text import align_columns, iso_or_none, printable
 
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
@@ -101,9 +101,7 @@ def format_columns(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> st
     cells = [[format_cell(cell) for cell in row] for row in rows]
     if columns:
         cells.insert(0, list(columns))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-    return "\n".join(line.rstrip() for line in lines)
+    return align_columns(cells)
 
 
 def format_cell(cell: Cell) -> str:

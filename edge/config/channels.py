@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from edge.config import values
+from edge.config import kinds as values
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES
 from edge.config.files import Key
+from edge.config.values import did_you_mean, format_value
 
 if TYPE_CHECKING:
     from edge.config.reading import Reading
@@ -35,6 +36,7 @@ class Email:
     severity: Annotated[str, values.SEVERITY] = "minor"  # from which on it wants notices
     kinds: Annotated[tuple[str, ...], values.GLOBS] = ()  # of alert; empty: all
     events: Annotated[tuple[str, ...], values.list_of_words(*EVENTS)] = EVENTS
+    monthly: Annotated[bool, values.YES_NO] = False  # also gets the report of each month
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ def announcement_channels(config: Config) -> list[str]:
     return [*found, "heartbeat.notices"] if config.heartbeat.url else found
 
 
+def monthly_channels(config: Subscribed) -> list[str]:
+    """List the channels that get the report of each month."""
+    return [queue for name, each in config.emails.items() if each.monthly for queue in queues(f"email.{name}", each)]
+
+
 class Subscribed(Protocol):
     """A configuration that names channels."""
 
@@ -149,8 +156,8 @@ def kinds_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
         for name, found in reading.named_sections(cls).items():
             for index, glob in enumerate(found.get("kinds", ())):
                 if not any(fnmatchcase(kind, glob) for kind in ALERT_KINDS):
-                    near = values.did_you_mean(glob, ALERT_KINDS) or f"; expected one of {', '.join(ALERT_KINDS)}"
-                    yield (table, name, "kinds", index), f"no kind of alert is {values.format_value(glob)}{near}"
+                    near = did_you_mean(glob, ALERT_KINDS) or f"; expected one of {', '.join(ALERT_KINDS)}"
+                    yield (table, name, "kinds", index), f"no kind of alert is {format_value(glob)}{near}"
 
 
 def heartbeats_say_who_they_are(reading: Reading) -> Iterator[tuple[Key, str]]:

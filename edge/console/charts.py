@@ -131,7 +131,7 @@ class _Drawing:
         self._begin, self._now, self._label = begin, now, label
 
     def plot(self, title: str, points: Points, unit: Callable[[float], str]) -> dict[str, Any]:
-        last = unit(points[-1][1]) if points else "nothing measured yet"
-        label = f"{title}, {self._label}: {last}; {amount(len(points), 'measurement')}"
+        last = unit(points[-1][1]) if points else ""
+        label = f"{title}, {self._label}: {last or 'nothing'}; {amount(len(points), 'measurement')}"
         drawn: Markup = plot.over_time(points, self._begin, self._now, label=label, unit=unit)
         return {"title": title, "plot": drawn, "last": last}

@@ -13,9 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import config as configuration
+from edge.config.coercion import Change
 from edge.config.edit import toml_of
 from edge.config.files import format_key
-from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config, field_of, keys
+from edge.config.sections import LEARNED, Config
+from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys
 from edge.console.access import MASK, ConsolePage
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings
@@ -126,6 +128,8 @@ def _text_of(key: str, value: Any) -> str:
         return span(value)
     if isinstance(value, Mapping):
         return toml_of(value)
+    if isinstance(value, Change):
+        return value.keyword if value.operand is None else f"{value.keyword} = {_text_of('', value.operand)}"
     if isinstance(value, (list, tuple)):
         return ", ".join(_text_of("", each) for each in value)
     return str(value)

@@ -46,8 +46,10 @@ from edge.messaging.audit.refused import Register
 from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
+from edge.monitor.live import JournalUse, Link, Live, WebUse
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
+from edge.monitor.snapshot_model import Snapshot
+from edge.monitor.status_document import status_json
 from edge.network.answer_times import AnswerTimes
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.outbound.prefetch import Prefetcher
@@ -251,6 +253,7 @@ class Gateway:
             self.readers,
             self.answers.add,
             self._is_forbidden,
+            self.scrub.examine,
         )
 
     def _is_forbidden(self, sop_instance_uid: str) -> bool:
@@ -363,6 +366,7 @@ class Gateway:
             hindrances=self.reception.current(),
             rejected_at=self.rejected_at,
             ledger_broken=self.ledger_check.broken,
+            folds_damaged=self.ageing.damage,
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),
@@ -392,7 +396,7 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """The JSON of `edge status --json` and of /api/status."""
-        return health.status_json(self.snapshot())
+        return status_json(self.snapshot())
 
     def metrics(self) -> str:
         return metrics.exposition(self.snapshot())

@@ -19,6 +19,7 @@ from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors import Hindered, StorageUnhealthy
 from edge.errors.repeats import Repeats
+from edge.messaging.monthly_mail import post_due_report
 from edge.monitor import downtime
 from edge.monitor.sampler import Gauges
 from edge.spool import Spool
@@ -218,6 +219,12 @@ def forget_hl7(db: Store) -> None:
     db.write(lambda conn: hl7_messages.forget_old_messages(conn, time.time()))
 
 
+def mail_month(gateway: Gateway) -> None:
+    """The report of a month that is over leaves at once."""
+    if post_due_report(gateway.db, gateway.config, time.time()):
+        gateway.notifications.wake_couriers()
+
+
 PERIODIC: Sequence[Task[Any]] = (
     Task("reserve file", 5 * _SECOND, ReserveFile, ReserveFile.keep),
     Task("disk health", _HOUR, Gauges, Gauges.read_disk_health),
@@ -230,6 +237,7 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
     Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.run),
     Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
+    Task("report of the month", _MINUTE, Gateway, mail_month),
     Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),
 )

@@ -115,10 +115,6 @@ class InstanceState(str, Enum):
     DISCARDED = "discarded"  # a person decided that it goes nowhere; its file is deleted after [quarantine] keep
 
 
-#: States of the gateway that others than itself compare with.
-RUNNING, DOWN, REFUSING = "running", "down", "refusing"
-
-
 @dataclass(frozen=True, slots=True)
 class Disk:
     """The file system of the data directory, as far as it is open to the gateway (root's reserve is not)."""

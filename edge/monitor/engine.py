@@ -36,7 +36,7 @@ from edge.network.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
 from edge.store import alert_records, identity_checks, identity_findings, ledger, outbox, patients, tallies
 from edge.store.alert_records import AlertRecord
 from edge.store.database import Store, Transaction
-from edge.text import iso, iso_or_none
+from edge.text import as_sentence, iso, iso_or_none
 from edge.worker import ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -116,18 +116,14 @@ def body(
         "at": iso(at),
         "ended": iso_or_none(ended),
         "duration_seconds": None if ended is None else round(max(0.0, ended - record.since), 1),
-        "text": _sentence(record.what),
-        "means": _sentence(record.means),
-        "do": _sentence(record.do),
+        "text": as_sentence(record.what),
+        "means": as_sentence(record.means),
+        "do": as_sentence(record.do),
         "runbook": f"{url}/help/alerts/{record.kind}" if url else None,
         "acknowledged": record.acknowledged_by or None,
         "site": {"id": site.id, "name": site.name},
         "version": __version__,
     }
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 #: A sentence of the last notice in an hour of alerts that outsiders cause.

@@ -28,6 +28,8 @@ Series = Sequence[tuple[float, float]]
 #: Capacity is projected from this number of measured days on, for this number of years.
 LEAST_MEASURED_DAYS, PROJECTED_YEARS = 14, (1, 2, 3, 4, 5)
 DAYS_A_YEAR = 365.25
+#: The report of a month is mailed from this hour of the site's day on.
+MAIL_HOUR = 7
 #: Most rows of each part.
 MOST_REPORT_ROWS = 100
 
@@ -145,6 +147,16 @@ def month_of(text: str, calendar: Calendar, now: float) -> Month:
         raise EdgeError(f"{begin:%Y-%m} has not begun")
     is_over = after.timestamp() <= now
     return Month(f"{begin:%Y-%m}", begin.timestamp(), min(after.timestamp(), now), is_over)
+
+
+def mail_is_due(last: str, calendar: Calendar, now: float) -> bool:
+    """Is the report of the last whole month to be mailed? From MAIL_HOUR of the first day of a month on, once.
+
+    `last`: the month that was mailed last, or that was the last whole one when the first mail was wanted.
+    """
+    here = local(calendar, now)
+    is_early = here.day == 1 and here.hour < MAIL_HOUR
+    return not is_early and last < month_of("", calendar, now).name
 
 
 def growth_of(points: Series) -> float:

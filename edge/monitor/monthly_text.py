@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.monitor.monthly import MonthlyReport, Volume
-from edge.text import amount, moment_text, printable, quote_formula, size, span
+from edge.text import align_columns, amount, moment_text, printable, quote_formula, size, span
 
 ReportCell = str | int | float | None
 
@@ -84,6 +84,24 @@ def summary_lines(found: MonthlyReport) -> list[str]:
     if not found.month.is_over:
         lines.append(f"The month goes on: this is its part until {moment_text(found.made_at)}.")
     return lines
+
+
+def report_letter(found: MonthlyReport) -> tuple[str, str]:
+    """The report as a mail: its subject and its text."""
+    parts = ["\n".join(summary_lines(found))]
+    for each in report_tables(found):
+        lines = [each.title, each.note] if each.note else [each.title]
+        if each.rows:
+            lines.append(align_columns([each.columns, *([_cell(value) for value in row] for row in each.rows)]))
+        else:
+            lines.append(each.none)
+        parts.append("\n".join(lines))
+    text = "\n\n".join([*parts, "It names no patient.\n"])
+    return f"[Edge {found.site_id} {found.site_name}] the report of {found.month.name}", text
+
+
+def _cell(value: ReportCell) -> str:
+    return "-" if value is None or value == "" else f"{value:,}" if isinstance(value, int) else printable(str(value))
 
 
 def _availability(found: MonthlyReport) -> ReportTable:

@@ -25,7 +25,7 @@ from edge.web import passwords
 from edge.web.accounts import ACCOUNT_LOCK_SECONDS, MAX_NAME, Account, AccountError, Accounts, UserRole, parse_name
 from edge.web.guard import Rules, needs, open_to_all, visitor_of
 from edge.web.pages import Pages, serve_static
-from edge.web.people import AccountsPage, as_sentence, new_password
+from edge.web.people import AccountsPage, new_password
 from edge.web.sessions import BrowserSession, Sessions
 from edge.web.setup import Setup
 from edge.web.throttle import Throttle
@@ -204,7 +204,7 @@ class Login:
             name = parse_name(visitor.field("name"))
             account = Account(name, UserRole.ADMIN, new_password(visitor, name), now)
         except AccountError as error:
-            return self._pages.render(request, "setup.html", code=422, **given, fault=as_sentence(error))
+            return self._pages.render(request, "setup.html", code=422, **given, fault=str(error))
         if not self._setup.spend(token, account):
             return self._pages.render(request, "setup.html", code=403, **context)
         self._accounts.record_sign_in(name, visitor.address, now)
@@ -229,7 +229,7 @@ class Login:
                 self._begin(request, changed)  # every other session of the account has ended
                 return RedirectResponse("/", 303)
             except AccountError as error:
-                fault = as_sentence(error)
+                fault = str(error)
         return self._pages.render(request, "password.html", code=422 if fault else 200, fault=fault, account=account)
 
 

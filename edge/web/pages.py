@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.requests import Request
@@ -56,6 +57,10 @@ class Pages:
         if visitor.account:
             general["navigation"] = navigation_for(self._places, visitor.account.role, request.url.path)
         return HTMLResponse(self._environment.get_template(template).render(general | context), code)
+
+    async def render_large(self, request: Request, template: str, **context: Any) -> Response:
+        """Return an HTML answer that a thread makes: a page of a thousand rows takes its time."""
+        return await to_thread.run_sync(partial(self.render, request, template, **context))
 
     def render_missing(self, request: Request) -> Response:
         """Return the page for a path or a number that does not exist."""
@@ -127,6 +132,7 @@ def show_person(name: str) -> str:
 
 
 FILTERS = {
+    "sentence": words.as_sentence,
     "person": show_person,
     "date": show_date,
     "code": mark_code,

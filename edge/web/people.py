@@ -37,7 +37,7 @@ class AccountsPage:
             password = new_password(visitor, name) if visitor.field("password") else ""
             self._accounts.put(Account(name, role, password, self._clock(), expires_at=expires_at), visitor.name)
         except AccountError as error:
-            return self.index(request, fault=as_sentence(error), code=422)
+            return self.index(request, fault=str(error), code=422)
         return self.index(request, notice=f'Account "{name}" was created.')
 
     def change(self, request: Request) -> Response:
@@ -56,7 +56,7 @@ class AccountsPage:
             self._accounts.put(changed, visitor.name, record)
             return self.index(request, notice=f"{account.name} {notice}.")
         except AccountError as error:
-            return self.index(request, fault=as_sentence(error), code=422)
+            return self.index(request, fault=str(error), code=422)
 
 
 def _apply_change(visitor: Visitor, account: Account, now: float) -> tuple[Account, str, str]:
@@ -88,12 +88,6 @@ def new_password(visitor: Visitor, name: str) -> str:
     if password != visitor.raw_field("again"):
         raise AccountError("the two passwords differ; type the same password twice")
     return passwords.hash_password(passwords.require_strong(password, name))
-
-
-def as_sentence(error: AccountError) -> str:
-    """Return an error as a sentence of a page."""
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _parse_role(word: str) -> UserRole:

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from edge.central import export, simulate
-from edge.central.reports import DAY, QUESTIONS, exact, months_back
+from edge.central.availability import months_back
+from edge.central.columns import exact
+from edge.central.reports import QUESTIONS
 from edge.monitor import announcement
 from edge.store.central import history
 from edge.store.engine import do
 from edge.store.equipment import Announcement
+from edge.store.samples import DAY
 from edge.text import iso
 from tests.support.central_office import MORNING, Office, OpenDatabase, status, write_config
 from tests.support.effort import count_calls, counted_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,22 @@ def test_the_digest_is_mailed_once_a_day(office: Office, mails: MailServer) -> N
         deliver(office)
     assert str(mails.mails[0].content["subject"]).startswith("[Edge central] 2026-01-05: ")
     assert "Open incidents: none" in mails.mails[1].content.get_content()
+
+
+def test_the_month_is_mailed_once(office: Office, mails: MailServer) -> None:
+    office.config = replace(
+        office.config, emails={name: replace(each, monthly=True) for name, each in office.config.emails.items()}
+    )
+    office.hear("1", 1, MORNING)
+    february = MORNING + 27 * DAY - 2 * HOUR  # 2026-02-01, 07:00
+    for now in (MORNING, february - 1, february, february + DAY):
+        with office.store.writing() as conn:
+            notifications.send_due_month(conn, office.config, now)
+    assert waiting(office) == 1
+    with mails:
+        deliver(office)
+    assert str(mails.mails[0].content["subject"]) == "[Edge central] the report of 2026-01"
+    assert "1 site, available" in mails.mails[0].content.get_content()
 
 
 def test_old_rows_go(office: Office) -> None:

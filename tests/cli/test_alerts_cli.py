@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from edge.cli import cli
 from edge.monitor.engine import notice_new
@@ -50,6 +53,14 @@ def test_alerts_are_listed_shown_and_acknowledged_while_the_gateway_is_down(fill
     assert "Nothing is lost." in shown
     assert "provider called" in shown
     assert json.loads(edge(filled, "alerts", "show", str(number), "--json").stdout)["note"] == "provider called"
+
+
+def test_on_a_terminal_the_text_stands_below_its_alert(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, terminal = opened(filled), partial(Console, force_terminal=True, color_system=None, width=80)
+    monkeypatch.setattr(sys.modules["edge.cli.alerts"], "console", terminal)
+    head, *text = edge(filled, "alerts", "list").stdout.splitlines()
+    assert head.startswith(f"{number}  major: destination-down archive since 2027-01-15")
+    assert "    (no notice sent yet) It does not answer" in [line.rstrip() for line in text]
 
 
 def test_what_cannot_be_acknowledged_is_said_in_a_line(filled: Filled) -> None:

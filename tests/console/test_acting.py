@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import date
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from edge.console.dates import DateFault, parse_range, read_dates
-from tests.support.browser import axe, chromium, listening, open_all
-from tests.support.clinic import Clinic, csrf, signed_in
-from tests.support.peers import wait_until
+from tests.support.browser import chromium, listening
+from tests.support.clinic import csrf
+from tests.support.console_site import ConsoleSite
 
 TODAY = date(2026, 11, 28)
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
-    with ExitStack() as stack:
-        clinic = Clinic(tmp_path_factory.mktemp("clinic"), stack)
-        clinic.send(1, PatientName="Alphafink^Anna", StudyDescription="KNEE", AccessionNumber="B7")
-        yield clinic
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleSite]:
+    with ConsoleSite(tmp_path_factory.mktemp("site")) as made:
+        made.receive(5, PatientName="Zebrafink^Zoe", PatientID="P00CANARY", AccessionNumber="ACC00CANARY")
+        made.receive(1, PatientName="Alphafink^Anna", StudyDescription="KNEE", AccessionNumber="B7")
+        made.send()
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_one_date_that_is_a_range_is_both_ends() -> None:
         read_dates("today", "yesterday", TODAY)
 
 
-def test_a_search_says_what_cannot_be_read_and_what_nothing_fits(clinic: Clinic) -> None:
-    operator = clinic.person("operator")
+def test_a_search_says_what_cannot_be_read_and_what_nothing_fits(site: ConsoleSite) -> None:
+    operator = site.person("operator")
 
     def search(**given: str) -> str:
         return operator.post("/studies/search", data={"csrf": csrf(operator, "/studies"), **given}).text
@@ -104,8 +104,8 @@ def test_a_search_says_what_cannot_be_read_and_what_nothing_fits(clinic: Clinic)
 # -- lists -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_list_is_sorted_and_remembers_it(clinic: Clinic) -> None:
-    operator = clinic.person("operator")
+def test_a_list_is_sorted_and_remembers_it(site: ConsoleSite) -> None:
+    operator = site.person("operator")
 
     def names(path: str) -> list[str]:
         return re.findall(r'<th scope="row"><a href="/studies/\d+">([A-Z]\w+)', operator.get(path).text)
@@ -116,7 +116,7 @@ def test_a_list_is_sorted_and_remembers_it(clinic: Clinic) -> None:
     assert 'aria-sort="descending"' in operator.get("/studies").text
     assert names("/studies?sort=received&down=1") == ["Alphafink", "Zebrafink"]
     assert "There is no page 9" in operator.get("/studies?page=9").text
-    viewer = clinic.person("viewer")
+    viewer = site.person("viewer")
     assert 'sort=patient"' not in viewer.get("/studies").text
     assert 'aria-sort="ascending"' not in viewer.get("/studies?sort=patient").text
 
@@ -124,19 +124,13 @@ def test_a_list_is_sorted_and_remembers_it(clinic: Clinic) -> None:
 # -- in the browser ----------------------------------------------------------------------------------------------------
 
 
-def _out(clinic: Clinic, page: Page) -> None:
+def _out(site: ConsoleSite, page: Page) -> None:
     """The archive is away, and two studies wait for it."""
-    clinic.archive.stop()
-    clinic.send(3, PatientName="Zebrafink^Zoe", StudyDescription="ABDOMEN")
-    clinic.send(1, PatientName="Alphafink^Anna", StudyDescription="HAND", AccessionNumber="B8")
-    clinic.is_down()
-    page.goto(clinic.edge.url("/"))
-    expect(page.get_by_role("heading", level=1)).to_have_text("Archive does not answer.", timeout=10_000)
-
-
-def _back(clinic: Clinic) -> None:
-    clinic.archive.start()
-    wait_until(lambda: not clinic.edge.api_status()["queue"]["deferred"], 30, "all is sent")
+    site.receive(3, PatientName="Zebrafink^Zoe", StudyDescription="ABDOMEN")
+    site.receive(1, PatientName="Alphafink^Anna", StudyDescription="HAND", AccessionNumber="B8")
+    site.lose("archive")
+    page.goto(f"{site.url}/")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Archive does not answer.")
 
 
 def _refreshed(page: Page) -> None:
@@ -147,10 +141,10 @@ def _refreshed(page: Page) -> None:
     page.wait_for_timeout(100)
 
 
-def test_a_form_stays_open_with_what_was_typed(clinic: Clinic, browser: Browser) -> None:
-    page = signed_in(browser, clinic, "operator")
+def test_a_form_stays_open_with_what_was_typed(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "operator")
     heard = listening(page)
-    _out(clinic, page)
+    _out(site, page)
     alert = page.locator("#alert-destination-down-archive")
     alert.get_by_text("Acknowledge").first.click()
     note = alert.get_by_label("Note")
@@ -163,7 +157,7 @@ def test_a_form_stays_open_with_what_was_typed(clinic: Clinic, browser: Browser)
     page.keyboard.type("and the carrier knows")
     _refreshed(page)
     expect(note).to_be_focused()
-    _back(clinic)
+    site.find_again("archive")
     expect(page.get_by_role("heading", level=1)).to_have_text("All is well.", timeout=30_000)
     expect(note).to_have_value("the line is cut, and the carrier knows")  # still there, and said to be over
     expect(page.get_by_text("This alert is over.")).to_be_visible()
@@ -172,10 +166,10 @@ def test_a_form_stays_open_with_what_was_typed(clinic: Clinic, browser: Browser)
     assert not heard
 
 
-def test_an_alert_is_acted_upon_where_it_stands(clinic: Clinic, browser: Browser) -> None:
-    page = signed_in(browser, clinic, "operator")
+def test_an_alert_is_acted_upon_where_it_stands(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "operator")
     heard = listening(page)
-    _out(clinic, page)
+    _out(site, page)
     try:
         alert = page.locator("#alert-destination-down-archive")
         expect(alert.get_by_role("link", name="Its queue")).to_have_attribute("href", "/queue?destination=archive")
@@ -183,27 +177,26 @@ def test_an_alert_is_acted_upon_where_it_stands(clinic: Clinic, browser: Browser
         alert.get_by_label("Reason").fill("the archive was restarted")
         alert.get_by_label("Reason").press("Enter")
         expect(page.get_by_role("status")).to_contain_text("archive is tried at once")
-        acts = {(who, to, text) for who, _, to, text in clinic.ledger("overridden")}
+        acts = {(who, to, text) for who, _, to, text in site.ledger("overridden")}
         assert ("operator", "archive", "tried at once: the archive was restarted") in acts
-        viewer = clinic.person("viewer")
+        viewer = site.person("viewer")
         assert "Its queue" in viewer.get("/").text
         assert "/alerts/act" not in viewer.get("/").text
         given = {"csrf": csrf(viewer, "/password"), "id": "1", "action": "try", "reason": "x"}
         assert viewer.post("/alerts/act", data=given).status_code == 403
     finally:
-        _back(clinic)
-    operator = clinic.person("operator")
-    wait_until(lambda: not clinic.edge.api_status()["alerts"], 60, "it is over")
+        site.find_again("archive")
+    operator = site.person("operator")
     given = {"csrf": csrf(operator, "/"), "id": "1", "action": "try", "reason": "x"}
     assert "This alert is over." in operator.post("/alerts/act", data=given).text
     assert not heard
 
 
-def test_the_queue_is_one_line_a_study(clinic: Clinic, browser: Browser) -> None:
-    page = signed_in(browser, clinic, "operator")
-    _out(clinic, page)
+def test_the_queue_is_one_line_a_study(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "operator")
+    _out(site, page)
     try:
-        page.goto(clinic.edge.url("/queue?state="))
+        page.goto(f"{site.url}/queue?state=")
         rows = page.locator("tbody tr")
         expect(rows).to_have_count(2)
         expect(rows.filter(has_text="Zebrafink Zoe")).to_contain_text("ABDOMEN")
@@ -214,29 +207,12 @@ def test_the_queue_is_one_line_a_study(clinic: Clinic, browser: Browser) -> None
         expect(rows.first).to_contain_text("Alphafink")
         page.get_by_role("link", name="Patient", exact=True).click()
         expect(rows.first).to_contain_text("Zebrafink")
-        page.goto(clinic.edge.url("/queue"))  # it is remembered
+        page.goto(f"{site.url}/queue")  # it is remembered
         expect(rows.first).to_contain_text("Zebrafink")
-        viewer = clinic.person("viewer").get("/queue?state=").text
+        viewer = site.person("viewer").get("/queue?state=").text
         assert "Alphafink" not in viewer
         assert "B8" not in viewer
         assert "0 of 3" in viewer
     finally:
-        _back(clinic)
+        site.find_again("archive")
         page.close()
-
-
-@pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_nothing_with_every_form_open(clinic: Clinic, browser: Browser, width: int) -> None:
-    page = signed_in(browser, clinic, "admin")
-    page.set_viewport_size({"width": width, "height": 900})
-    _out(clinic, page)
-    faults = {}
-    try:
-        for path in ("/", "/queue?state=", "/studies", "/studies/1", "/exceptions"):
-            page.goto(clinic.edge.url(path))
-            open_all(page)
-            faults[path] = axe(page)
-    finally:
-        _back(clinic)
-        page.close()
-    assert not {path: found for path, found in faults.items() if found}

@@ -9,14 +9,12 @@ from playwright.sync_api import Browser, expect
 
 from edge.web.accounts import UserRole
 from edge.web.guard import Rules
-from tests.support.browser import FAULTS, chromium, listening, shoot
-from tests.support.peers import REPOSITORY
+from tests.support.browser import chromium, find_barriers, keep_picture, listening
 from tests.support.web_site import PASSWORD, Site
 
 BANNER = "You are accessing a system of the clinic.\n" + "\n".join(
     f"Paragraph {n}. " + "Words. " * 60 for n in range(8)
 )
-SHOTS = REPOSITORY / "build" / "console"
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +39,11 @@ def test_the_banner_is_accepted_and_every_page_of_the_sign_in_is_accessible(
     context = browser.new_context(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
     page = context.new_page()
     heard, faults = listening(page), {}
-    look: Callable[[str], None] = lambda name: faults.update({name: page.evaluate(FAULTS)})  # noqa: E731
+    look: Callable[[str], None] = lambda name: faults.update({name: find_barriers(page)})  # noqa: E731
     page.goto(f"{site.url}/accounts")
     expect(page.get_by_role("region", name="Before you sign in").first).to_contain_text("Paragraph 7")
     look("banner")
-    shoot(page, SHOTS / f"{theme}-{width}", "banner")
+    keep_picture(page, f"console-{width}", "banner")
     accept = page.get_by_role("button", name="I have read this and accept it")
     accept.focus()
     page.keyboard.press("Enter")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pydicom
 import pytest
@@ -15,10 +14,10 @@ from edge.model import DeliveryState, ReasonCode
 from edge.store.waiting import WaitingGroup, WaitingStudy
 from edge.web.accounts import UserRole
 from edge.web.navigation import NavigationEntry, NavigationGroup, navigation_for
-from tests.support.browser import axe, chromium, open_all
-from tests.support.clinic import Clinic, csrf, signed_in
-from tests.support.objects import as_pdf, ct_files
-from tests.support.peers import storescu, wait_until
+from tests.support.browser import chromium
+from tests.support.clinic import csrf
+from tests.support.console_site import ConsoleSite
+from tests.support.objects import as_pdf, ct_files, part10
 
 GROUPS = (
     NavigationGroup("Now", (NavigationEntry("/", "Overview"), NavigationEntry("/queue", "Queue"))),
@@ -65,24 +64,16 @@ def test_nothing_is_called_safe_that_may_not_be() -> None:
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleSite]:
     """What no route matches waits: three images of one study, and a conflict of another."""
-    folder = tmp_path_factory.mktemp("clinic")
-    with ExitStack() as stack:
-        made = Clinic(folder, stack)
-        text = made.edge.config_dir / "10-test.toml"
-        route = "[route.everything]\n"
-        text.write_text(text.read_text().replace(route, f'{route}when = {{ Modality = "CT" }}\n'))
-        made.edge.reload()
-        storescu(ct_files(folder / "dental", 3, 2048, PatientName="Wait^Eva", Modality="IO"), made.edge.port)
-        first, *_ = paths = ct_files(folder / "twice", 2, 2048, PatientName="Twice^Tom")
-        storescu(paths, made.edge.port)
+    with ConsoleSite(tmp_path_factory.mktemp("site")) as made:
+        made.receive(3, PatientName="Wait^Eva", Modality="OT")
+        first, *_ = paths = ct_files(made.tmp_path / "twice", 2, 2048, PatientName="Twice^Tom")
+        for path in paths:
+            made.accept(path.read_bytes())
         changed = pydicom.dcmread(first)
         changed.StudyDescription = "another version"
-        changed.save_as(first)
-        storescu([first], made.edge.port)
-        admin = made.person("operator")
-        wait_until(lambda: "Conflict 1" in admin.get("/exceptions").text, 20, "it is there")
+        made.accept(part10(changed))
         yield made
 
 
@@ -92,20 +83,20 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-def test_the_overview_names_who_waits_to_those_who_may_know(clinic: Clinic) -> None:
-    seen = clinic.person("operator").get("/").text
+def test_the_overview_names_who_waits_to_those_who_may_know(site: ConsoleSite) -> None:
+    seen = site.person("operator").get("/").text
     assert "Whose study waits" in seen
     assert "Wait Eva" in seen
     assert "images are safe on this disk until sent" in seen
     assert re.search(r'href="/exceptions\?kind=unroutable&amp;study=\d+">Decide', seen)
-    masked = clinic.person("viewer").get("/").text
+    masked = site.person("viewer").get("/").text
     assert "Wait Eva" not in masked
     assert re.search(r">Study \d+</a>", masked)
-    assert any(row[0] == "operator" for row in clinic.ledger("viewed"))
+    assert any(row[0] == "operator" for row in site.ledger("viewed"))
 
 
-def test_one_many_or_all_of_a_kind_are_decided(clinic: Clinic) -> None:
-    operator = clinic.person("operator")
+def test_one_many_or_all_of_a_kind_are_decided(site: ConsoleSite) -> None:
+    operator = site.person("operator")
     token = csrf(operator, "/exceptions")
 
     def decide(back: str, **given: object) -> str:
@@ -130,35 +121,26 @@ def test_one_many_or_all_of_a_kind_are_decided(clinic: Clinic) -> None:
     assert 'aria-sort="descending"' in order
     assert operator.get("/exceptions").text.count('aria-sort="descending"') == 1  # the session remembers
     operator.get("/exceptions?kind=")
-    refused = clinic.person("viewer").post("/exceptions/decide", data={"csrf": token, "pick": conflict})
+    refused = site.person("viewer").post("/exceptions/decide", data={"csrf": token, "pick": conflict})
     assert refused.status_code == 403
 
 
-def test_a_pdf_opens_and_runs_nothing(clinic: Clinic) -> None:
+def test_a_pdf_opens_and_runs_nothing(site: ConsoleSite) -> None:
     pdf = b"%PDF-1.4\n%%EOF\n"
-    [path] = ct_files(clinic.folder / "pdf", 1, 1024, PatientName="Letter^Lou")
-    before = clinic.edge.api_status()["instances"]["received"]
-    storescu([as_pdf(path, pdf)], clinic.edge.port)
-    wait_until(lambda: clinic.edge.api_status()["instances"]["received"] > before, 20, "it is here")
-    operator = clinic.person("operator")
-    assert f'href="/instances/{before + 1}/document"' in operator.get(f"/instances/{before + 1}").text
-    answer = operator.get(f"/instances/{before + 1}/document")
+    [path] = ct_files(site.tmp_path / "pdf", 1, 1024, PatientName="Letter^Lou")
+    site.accept(as_pdf(path, pdf).read_bytes())
+    number, operator = site.one("SELECT max(id) FROM instance"), site.person("operator")
+    assert f'href="/instances/{number}/document"' in operator.get(f"/instances/{number}").text
+    answer = operator.get(f"/instances/{number}/document")
     assert answer.content == pdf
     assert answer.headers["content-type"] == "application/pdf"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert operator.get("/instances/1/document").status_code == 404
-    assert clinic.person("viewer").get(f"/instances/{before + 1}/document").status_code == 403
+    assert site.person("viewer").get(f"/instances/{number}/document").status_code == 403
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_the_new_pages_have_no_barrier(clinic: Clinic, browser: Browser, width: int) -> None:
-    page = signed_in(browser, clinic, "operator")
-    page.set_viewport_size({"width": width, "height": 900})
-    for path in ("/", "/exceptions?kind=", "/exceptions?kind=conflict", "/configuration"):
-        page.goto(clinic.edge.url(path))
-        open_all(page)
-        assert not axe(page), path
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+def test_the_groups_lead_to_their_pages_by_keyboard(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "operator")
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Now").press("Enter")
     expect(page.get_by_role("navigation", name="Now").get_by_role("link", name="Exceptions")).to_be_visible()
     page.context.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edge.text import as_sentence
 from edge.web import pages, passwords, plot, sessions, throttle
 from edge.web.accounts import Account, AccountError, UserRole
 from edge.web.guard import Rules
@@ -358,3 +359,18 @@ def test_a_plot_keeps_its_peaks_and_says_what_it_shows() -> None:
     assert "Waiting &lt;b&gt;" in drawn
     assert "plot-forecast" in drawn
     assert "nothing measured yet" in str(plot.over_time([], 0.0, day, label=""))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("the two passwords differ", "The two passwords differ."),
+        ("archive does not answer", "Archive does not answer."),
+        ("ct1 is there already", "ct1 is there already."),
+        ("20-extra.toml:2: unknown key", "20-extra.toml:2: unknown key."),
+        ("Choose an action.", "Choose an action."),
+        ("", ""),
+    ],
+)
+def test_an_error_is_a_sentence_and_a_name_keeps_its_letters(error: str, sentence: str) -> None:
+    assert as_sentence(error) == sentence

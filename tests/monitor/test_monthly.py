@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 
 from edge.config.sections import Calendar
 from edge.errors import EdgeError
+from edge.messaging.monthly_mail import post_due_report
+from edge.messaging.notice import LETTER
 from edge.model import Disk
 from edge.monitor.monthly import MonthlyReport, growth_of, month_of, monthly_report, project
-from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
-from edge.store import downtimes, samples
+from edge.monitor.monthly_text import report_csv, report_letter, report_tables, summary_lines
+from edge.store import downtimes, outbox, samples
 from edge.store.database import Store
 from edge.store.downtimes import Downtime
 from edge.store.samples import DAY, HOUR
@@ -87,6 +90,36 @@ def test_volumes_answers_and_backlogs_are_those_of_the_month(report: MonthlyRepo
     assert (ct1.name, ct1.objects, ct1.answer_seconds) == ("ct1", 3000, pytest.approx(0.02))
     assert report.received_bytes == 60 * 10**9
     assert [(each.name, each.most) for each in report.backlogs] == [("archive", 60)]
+
+
+def test_the_month_is_mailed_once_and_first_for_the_month_it_was_asked_in(tmp_path: Path) -> None:
+    email = '[email.boss]\nhost = "mail"\nsender = "edge@example.org"\nto = ["a@example.org", "b@example.org"]\n'
+    quiet = configuration(tmp_path, CONFIG + PLAN + email)
+    config = configuration(tmp_path, CONFIG + PLAN + email + "monthly = true\n")
+    december, store = NOVEMBER + 30 * DAY, Store(tmp_path / "catalog.db")
+    posted = [
+        post_due_report(store, each, now)
+        for each, now in (
+            (quiet, NOVEMBER + DAY),
+            (config, NOVEMBER + DAY),  # asked for in November: October is not mailed
+            (config, december + 6 * HOUR),
+            (config, december + 7 * HOUR),
+            (config, december + 8 * HOUR),
+        )
+    ]
+    assert posted == [False, False, False, True, False]
+    with store.reading() as conn:
+        waiting = [each for to in "ab" for each in outbox.oldest(conn, f"email.boss/{to}@example.org", 9)]
+    assert [each.kind for each in waiting] == [LETTER, LETTER]
+    assert "the report of 2026-11" in json.loads(waiting[0].body)["subject"]
+    store.close()
+
+
+def test_a_mail_has_the_tables_of_the_report(report: MonthlyReport) -> None:
+    subject, text = report_letter(report)
+    assert subject.endswith("the report of 2026-11")
+    assert "\nct1       3,000    " in text
+    assert "No alert was notified." in text
 
 
 def test_people_and_spreadsheets_read_the_same(report: MonthlyReport) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pydicom
 import pytest
 
+from edge.config.kinds import OAuth
 from edge.config.sections import Destination
-from edge.config.values import OAuth
 from edge.dicom.part10 import parse_meta
 from edge.network.http_client import ClientTls
 from edge.network.tokens import OAuthToken

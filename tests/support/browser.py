@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,14 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-FAULTS = (Path(__file__).parent / "accessibility.js").read_text()
+#: What is asked beyond axe-core's own choice: WCAG 2.2, 2.5.8; and only what is wrong is listed.
+AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+SIDEWAYS = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+#: Tables without a caption, or without heads of columns or rows; but for those of the guide.
+NAMELESS = """
+    [...document.querySelectorAll("table")]
+    .filter(each => !each.closest(".prose") && (!each.caption || !each.querySelector("th[scope]"))).length
+"""
 
 
 @contextmanager
@@ -44,18 +52,17 @@ def listening(page: Page) -> list[str]:
     return heard
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
-    """Keep a picture of the whole page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
+def keep_picture(page: Page, group: str, path: str) -> None:
+    """Keep a picture of a page below the folder EDGE_PICTURES, where it is set: for whoever changes how pages look."""
+    if folder := os.environ.get("EDGE_PICTURES"):
+        name = path.strip("/").translate(str.maketrans("/?=&", "----")) or "first"
+        page.screenshot(path=Path(folder) / group / f"{name}.png", full_page=True)
 
 
-def axe(page: Page) -> list[str]:
-    """What axe-core finds wrong with a page: rule and element."""
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {node['html'][:120]}" for each in found for node in each["nodes"]]
-
-
-def open_all(page: Page) -> None:
-    """Open every form and list that a person can open."""
+def find_barriers(page: Page) -> list[str]:
+    """What keeps somebody from using a page, every form open: rules of axe-core, tables, and scrolling sideways."""
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    found = Axe().run(page, options=AXE).response["violations"]
+    faults = [f"{each['id']}: {node['html'][:120]}" for each in found for node in each["nodes"]]
+    faults += ["the page scrolls sideways"] * page.evaluate(SIDEWAYS)
+    return faults + ["a table without caption or heads"] * page.evaluate(NAMELESS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page
 
-from tests.support.browser import FAULTS, open_all
+from tests.support.browser import find_barriers
 from tests.support.peers import REPOSITORY, Edge, wait_until
 
 #: Pictures for docs/guide, copied there by whoever changes a page.
@@ -37,9 +37,7 @@ class Desk:
         self.page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
 
     def sees_no_barrier(self) -> None:
-        open_all(self.page)
-        faults = self.page.evaluate(FAULTS)
-        assert not faults, faults
+        assert find_barriers(self.page) == []
 
 
 def sit_down(browser: Browser, edge: Edge) -> Desk:

@@ -280,9 +280,7 @@ def test_a_gateway_without_its_fork_server_ends(edge: Edge) -> None:
 
 def test_four_processes_stay_within_the_memory_of_an_idle_gateway(tmp_path: Path, running: ExitStack) -> None:
     """At most 90 MB on a machine of four cores (PSS): each further process costs what it does not share."""
-    edge = Edge(tmp_path / "edge", ROUTE)
-    edge.is_forked = False  # it shares nothing with others
-    running.enter_context(edge)
+    edge = running.enter_context(Edge(tmp_path / "edge", ROUTE, forked=False))  # it shares nothing with others
     processes = [psutil.Process(edge.pid), *psutil.Process(edge.pid).children(recursive=True)]
     total = sum(process.memory_full_info().pss for process in processes)
     own = max(process.memory_full_info().uss for process in receivers_of(edge))

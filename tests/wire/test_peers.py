@@ -154,7 +154,7 @@ def test_edge_lives_dies_and_says_why(tmp_path: Path, archive: StoreScp) -> None
 
 def test_a_forked_command_answers_as_one_that_is_started(tmp_path: Path) -> None:
     edge, answers = Edge(tmp_path / "edge", "[listen]\nae_titel = 'x'\n"), []
-    for edge.is_forked in (True, False):
+    for edge.forked in (True, False):
         done = edge.cli("check")
         answers.append((done.returncode, done.stdout, done.stderr))
     assert answers[0] == answers[1]

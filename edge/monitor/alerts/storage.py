@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from edge.config.alarms import MAJOR, MINOR
 from edge.errors import Cause
 from edge.errors.hindrance import CauseClass, Hindrance, classify_cause, remedy_of, words_of
-from edge.model import REFUSING
 from edge.monitor.alerts.observed import Observed, alert
+from edge.monitor.live import REFUSING
 from edge.monitor.snapshot_model import Action, Alert, Keeping
 from edge.text import amount, moment_text, percent, size, span
 
@@ -151,6 +151,15 @@ def ledger_broken(seen: Observed) -> Iterator[Alert]:
             Action("keep a copy of the data directory"),
             Action("{} says more", ("edge", "ledger", "verify")),
             Action("find out who could write there"),
+        )
+    if seen.live.folds_damaged:
+        yield alert(
+            "yearly files",
+            seen.at,
+            f"A yearly file of the custody ledger was altered or damaged ({seen.live.folds_damaged})",
+            "images are received and sent as before, but old studies have no evidence here",
+            Action("{} names each", ("edge", "verify")),
+            Action("put the file back from a backup, then {}", ("systemctl", "restart", "edge")),
         )
 
 

@@ -23,8 +23,8 @@ from edge.query.levels import tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
 from edge.scp.fetch_through import Carrier, ThroughFetch
-from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
+from edge.scp.remote_link import RemoteLink
 
 #: An archive that had nothing more of a study or series is not asked again within this time.
 ASK_AGAIN_SECONDS = 30.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.scp.dicomweb.exchange import FilePart
 from edge.scp.dicomweb.media import MediaType
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import RemoteLink
+from edge.scp.remote_link import RemoteLink
 from edge.store.held import HeldInstance
 from edge.transform import possible
 

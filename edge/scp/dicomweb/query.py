@@ -23,7 +23,7 @@ from edge.scp.admission import Caller
 from edge.scp.dicomweb import media
 from edge.scp.dicomweb.exchange import DICOM_JSON, Exchange, WebAnswer
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import RemoteLink
+from edge.scp.remote_link import RemoteLink
 
 #: Answers where the caller sets no limit, and at most.
 USUAL_LIMIT, _MOST_ANSWERS = 1_000, 10_000

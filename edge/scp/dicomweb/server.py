@@ -39,8 +39,8 @@ from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS
 from edge.scp.dicomweb.resources import WEB_RESOURCES
 from edge.scp.dicomweb.retrieve import InstanceResource, MetadataResource
 from edge.scp.dicomweb.store import StoreResource
-from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
+from edge.scp.remote_link import RemoteLink
 from edge.store.web_clients import CLIENT_PREFIX
 from edge.transform import Transcoder
 

@@ -270,6 +270,7 @@ def open_object(instance: Located, syntax: str, responder: Responder, destinatio
             return Opened(fd, instance.dataset_offset, length, expected_digest(instance), instance.sop_instance_uid)
         return _open_copy(instance, syntax, responder, destination)
     except OSError:
+        responder.link.note_damaged(instance.path)
         return None
 
 

@@ -164,7 +164,7 @@ class HostileHttp:
 
     name: str = "web-hostile"
     what: str = "HTTP that is cut, contradicts itself, or is noise, at the web door"
-    survives: str = "none is a success; good looks are answered within 2 s throughout; 50 MB more at most"
+    survives: str = "none is a success; good requests are answered within 2 s throughout; 50 MB more at most"
     long: int = 10_000
     quick: int = 300
 
@@ -230,7 +230,7 @@ class SlowCallers:
 
     name: str = "web-slow"
     what: str = "200 callers of the web door that read or send a byte a second: heads, bodies, answers"
-    survives: str = "good looks are answered within 2 s throughout; 50 MB more at most; in a long run each is cut"
+    survives: str = "good requests are answered within 2 s throughout; 50 MB more at most; in a long run each is cut"
     long: int = 0
     quick: int = 0
     count: int = 200

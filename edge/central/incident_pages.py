@@ -1,0 +1,128 @@
+"""The centre's pages of incidents: the list, each one, and what operators decide about one or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from edge.central.columns import PART_ROWS
+from edge.store.central import incidents, outages
+from edge.store.engine import EngineStore, EngineTransaction, Row
+from edge.text import amount
+from edge.web.guard import row_number, visitor_of
+from edge.web.listing import cut_page, filter_rows, parse_view
+from edge.web.pages import Pages
+
+INCIDENT_COLUMNS = {"id": "No.", "kind": "What", "site": "Where", "state": "State", "opened": "Since", "age": "For"}
+#: Incidents that the page considers.
+MOST_INCIDENTS = 2000
+INCIDENT_DECISIONS = {
+    "acknowledge": incidents.acknowledge,
+    "note": incidents.add_note,
+    "close": incidents.close_by_hand,
+}
+
+
+class IncidentPages:
+    """The handlers."""
+
+    def __init__(self, store: EngineStore, pages: Pages, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._pages, self._clock = store, pages, clock
+
+    async def list_incidents(self, request: Request) -> Response:
+        query = request.query_params
+        closed = query.get("show") == "all"
+        view = parse_view("/incidents", query, INCIDENT_COLUMNS, ("show",))
+        most = MOST_INCIDENTS
+        found = await self._store.read(lambda conn: incidents.listing(conn, closed=closed, limit=most))
+        return await self._pages.render_large(
+            request,
+            "incidents.html",
+            view=view,
+            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, _incident_column, PART_ROWS),
+            columns=[(key, label, key == "age") for key, label in INCIDENT_COLUMNS.items()],
+            closed=closed,
+            cut=len(found) == most,
+        )
+
+    async def decide_many(self, request: Request) -> Response:
+        """Acknowledge, note or close several incidents with one note."""
+        visitor = visitor_of(request)
+        text, decide = visitor.field("note")[: incidents.MAX_NOTE], INCIDENT_DECISIONS.get(visitor.field("what"))
+        try:
+            numbers = [row_number(each) for each in visitor.form.get("pick", [])][:MOST_INCIDENTS]
+        except ValueError:
+            numbers = []
+        if decide is None or not numbers or not text:
+            return PlainTextResponse("Choose incidents, and write a note. Go back and try again.\n", 422)
+
+        def work(conn: EngineTransaction) -> int:
+            return sum(_decide_one(conn, decide, number, self._clock(), visitor.name, text) for number in numbers)
+
+        count = await self._store.write(work)
+        visitor.leave_notice(f"The note is with {amount(count, 'incident')}.")
+        return RedirectResponse(
+            visitor.field("back") if visitor.field("back").startswith("/incidents") else "/incidents", 303
+        )
+
+    async def show_incident(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        found, notes, members = await self._store.read(
+            lambda conn: (
+                incidents.find_incident(conn, number),
+                incidents.notes(conn, number),
+                outages.list_of_incident(conn, number),
+            )
+        )
+        if found is None:
+            return self._pages.render_missing(request)
+        return await self._pages.render_large(request, "incident.html", incident=found, notes=notes, members=members)
+
+    async def decide(self, request: Request) -> Response:
+        """Acknowledge, note or close."""
+        visitor, number = visitor_of(request), request.path_params["number"]
+        text, what = visitor.field("note")[: incidents.MAX_NOTE], visitor.field("what")
+        if what not in INCIDENT_DECISIONS or (what != "acknowledge" and not text):
+            return PlainTextResponse("Say what it is about: the note is empty. Go back and write one.\n", 422)
+        try:
+            await self._store.write(
+                lambda conn: INCIDENT_DECISIONS[what](conn, number, self._clock(), visitor.name, text)
+            )
+        except incidents.NoIncident as error:
+            return PlainTextResponse(f"{error}\n", 409)
+        return RedirectResponse(f"/incidents/{number}", 303)
+
+
+def _decide_one(
+    conn: EngineTransaction, decide: Callable[..., None], number: int, now: float, who: str, text: str
+) -> bool:
+    """Decide one incident; False: it is over meanwhile."""
+    try:
+        decide(conn, number, now, who, text)
+    except incidents.NoIncident:
+        return False
+    return True
+
+
+def _incident_column(row: Row, column: str) -> Any:
+    if column == "state":
+        return (
+            "closed"
+            if row["closed_at"]
+            else "escalated"
+            if row["escalated_at"]
+            else "seen"
+            if row["acknowledged_at"]
+            else "open"
+        )
+    if column in ("opened", "age"):
+        return row["opened_at"] if column == "opened" else (row["closed_at"] or time.time()) - row["opened_at"]
+    return row[column] if column else None
+
+
+def _incident_text(row: Row) -> str:
+    return f"{row['id']} {row['kind']} {row['site'] or ''} {row['severity']} {row['text']}"
