@@ -14,8 +14,7 @@ import click
 
 from edge.cli.session import INSTALLED_CONFIG, CommandSession
 from edge.cli.tables import say
-from edge.config import edit
-from edge.config import values as kinds
+from edge.config import edit, kinds
 from edge.config.first import FirstAnswers, FirstPeer, first_files
 from edge.config.sections import Config
 from edge.config.values import Unfit, ValueKind
@@ -65,8 +64,8 @@ def init(
     asking = _Questions(not yes and sys.stdin.isatty())
     if not yes and not asking.at_terminal and site_id is None:
         raise click.UsageError("there is no terminal to ask at: name at least --site-id, and --yes")
-    site_id = asking.ask("Identifier of the site (sent upstream)", site_id, "", _of(kinds.TEXT))
-    name = asking.ask("Name of the site", site_name, site_id, _of(kinds.TEXT))
+    site_id = asking.ask("Identifier of the site (sent upstream)", site_id, "", _reader_of(kinds.TEXT))
+    name = asking.ask("Name of the site", site_name, site_id, _reader_of(kinds.TEXT))
     found = asking.ask('Archive, as AE@HOST:PORT ("none": later)', archive, "none", _archive)
     proofs = "How the archive proves arrival (commitment, query, status)"
     default_data = _INSTALLED_DATA if directory == INSTALLED_CONFIG else "../.edge"
@@ -75,8 +74,8 @@ def init(
         site_name=name,
         confirm=asking.ask(proofs, confirm, "query", _proof) if found else confirm or "status",
         archive=found,
-        data_dir=asking.ask("Directory for images and catalog", data_dir, default_data, _of(kinds.PATH)),
-        ae_title=asking.ask("AE title of this gateway", ae_title, "EDGE", _of(kinds.AE_TITLE)),
+        data_dir=asking.ask("Directory for images and catalog", data_dir, default_data, _reader_of(kinds.PATH)),
+        ae_title=asking.ask("AE title of this gateway", ae_title, "EDGE", _reader_of(kinds.AE_TITLE)),
         port=asking.ask("Port for scanners", str(port) if port else None, "11112", _port),
         scanners=tuple(map(_scanner, scanners)) or tuple(asking.list("A scanner, as AE@HOST (empty: no more)")),
         **asking.ask("Who is notified, as ADDRESS@SERVER (empty: nobody)", mail, "", _mail),
@@ -110,7 +109,7 @@ class _Questions:
             yield found
 
 
-def _of(kind: ValueKind) -> Callable[[str], str]:
+def _reader_of(kind: ValueKind) -> Callable[[str], str]:
     """Reads a text that the configuration would take."""
 
     def read(text: str) -> str:
@@ -161,8 +160,8 @@ def _peer(text: str, option: str, *, needs_port: bool = False) -> FirstPeer:
     if not title or not host or (port and not port.isdigit()) or (needs_port and not port):
         raise click.UsageError(f'{option}: expected {"AE@HOST:PORT" if needs_port else "AE@HOST"}, found "{text}"')
     host = host.strip("[]")
-    _of(kinds.AE_TITLE)(title)
-    _of(kinds.HOST if needs_port else kinds.NETWORK)(host)
+    _reader_of(kinds.AE_TITLE)(title)
+    _reader_of(kinds.HOST if needs_port else kinds.NETWORK)(host)
     return FirstPeer(title, host, _port(port) if port else 0)
 
 

@@ -148,8 +148,8 @@ def files_of_each_kind() -> list[RealFile]:
                 warnings.simplefilter("ignore")  # some are odd
                 ds = pydicom.dcmread(file.path, stop_before_pixels=True, specific_tags=[*_KIND, *_SIZE])
                 is_multi_frame = str(ds.get("NumberOfFrames") or 1) != "1"
-                kind = (file.row["source"], file.row["transfer_syntax"], str(is_multi_frame))
-                kind = (*kind, *(str(ds.get(keyword)) for keyword in _KIND))
+                values = [str(ds.get(keyword)) for keyword in _KIND]
+                kind = (file.row["source"], file.row["transfer_syntax"], str(is_multi_frame), *values)
                 this = (min(ds.get("Rows", 32), ds.get("Columns", 32)) < 32, int(file.row["size"]), file)
             found[kind] = min(found.get(kind, this), this, key=lambda each: each[:2])
     return [file for _, _, file in found.values()]

@@ -229,7 +229,7 @@ class SlowCallers:
 
     name: str = "web-slow"
     what: str = "200 callers of the web door that read or send a byte a second: heads, bodies, answers"
-    survives: str = "good requests are answered while they stand, and after; 50 MB more at most; in a long run each is cut"
+    survives: str = "good requests are answered meanwhile, and after; 50 MB more at most; in a long run each is cut"
     long: int = 0
     quick: int = 0
     count: int = 200
