@@ -266,7 +266,7 @@ def test_a_stop_in_order_leaves_an_empty_journal_and_no_process(edge: Edge, tmp_
     children = psutil.Process(edge.pid).children(recursive=True)
     caller(edge.port)
     assert edge.stop() == 0
-    assert not any(map(is_alive, children))
+    wait_until(lambda: not any(map(is_alive, children)), 20, "the fork server has seen the end, too")
     assert "records of the run before" not in edge.start().output()
 
 
