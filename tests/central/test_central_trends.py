@@ -33,6 +33,10 @@ def test_no_reach_reads_more_days_than_a_plot_needs(reach: int) -> None:
 
 def test_the_last_value_is_named_and_nothing_measured_is_said() -> None:
     now = 20_001 * FIGURE_DAY
-    made = {title: last for title, last, _ in figure_plots([DayShares(20_000, {"lossy_share": 0.5})], 0.0, now, "x")}
-    assert made["Lossy objects"].startswith("50")
-    assert made["Patient ID in form"] == "nothing measured yet"
+    made = {
+        title: (last, drawn)
+        for title, last, drawn in figure_plots([DayShares(20_000, {"lossy_share": 0.5})], 0.0, now, "x")
+    }
+    assert made["Lossy objects"][0].startswith("50")
+    assert made["Patient ID in form"][0] == ""
+    assert "nothing measured yet" in made["Patient ID in form"][1]

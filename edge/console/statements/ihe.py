@@ -143,7 +143,7 @@ COVERED = (
         (
             "wire/dicomweb/test_wado_rs.py::test_a_study_comes_bit_for_bit",
             "wire/dicomweb/test_stow_rs.py::test_all_stored_is_200_with_every_instance_named",
-            "wire/dicomweb/test_wado_rs.py::test_dicomweb_client_finds_and_retrieves",
+            "wire/dicomweb/test_viewers.py::test_dicomweb_client_of_python_in_full",
         ),
     ),
 )
