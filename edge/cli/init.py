@@ -6,18 +6,22 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from edge.cli.session import INSTALLED_CONFIG, CommandSession
 from edge.cli.tables import say
-from edge.config import edit
+from edge.config import edit, kinds
 from edge.config.first import FirstAnswers, FirstPeer, first_files
 from edge.config.sections import Config
+from edge.config.values import Unfit, ValueKind
 from edge.daemon.configuring import write_files
 from edge.errors import ConfigError, EdgeError
+
+T = TypeVar("T")
 
 _INSTALLED_DATA = "/var/lib/edge"
 
@@ -26,7 +30,7 @@ _INSTALLED_DATA = "/var/lib/edge"
 @click.option("--site-id", metavar="ID", help="The facility's identifier, which is sent upstream.")
 @click.option("--site-name", metavar="NAME", help="For people; omitted: the identifier.")
 @click.option("--ae-title", metavar="AE", help="The gateway's AE title.  [default: EDGE]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Where scanners send to.  [default: 11112]")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="Where scanners send to.  [default: 11112]")
 @click.option("--data-dir", metavar="DIR", help=f"Where images are kept.  [default: {_INSTALLED_DATA} where installed]")
 @click.option("--archive", metavar="AE@HOST:PORT", help='Where images go; "none": decided later.')
 @click.option("--confirm", type=click.Choice(["commitment", "query", "status"]), help="How the archive proves arrival.")
@@ -53,30 +57,28 @@ def init(
 
     \b
     Examples:  edge init
-               edge init --yes --site-id 0067 --archive VNA@10.1.2.3:104 --scanner CT1@10.10.4.21
+               edge init --yes --site-id 0067 --archive VNA@10.1.2.3:104
     """
     directory = session.directory
     _require_empty(directory)
     asking = _Questions(not yes and sys.stdin.isatty())
     if not yes and not asking.at_terminal and site_id is None:
         raise click.UsageError("there is no terminal to ask at: name at least --site-id, and --yes")
-    site_id = asking.ask("Identifier of the site (sent upstream)", site_id, "")
-    found = _archive(asking.ask('Archive, as AE@HOST:PORT ("none": later)', archive, "none"))
+    site_id = asking.ask("Identifier of the site (sent upstream)", site_id, "", _reader_of(kinds.TEXT))
+    name = asking.ask("Name of the site", site_name, site_id, _reader_of(kinds.TEXT))
+    found = asking.ask('Archive, as AE@HOST:PORT ("none": later)', archive, "none", _archive)
+    proofs = "How the archive proves arrival (commitment, query, status)"
     default_data = _INSTALLED_DATA if directory == INSTALLED_CONFIG else "../.edge"
     answers = FirstAnswers(
         site_id=site_id,
-        site_name=asking.ask("Name of the site", site_name, site_id),
-        data_dir=asking.ask("Directory for images and catalog", data_dir, default_data),
-        ae_title=asking.ask("AE title of this gateway", ae_title, "EDGE"),
-        port=int(asking.ask("Port for scanners", str(port) if port else None, "11112")),
+        site_name=name,
+        confirm=asking.ask(proofs, confirm, "query", _proof) if found else confirm or "status",
         archive=found,
-        confirm=asking.ask(
-            "How the archive proves arrival (commitment, query, status)", confirm, "query" if found else "status"
-        ),
-        scanners=tuple(
-            _peer(each, "--scanner") for each in scanners or asking.list("A scanner, as AE@HOST (empty: no more)")
-        ),
-        **_mail(asking.ask("Who is notified, as ADDRESS@SERVER (empty: nobody)", mail, "")),
+        data_dir=asking.ask("Directory for images and catalog", data_dir, default_data, _reader_of(kinds.PATH)),
+        ae_title=asking.ask("AE title of this gateway", ae_title, "EDGE", _reader_of(kinds.AE_TITLE)),
+        port=asking.ask("Port for scanners", str(port) if port else None, "11112", _port),
+        scanners=tuple(map(_scanner, scanners)) or tuple(asking.list("A scanner, as AE@HOST (empty: no more)")),
+        **asking.ask("Who is notified, as ADDRESS@SERVER (empty: nobody)", mail, "", _mail),
     )
     config = _write(directory, first_files(answers))
     _test_archive(config)
@@ -85,21 +87,55 @@ def init(
 
 
 class _Questions:
-    """Asks at the terminal for what no option says."""
+    """Asks at the terminal for what no option says; again, where the answer cannot be read."""
 
     def __init__(self, at_terminal: bool) -> None:
         self.at_terminal = at_terminal
 
-    def ask(self, question: str, given: str | None, default: str) -> str:
+    def ask(self, question: str, given: str | None, default: str, read: Callable[[str], T]) -> T:
+        """What `read` makes of the answer. It raises UsageError for one that it cannot read."""
         if given is not None or not self.at_terminal:
-            return default if given is None else given
-        may_be_empty = question.endswith("(empty: nobody)")
-        answer = click.prompt(question, default="" if may_be_empty else default or None, show_default=bool(default))
-        return str(answer).strip()
+            return read(default if given is None else given)
+        may_be_empty = question.endswith(("(empty: nobody)", "(empty: no more)"))
+        shown = "" if may_be_empty else default or None
+        answer: T = click.prompt(
+            question, default=shown, show_default=bool(default), value_proc=lambda text: read(text.strip())
+        )
+        return answer
 
-    def list(self, question: str) -> Iterator[str]:
-        while self.at_terminal and (found := str(click.prompt(question, default="", show_default=False)).strip()):
+    def list(self, question: str) -> Iterator[FirstPeer]:
+        read = lambda text: _scanner(text) if text else None  # noqa: E731
+        while self.at_terminal and (found := self.ask(question, None, "", read)) is not None:
             yield found
+
+
+def _reader_of(kind: ValueKind) -> Callable[[str], str]:
+    """Reads a text that the configuration would take."""
+
+    def read(text: str) -> str:
+        try:
+            kind.read(text)
+        except Unfit as error:
+            raise click.UsageError("; ".join(fault for _, fault in error.faults)) from None
+        return text
+
+    return read
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise click.UsageError(f'expected a port from 1 to 65535, found "{text}"')
+    return int(text)
+
+
+def _proof(text: str) -> str:
+    if text not in ("commitment", "query", "status"):
+        raise click.UsageError(f'expected commitment, query or status, found "{text}"')
+    return text
+
+
+def _scanner(text: str) -> FirstPeer:
+    return _peer(text, "--scanner")
 
 
 def _require_empty(directory: Path) -> None:
@@ -123,7 +159,10 @@ def _peer(text: str, option: str, *, needs_port: bool = False) -> FirstPeer:
         host, port = rest, ""
     if not title or not host or (port and not port.isdigit()) or (needs_port and not port):
         raise click.UsageError(f'{option}: expected {"AE@HOST:PORT" if needs_port else "AE@HOST"}, found "{text}"')
-    return FirstPeer(title, host.strip("[]"), int(port or 0))
+    host = host.strip("[]")
+    _reader_of(kinds.AE_TITLE)(title)
+    _reader_of(kinds.HOST if needs_port else kinds.NETWORK)(host)
+    return FirstPeer(title, host, _port(port) if port else 0)
 
 
 def _mail(text: str) -> dict[str, str]:

@@ -12,6 +12,8 @@ from edge.cli.deciding import reason_option
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
+from edge.dicom.items import decode_items
+from edge.dicom.json import to_json
 from edge.errors import EdgeError
 from edge.store import performed_steps, step_images
 from edge.store.performed_steps import ListedStep, StepMessageRow
@@ -117,13 +119,7 @@ def _message_json(each: StepMessageRow) -> dict[str, Any]:
 
 def _data_set(each: StepMessageRow) -> dict[str, Any]:
     """The message's data set in the DICOM JSON model (PS3.18 annex F)."""
-    from io import BytesIO  # noqa: PLC0415
-
-    from pydicom.filereader import read_dataset  # noqa: PLC0415 - half a second
-
-    is_implicit = each.transfer_syntax_uid == "1.2.840.10008.1.2"
-    found = read_dataset(BytesIO(each.body), is_implicit, is_little_endian=True)
-    return found.to_json_dict(suppress_invalid_tags=True)
+    return to_json(decode_items(each.body, each.transfer_syntax_uid))
 
 
 @mpps.command("retry")

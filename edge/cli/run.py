@@ -8,7 +8,6 @@ import sys
 import click
 
 from edge.cli.session import CommandSession
-from edge.transform.left_out import leave_out_pixels
 
 _M_ARENA_MAX, ARENAS = -8, 2  # mallopt(3)
 
@@ -28,7 +27,6 @@ def run(session: CommandSession) -> None:
     \b
     Example:  edge run --config conf.d
     """
-    leave_out_pixels()
     use_few_arenas()
     # All that the processes are made of which are forked: they share it.
     from edge.query import process  # noqa: PLC0415

@@ -14,10 +14,7 @@ from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.tables import STYLES, Cell, console, fail_unless, format_columns, print_json, table
 from edge.console.headline import is_untried
 from edge.daemon.control import DaemonDown
-from edge.monitor import health
 from edge.monitor.live import DOWN, RUNNING, Live
-from edge.monitor.status_document import status_json
-from edge.spool.room import disk_of
 from edge.text import age, amount, from_iso, moment_text, percent, printable, size, span
 
 Status = dict[str, Any]
@@ -62,9 +59,17 @@ def read_status(session: CommandSession) -> Status:
     try:
         return dict(session.ask("status")["status"])
     except DaemonDown:
-        disk = disk_of(session.data_dir)
-        with session.quiet_catalog() as conn:
-            return status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
+        return _read_catalog(session)
+
+
+def _read_catalog(session: CommandSession) -> Status:
+    from edge.monitor import health  # noqa: PLC0415 - all of the store, which the daemon has
+    from edge.monitor.status_document import status_json  # noqa: PLC0415
+    from edge.spool.room import disk_of  # noqa: PLC0415
+
+    disk = disk_of(session.data_dir)
+    with session.quiet_catalog() as conn:
+        return status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
 
 
 def is_well(found: Status) -> bool:

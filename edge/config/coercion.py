@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple
 from edge.config import kinds
 from edge.config.legal_values import value_fault
 from edge.config.values import Unfit, ValueKind, did_you_mean, format_value, is_number, read_parts, unfit
+from edge.model.character_sets import CODECS
+from edge.model.dictionary import TAGS_BY_KEYWORD, dictionary_vr, tag_for_keyword
 
 #: What `from_order` copies: keyword -> field of edge.identity.order.Order, or of its patient.
 ORDER_FIELDS = {
@@ -49,13 +51,11 @@ class Change(NamedTuple):
 
 def read_change(keyword: str, operand: Any = None, *, whole: bool = False) -> Change:
     """A line about an attribute that a rule may change. `whole`: a sequence, too. Raises Unfit."""
-    from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword  # noqa: PLC0415 - slow to import
-
     tag = tag_for_keyword(keyword)
     if tag is None:
-        near = did_you_mean(keyword, keyword_dict)
+        near = did_you_mean(keyword, TAGS_BY_KEYWORD)
         raise unfit(f"not a DICOM keyword{near or '; expected one of the data dictionary (PS3.6)'}")
-    vr = dictionary_VR(tag).split(" ")[0]
+    vr = dictionary_vr(tag).split(" ")[0]
     if keyword in _IDENTITY:
         raise unfit("identifies the object: no rule changes it")
     if keyword in _KEPT:
@@ -168,14 +168,12 @@ def _issuers(value: object) -> tuple[Change, ...]:
 
 def _charset(value: object) -> tuple[str, ...]:
     """Defined Terms of Specific Character Set (PS3.3 section C.12.1.1.2)."""
-    from pydicom.charset import python_encoding  # noqa: PLC0415 - slow to import
-
     terms = [value] if isinstance(value, str) else value
     if not isinstance(terms, list) or not terms:
         raise ValueError
     for term in terms:
-        if not isinstance(term, str) or (term and term not in python_encoding):
-            raise unfit(f"no character set of DICOM{did_you_mean(term, python_encoding)}: found {format_value(term)}")
+        if not isinstance(term, str) or (term and term not in CODECS):
+            raise unfit(f"no character set of DICOM{did_you_mean(term, CODECS)}: found {format_value(term)}")
     return tuple(terms)
 
 

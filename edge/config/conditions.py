@@ -20,11 +20,9 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
-from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
-from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
-
 from edge.config.values import Unfit, did_you_mean, fault_at, format_value, is_number, read_parts, unfit
 from edge.model import InstanceHeader, Values
+from edge.model.dictionary import STANDARD_UIDS, TAGS_BY_KEYWORD, dictionary_vr, tag_for_keyword
 
 T = TypeVar("T")
 Look = Callable[[InstanceHeader], Values]
@@ -94,11 +92,11 @@ def _subject(keyword: str, value: object) -> ComparedAttribute:
         return ComparedAttribute(keyword, "UI" if keyword.endswith("UID") else "")
     tag = tag_for_keyword(keyword)
     if tag is None:
-        near = did_you_mean(keyword, (*FACTS, *keyword_dict))
+        near = did_you_mean(keyword, (*FACTS, *TAGS_BY_KEYWORD))
         raise unfit(f"not a DICOM keyword{near or '; expected one of the data dictionary (PS3.6), such as Modality'}")
     if not _FIRST_IN_DATA_SET <= tag < _PIXEL_DATA:
         raise unfit("not among the attributes above the pixel data; expected one of those, such as Modality")
-    vr = dictionary_VR(tag).split(" ")
+    vr = dictionary_vr(tag).split(" ")
     if (vr[0] in ("SQ", "UN") or vr[0].startswith("O") or vr[-1] == "OW") and not _asks_presence(value):
         raise unfit("has no value to compare; expected { present = true } or { present = false }")
     return ComparedAttribute(keyword, vr[0])
@@ -203,7 +201,7 @@ def _network(text: str) -> Matcher:
 
 def _uid_name(text: str) -> Matcher:
     """UIDs by the names or keywords that PS3.6 gives them, such as "CT Image Storage" or "*SRStorage"."""
-    known = {uid: (name, keyword) for uid, (name, _, _, _, keyword) in UID_dictionary.items()}
+    known = {uid: (name, keyword) for uid, (name, _, _, _, keyword) in STANDARD_UIDS.items()}
     fitting = frozenset(uid for uid, names in known.items() if any(fnmatchcase(name, text) for name in names))
     if not fitting:
         near = get_close_matches(text, [name for names in known.values() for name in names if name], n=1)

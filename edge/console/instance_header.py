@@ -6,11 +6,10 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from pydicom.datadict import tag_for_keyword
-
 from edge.dicom import header, part10
 from edge.errors import Unreadable
 from edge.model import InstanceHeader, Origin, Values
+from edge.model.dictionary import tag_for_keyword
 from edge.spool import Spool
 from edge.store.queries import Instance
 
@@ -34,7 +33,7 @@ TECHNICAL = frozenset(_TECHNICAL.split())
 
 def read_attributes(path: Path, transfer_syntax_uid: str, keywords: Collection[str]) -> dict[str, Values]:
     """Read attributes of a Part 10 file, by keyword; absent ones are left out. Raises Unreadable, OSError."""
-    wanted = {int(tag): keyword for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
+    wanted = {tag: keyword for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
     with path.open("rb") as file:
         offset = part10.parse_meta(file.read(part10.MAX_META)).dataset_offset
         length = os.fstat(file.fileno()).st_size - offset

@@ -5,24 +5,21 @@ from __future__ import annotations
 
 import os
 import signal
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge import config
-from edge.config import secret
 from edge.config.sections import Config
 from edge.console.access import Access
 from edge.console.accounts import record_in_ledger
-from edge.console.server import Console
-from edge.console.tls import RevocationLists, console_files
 from edge.daemon import fetching
 from edge.daemon.answerer import Answerer
 from edge.daemon.commands import Commands
 from edge.daemon.configuring import Configuring
+from edge.daemon.console_door import ConsoleDoor
 from edge.daemon.control import Control
 from edge.daemon.doors import Door, Doors
 from edge.daemon.fetching import FetchedObjects
@@ -33,7 +30,7 @@ from edge.daemon.reception import Reception
 from edge.daemon.restoring import Restores
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
 from edge.daemon.standby import require_protection
-from edge.daemon.start import StartError, bind, check_journal, claim, open_catalog
+from edge.daemon.start import check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors.repeats import Repeats
@@ -54,7 +51,6 @@ from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import Snapshot
 from edge.monitor.status_document import status_json
 from edge.network.answer_times import AnswerTimes
-from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
 from edge.outbound.prefetch import Prefetcher
 from edge.outbound.relay import Relays
@@ -87,12 +83,8 @@ from edge.store import leases, ledger, rejections
 from edge.store.database import Transaction
 from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
-from edge.web.accounts import Accounts, UserRole
-from edge.web.client_certificates import ask_for_certificates, page_context
+from edge.web.accounts import Accounts
 from edge.web.setup import Setup
-
-if TYPE_CHECKING:
-    from edge.web.guard import Guard
 
 #: An answer to "is it here?" waits this long for what was received before to be in the catalog.
 ANSWER_SETTLE_SECONDS = 2.0
@@ -230,14 +222,8 @@ class Gateway:
     def _web_link(self) -> LocalLink:
         """For the process of the web door: its connections take no association's place."""
         link = self._make_link(self.web_connections)
-        link.more = {"record_views": self._record_views, "find_person": self._find_person}
+        link.more = {"record_views": self._record_views, "find_person": self.console.find_person}
         return link
-
-    def _find_person(self, cookies: str) -> dict[str, Any]:
-        """Who has signed in at the console, of those who may see patients; empty: nobody."""
-        guard = self._guard_of_pages
-        account = guard.find_person(cookies) if guard is not None else None
-        return {"name": account.name} if account is not None and account.role >= UserRole.OPERATOR else {}
 
     def _record_views(self, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
         """A caller of the web door is about to see studies."""
@@ -278,8 +264,7 @@ class Gateway:
         """What people and other machines ask, and what reports to them; the addresses come last."""
         self.audit = AuditTrailProjector(self.db, self.current_config, self.directory)
         self.watch = AlertEngine(self.db, self.current_config, self.snapshot, posted=self.notifications.send_notices)
-        self.accounts = Accounts(self.db, record_in_ledger)
-        self.setup = Setup(self.accounts)
+        accounts = Accounts(self.db, record_in_ledger)
         self.configuring = Configuring(self.directory, self.db, lambda: os.kill(os.getpid(), signal.SIGHUP))
         self.commands = Commands(
             self.db,
@@ -306,9 +291,18 @@ class Gateway:
         self.commands.on_import = self.importer.worker.wake
         self.commands.on_worklist = self.worklist_keeper.ask_now
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
-        self._guard_of_pages: Guard | None = None  # once the pages are loaded
-        self.revocation = RevocationLists(None, None)
-        self.console = bind("console", self._console)
+        access = Access(
+            self.db,
+            self.spool,
+            self.current_config,
+            self.directory,
+            self.status,
+            self.commands.ask,
+            self.configuring,
+            self.importer,
+        )
+        self.console = ConsoleDoor(access, Setup(accounts), self.metrics, self.state)
+        self.revocation = self.console.revocation
         self.doors.bind(self.config, self.refusals.note_refused, self.reception.note)
 
     def _import_recorder(self) -> Recorder:
@@ -319,34 +313,6 @@ class Gateway:
             self.import_door, intake.policy.header, self.guard.check_room, intake.keeps_unreadable, self.db.fail
         )
 
-    def _console(self) -> Console:
-        console = self.config.console
-        return Console(
-            console.host,
-            console.port,
-            self.status,
-            self.metrics,
-            self.state.ready,
-            self._pages,
-            frozenset(name.lower() for name in (*console.names, console.host)),
-            console.proxies,
-            self._console_tls(),
-        )
-
-    def _console_tls(self) -> ssl.SSLContext | None:
-        """The console's own TLS. Raises StartError."""
-        found = console_files(self.config, self.directory)
-        if found is None:
-            return None
-        try:
-            context = page_context(found.certificate, found.key)
-            if found.client_ca is not None:
-                ask_for_certificates(context, found.client_ca, found.client_crl)
-        except (TlsError, secret.SecretError) as error:
-            raise StartError(f"console: {error}") from None
-        self.revocation = RevocationLists(context, found.client_crl)
-        return context
-
     def on_hl7(self) -> None:
         """HL7 messages have been applied."""
         self.relays.wake()
@@ -356,6 +322,10 @@ class Gateway:
         """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later."""
         found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last), self.queries.take()
         return [record for record in found if record is not None]
+
+    def setup_link(self) -> str | None:
+        """Where the first account is made; None: there is one."""
+        return self.console.setup_link()
 
     # -- what parts ask -----------------------------------------------------------------------------------------------
 
@@ -430,27 +400,3 @@ class Gateway:
 
     def metrics(self) -> str:
         return metrics.exposition(self.snapshot())
-
-    # -- the console --------------------------------------------------------------------------------------------------
-
-    def _pages(self) -> Any:
-        """The pages for people, loaded when they are first asked for."""
-        from edge.console import application  # noqa: PLC0415  # a site where nobody does need not pay for them
-
-        access = Access(
-            self.db,
-            self.spool,
-            self.current_config,
-            self.directory,
-            self.status,
-            self.commands.ask,
-            self.configuring,
-            self.importer,
-        )
-        self._guard_of_pages = application.build_console(access, self.setup, self.console.known)
-        return self._guard_of_pages
-
-    def setup_link(self) -> str | None:
-        console = self.config.console
-        host = "127.0.0.1" if console.host in ("0.0.0.0", "::") else console.host
-        return self.setup.link(f"http://{f'[{host}]' if ':' in host else host}:{self.console.port}")

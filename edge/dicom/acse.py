@@ -16,16 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pydicom import config as pydicom_config
-
 from edge.dicom import pdu
 from edge.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from edge.dicom.pdu import MAX_PDU_IN
 from edge.errors import AssociationRejected, ProtocolError
-
-# pydicom warns of what it decodes; a caller's bytes are not ours to print, nor to remember.
-pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 

@@ -7,8 +7,8 @@ none is declared, or the bytes are wrong under it, the best guess is given and i
 A guess is UTF-8 where the bytes are that, then a declared set, then Windows Latin 1. UTF-8 is also guessed under a
 declared Latin 1, in which such bytes would be right but never a name ("MÃ¼ller").
 
-pydicom has the tables. Its own decoder is not used: it takes any codec's name for a character set, and warns with the
-values it could not decode.
+pydicom's decoder is not used: it takes any codec's name for a character set, and warns with the values it could not
+decode.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
-
 from edge.model import Values
+from edge.model.character_sets import ASCII, CODECS, ESCAPES
 
 _TERM = re.compile(r"ISO[ _-]?(2022)?[ _-]?(?:IR)?[ _-]?(\d{1,3})")
 _PARTS = re.compile(rb"\x1b?[^\x1b]*")
 _C1 = re.compile(r"[\x80-\x9f]")
-_LATIN_9 = {"ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}  # newer than pydicom's table
-_ASCII = "ascii"
+_UTF_8 = "utf-8"
 
 
 def decode_bytes(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]:
     """The text, and whether it is a guess. `resets`: bytes that end a code extension (PS3.5 6.1.2.5.3)."""
     if raw.isascii() and b"\x1b" not in raw:
-        return raw.decode(_ASCII), False
+        return raw.decode(ASCII), False
     declared = _encoding(charset[0] if charset else "")
     if b"\x1b" in raw:
         return _decode_extended(raw, declared, resets)
@@ -44,8 +42,8 @@ def decode_bytes(raw: bytes, charset: Values, resets: bytes) -> tuple[str, bool]
 
 def encoding_for(charset: Values, texts: Iterable[str]) -> str:
     """Python's name of a character set that holds all these texts without code extensions; empty where none does."""
-    encoding = _encoding(charset[0]) if len(charset) == 1 else _ASCII
-    if encoding in (_ASCII, "UTF8"):
+    encoding = _encoding(charset[0]) if len(charset) == 1 else ASCII
+    if encoding in (ASCII, _UTF_8):
         return ""
     try:
         for text in texts:
@@ -57,19 +55,17 @@ def encoding_for(charset: Values, texts: Iterable[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _encoding(term: str) -> str:
-    """Python's name of a Defined Term, however it is spelt; "ascii" for the default repertoire and what is unknown."""
+    """Python's name of a Defined Term, however it is spelt; ASCII for the default repertoire and what is unknown."""
     found = _TERM.fullmatch(term.strip().upper())
     names = [term.strip().upper()]
     if found:
         spellings = [f"ISO_IR {found[2]}", f"ISO 2022 IR {found[2]}", f"ISO 2022 {found[2]}"]
         names = spellings[1:] + spellings[:1] if found[1] else spellings
-    known = {**python_encoding, **_LATIN_9}
-    encoding = next((known[name] for name in names if name in known), _ASCII)
-    return _ASCII if encoding == "iso8859" else encoding
+    return next((CODECS[name] for name in names if name in CODECS), ASCII)
 
 
 def _is_iso_8859(encoding: str) -> bool:
-    return encoding != _ASCII and codecs.lookup(encoding).name.startswith("iso8859")
+    return encoding != ASCII and codecs.lookup(encoding).name.startswith("iso8859")
 
 
 def _strictly(raw: bytes, encoding: str) -> str | None:
@@ -91,9 +87,9 @@ def _utf8(raw: bytes) -> str | None:
 def _guess(raw: bytes, declared: str) -> str:
     if (text := _utf8(raw)) is not None:
         return text
-    if declared not in (_ASCII, "UTF8", "latin_1"):
+    if declared not in (ASCII, _UTF_8, "latin_1"):
         return raw.decode(declared, "replace")
-    if declared == "UTF8" and sum(byte > 0x7F for byte in raw) * 2 > len(raw):
+    if declared == _UTF_8 and sum(byte > 0x7F for byte in raw) * 2 > len(raw):
         return raw.decode(declared, "replace")  # text in Latin 1 is mostly ASCII
     return _strictly(raw, "cp1252") or raw.decode("latin_1")
 
@@ -106,14 +102,14 @@ def _decode_extended(raw: bytes, declared: str, resets: bytes) -> tuple[str, boo
     try:
         return "".join(_part(part, declared, resets, "strict") for part in parts), False
     except UnicodeDecodeError:
-        initial = "latin_1" if declared == _ASCII else declared
+        initial = "latin_1" if declared == ASCII else declared
         return "".join(_part(part, initial, resets, "replace") for part in parts), True
 
 
 def _part(part: bytes, initial: str, resets: bytes, errors: str) -> str:
     """One stretch, from an escape sequence on."""
     escape = part[: 4 if part.startswith((b"\x1b$(", b"\x1b$)")) else 3]
-    encoding = CODES_TO_ENCODINGS.get(escape)
+    encoding = ESCAPES.get(escape)
     if encoding is None:
         if part.startswith(b"\x1b") and errors == "strict":
             raise UnicodeDecodeError(initial, part, 0, len(escape), "an unknown escape sequence")
@@ -133,7 +129,7 @@ _SEPARATORS = re.compile(r"([\\^=])")
 def encode_text(text: str, charset: Values, resets: bytes) -> bytes | None:
     """The text in a character set; None where that cannot hold it. `resets` as for `decode`."""
     if text.isascii():
-        return text.encode(_ASCII)
+        return text.encode(ASCII)
     first = _encoding(charset[0] if charset else "")
     raw = _encode_strictly(text, first)
     if raw is None and len(charset) > 1:
@@ -152,7 +148,7 @@ def _encode_extended(text: str, first: str, others: list[str]) -> bytes | None:
     """Each component in one of the encodings, with its escape sequence (PS3.5 section 6.1.2.5)."""
     parts = []
     for part in _SEPARATORS.split(text):
-        raw = _encode_strictly(part, first) if part.isascii() or first != _ASCII else None
+        raw = _encode_strictly(part, first) if part.isascii() or first != ASCII else None
         for encoding in others:
             raw = raw if raw is not None else _with_escape(part, encoding)
         if raw is None:
@@ -165,5 +161,5 @@ def _with_escape(part: str, encoding: str) -> bytes | None:
     raw = _encode_strictly(part, encoding)
     if raw is None or encoding.startswith("iso2022"):
         return raw  # Python's codec writes the escape sequences, and returns to ASCII
-    escape = next((code for code, name in CODES_TO_ENCODINGS.items() if name == encoding), None)
+    escape = next((code for code, name in ESCAPES.items() if name == encoding), None)
     return None if escape is None else escape + raw

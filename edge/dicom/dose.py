@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
+from edge.dicom.items import Attributes, decode_items
+from edge.dicom.part10 import MAX_META, parse_meta
+from edge.errors import Unreadable
 
 _EVENT_UID = "113769"
 #: Code value (DCM) -> what it measures.
@@ -28,7 +30,11 @@ DOSE_LABELS = {
     "average_glandular_dose": "AGD",
 }
 #: Larger reports are not read.
-MOST_REPORT_BYTES = 64 << 20
+MOST_REPORT_BYTES = 16 << 20
+# Of a content item (PS3.3 sections C.17.3 and C.18.1, PS3.3 section 8.8 for codes).
+CONTENT, CONCEPT_NAME, CONCEPT = 0x0040A730, 0x0040A043, 0x0040A168
+UID_VALUE, CODE_VALUE = 0x0040A124, 0x00080100
+MEASURED, NUMERIC_VALUE, UNITS = 0x0040A300, 0x0040A30A, 0x004008EA
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +49,19 @@ def read_events(path: Path) -> list[IrradiationEvent]:
     """The events of one report. Raises ValueError for what is no report, or too large."""
     if path.stat().st_size > MOST_REPORT_BYTES:
         raise ValueError("the report is too large")
+    data = path.read_bytes()
     try:
-        return list(list_events(pydicom.dcmread(path)))
-    except Exception as error:
+        meta = parse_meta(data[:MAX_META])
+        report = decode_items(data[meta.dataset_offset :], meta.kind.transfer_syntax_uid, MOST_REPORT_BYTES)
+        return list(list_events(report))
+    except (Unreadable, ValueError) as error:
         raise ValueError(f"not readable: {type(error).__name__}") from error
 
 
-def list_events(item: pydicom.Dataset) -> Iterator[IrradiationEvent]:
+def list_events(item: Attributes) -> Iterator[IrradiationEvent]:
     """The events below a content item."""
-    children = item.get("ContentSequence") or ()
-    uid = next((str(each.UID) for each in children if _code(each) == _EVENT_UID and "UID" in each), "")
+    children = item.items_of(CONTENT)
+    uid = next((each.text(UID_VALUE) for each in children if _code(each) == _EVENT_UID), "")
     if uid:
         side = _side_of(item)
         named = ((f"{name}_{side}" if side and "glandular" in name else name, value) for name, value in _measures(item))
@@ -62,28 +71,28 @@ def list_events(item: pydicom.Dataset) -> Iterator[IrradiationEvent]:
         yield from list_events(each)
 
 
-def _measures(item: pydicom.Dataset) -> Iterator[tuple[str, tuple[float, str]]]:
-    for each in item.get("ContentSequence") or ():
-        values = each.get("MeasuredValueSequence") or ()
+def _measures(item: Attributes) -> Iterator[tuple[str, tuple[float, str]]]:
+    for each in item.items_of(CONTENT):
+        values = each.items_of(MEASURED)
         name = _MEASURES.get(_code(each))
         if name and values:
-            unit = values[0].get("MeasurementUnitsCodeSequence") or ()
-            yield name, (float(values[0].NumericValue), str(unit[0].CodeValue) if unit else "")
+            unit = values[0].items_of(UNITS)
+            yield name, (float(values[0].text(NUMERIC_VALUE)), unit[0].text(CODE_VALUE) if unit else "")
         yield from _measures(each)
 
 
-def _side_of(item: pydicom.Dataset) -> str:
+def _side_of(item: Attributes) -> str:
     """The side that an event names, mostly as a modifier of its anatomical structure; empty where it names none."""
-    for each in item.get("ContentSequence") or ():
-        side = _SIDES.get(_code(each, "ConceptCodeSequence"), "") if _code(each) in _LATERALITY else _side_of(each)
+    for each in item.items_of(CONTENT):
+        side = _SIDES.get(_code(each, CONCEPT), "") if _code(each) in _LATERALITY else _side_of(each)
         if side:
             return side
     return ""
 
 
-def _code(item: pydicom.Dataset, sequence: str = "ConceptNameCodeSequence") -> str:
-    named = item.get(sequence) or ()
-    return str(named[0].get("CodeValue", "")) if named else ""
+def _code(item: Attributes, sequence: int = CONCEPT_NAME) -> str:
+    named = item.items_of(sequence)
+    return named[0].text(CODE_VALUE) if named else ""
 
 
 def unite_events(events: Iterable[IrradiationEvent]) -> list[IrradiationEvent]:

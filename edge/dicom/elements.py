@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pydicom.datadict import dictionary_VR
-
 from edge.dicom import charset as character_sets
 from edge.model import GuessedText, Values
+from edge.model.dictionary import dictionary_vr
 
 MAX_DEPTH = 64  # sequences inside sequences; DCMTK's limit too
 
@@ -120,10 +119,7 @@ def _head_parts(tag: int, vr: str, explicit: bool, order: str) -> tuple[bytes, s
 @lru_cache(maxsize=8192)
 def vr_of(tag: int) -> str:
     """The dictionary's VR of a tag, the first where there is a choice; UN if it has none."""
-    try:
-        return dictionary_VR(tag).split(" ")[0]
-    except KeyError:
-        return "UN"
+    return dictionary_vr(tag).split(" ")[0] or "UN"
 
 
 def is_sequence(tag: int, vr: bytes) -> bool:

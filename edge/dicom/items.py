@@ -38,8 +38,11 @@ from edge.dicom.elements import (
 from edge.errors import Unreadable
 from edge.model import Values
 
-#: Of one data set: bytes, and elements with the items of sequences. A report of 10,000 instances has 1.4 MB.
-MAX_DATA_SET, MAX_ELEMENTS = 4 << 20, 200_000
+#: Bytes of one data set, unless a caller takes more. A report of 10,000 instances has 1.4 MB.
+MAX_DATA_SET = 4 << 20
+#: As many bytes of what is taken allow an element, or an item of a sequence.
+_BYTES_AN_ELEMENT = 20
+MAX_ELEMENTS = MAX_DATA_SET // _BYTES_AN_ELEMENT
 _UTF_8 = "ISO_IR 192"
 
 
@@ -89,11 +92,11 @@ class _Level:
     charset: Values = ()
 
 
-def decode_items(data: bytes, transfer_syntax_uid: str) -> Attributes:
-    """Read a data set. Raises Unreadable for damage, and for more than the bounds of this module."""
-    if transfer_syntax_uid in DEFLATED or len(data) > MAX_DATA_SET:
-        raise Unreadable(f"a data set that is deflated, or longer than {MAX_DATA_SET} bytes")
-    padded, at, left = data + bytes(4), 0, MAX_ELEMENTS
+def decode_items(data: bytes, transfer_syntax_uid: str, most: int = MAX_DATA_SET) -> Attributes:
+    """Read a data set of `most` bytes at most. Raises Unreadable for damage, and for more than its bounds."""
+    if transfer_syntax_uid in DEFLATED or len(data) > most:
+        raise Unreadable(f"a data set that is deflated, or longer than {most} bytes")
+    padded, at, left = data + bytes(4), 0, most // _BYTES_AN_ELEMENT
     stack = [_Level(len(data), 0, FORMS.get(transfer_syntax_uid, EXPLICIT), Attributes())]
     while True:
         level = stack[-1]
@@ -155,7 +158,7 @@ def _keep(level: _Level, tag: int, vr: bytes, raw: bytes) -> None:
 
 
 def _damage(offset: int) -> Unreadable:
-    return Unreadable(f"a data set that is damaged, or has more than {MAX_ELEMENTS} elements, at byte {offset}")
+    return Unreadable(f"a data set that is damaged, or has too many elements, at byte {offset}")
 
 
 def encode_items(data_set: Attributes, transfer_syntax_uid: str, charset: Values = ()) -> bytes:

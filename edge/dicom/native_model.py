@@ -10,10 +10,9 @@ from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
-from pydicom.datadict import keyword_for_tag
-
 from edge.dicom.json import PN_GROUPS, Json
 from edge.errors import Unreadable
+from edge.model.dictionary import keyword_for_tag
 
 NAMESPACE = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 MAX_XML_DEPTH, MAX_XML_ELEMENTS = 200, 500_000

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from pydicom.datadict import keyword_for_tag
-
 from edge.dicom import items
 from edge.dicom.command import SUCCESS
 from edge.dicom.commitment import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID
 from edge.dicom.items import Attributes
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, usable_uid
+from edge.model.dictionary import keyword_for_tag
 
 MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
 INSTANCE_AVAILABILITY_NOTIFICATION = "1.2.840.10008.5.1.4.33"

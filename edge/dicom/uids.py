@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydicom._uid_dict import UID_dictionary  # PS3.6 annex A; pydicom gives it no public name
+from edge.model.dictionary import STANDARD_UIDS
 
 VERIFICATION = "1.2.840.10008.1.1"
 #: Query/Retrieve Information Models (PS3.4 annex B of C.6): Patient Root and Study Root.
@@ -34,7 +34,7 @@ def _is_stored(name: str) -> bool:
 
 #: Every standard SOP class that C-STORE does not carry.
 _NON_STORAGE = frozenset(
-    uid for uid, (name, kind, *_) in UID_dictionary.items() if "SOP Class" in kind and not _is_stored(name)
+    uid for uid, (name, kind, *_) in STANDARD_UIDS.items() if "SOP Class" in kind and not _is_stored(name)
 )
 
 #: Images of the usual equipment.
@@ -46,7 +46,7 @@ def _storage_classes() -> tuple[str, ...]:
     """Those of medicine that are not retired (the others' `info` names another standard)."""
     current = {
         uid: keyword
-        for uid, (name, kind, info, retired, keyword) in UID_dictionary.items()
+        for uid, (name, kind, info, retired, keyword) in STANDARD_UIDS.items()
         if kind == "SOP Class" and name and not info and not retired and _is_stored(name)
     }
 
@@ -67,7 +67,7 @@ def is_storage(abstract_syntax: str) -> bool:
 
 def name_of(uid: str) -> str:
     """The standard's name of a UID, or the UID itself."""
-    name, *_ = UID_dictionary.get(uid, (uid,))
+    name, *_ = STANDARD_UIDS.get(uid, (uid,))
     return name or uid
 
 

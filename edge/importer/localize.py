@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from struct import pack
 from typing import IO, NamedTuple
 
-from pydicom.charset import python_encoding
-
 from edge.dicom.charset import decode_bytes
 from edge.errors import TransformError
 from edge.importer.whose import LocalIdentity
+from edge.model.character_sets import CODECS
 from edge.text import MIB
 from edge.transform.elements import (
     LONG_VRS,
@@ -148,7 +147,7 @@ def _codec_of(charset: list[str]) -> str | None:
     """Python's name of a character set without code extensions; None: with."""
     if not charset or charset == [""]:
         return "ascii"
-    return python_encoding.get(charset[0]) if len(charset) == 1 and charset[0].startswith("ISO_IR") else None
+    return CODECS.get(charset[0]) if len(charset) == 1 and charset[0].startswith("ISO_IR") else None
 
 
 def _can_encode(text: str, codec: str) -> bool:

@@ -26,8 +26,7 @@ from edge.hl7.form import EventClass, classify_event, find_fault
 from edge.hl7.message import Hl7Message, parse_message, split_batch
 from edge.journal.kinds import hl7_frame
 from edge.journal.kinds.hl7_frame import Hl7Frame
-from edge.journal.replay import BodyDamaged, JournalRecord
-from edge.journal.segment import storage_errors
+from edge.journal.replay import JournalRecord
 from edge.store import (
     hl7_messages,
     identity_checks,
@@ -37,6 +36,7 @@ from edge.store import (
     patient_identifiers,
     relays,
 )
+from edge.store.commitment_entry import read_small_body
 from edge.store.database import Transaction, try_work
 from edge.store.hl7_messages import MessageOutcome, MessageState, ReceivedMessage
 from edge.store.known_patients import Changes, ChangeSource, Contradiction
@@ -349,16 +349,4 @@ def make_hl7_entry(
 ) -> Hl7Entry:
     """Raises BodyDamaged, Hindered or StorageUnhealthy."""
     frame = hl7_frame.decode(record.head.facts)
-    return Hl7Entry(read_frame(record.identity.name, frame, _read_body(record)), targets, applied, changes)
-
-
-def _read_body(record: JournalRecord) -> bytes:
-    """From the receive buffer, or from the segment or file where that is gone or damaged."""
-    with storage_errors("read the journal"):
-        try:
-            return b"".join(map(bytes, record.bodies()))
-        except BodyDamaged as error:
-            if record.memory is None:
-                raise
-            log.error("%s: it is read from the disk", error)
-            return b"".join(map(bytes, replace(record, memory=None).bodies()))
+    return Hl7Entry(read_frame(record.identity.name, frame, read_small_body(record)), targets, applied, changes)

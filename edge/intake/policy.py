@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydicom.datadict import tag_for_keyword
-
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
 from edge.identity.checks import CheckResult, IdentityCheck
 from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import EMPTY_REASON, Assignment, Priority, Reason, ReasonCode
+from edge.model.dictionary import tag_for_keyword
 from edge.store import patients
 from edge.store.patients import Placed
 
@@ -34,7 +33,7 @@ class Policy:
     def from_config(cls, config: Config) -> Policy:
         rules = compile_rules(config)
         tags = {tag_for_keyword(keyword): keyword for keyword in patients.KEYWORDS | rules.wanted}
-        wanted = {int(tag): keyword for tag, keyword in tags.items() if tag is not None}
+        wanted = {tag: keyword for tag, keyword in tags.items() if tag is not None}
         inside = rules.wanted - patients.TOP_LEVEL_KEYWORDS
         search = HeaderSearch(wanted, frozenset(tag for tag, keyword in wanted.items() if keyword in inside))
         identity = config.identity

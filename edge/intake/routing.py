@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
-
 from edge.config.conditions import FACTS, Condition, compile_condition
 from edge.config.files import Key, fault_line
 from edge.config.sections import Config, hold_key
 from edge.config.values import Unfit, read_parts
 from edge.errors import ConfigError
 from edge.model import Assignment, Companion, Decision, InstanceHeader, Priority, Values
+from edge.model.dictionary import STANDARD_UIDS
 
 #: Storage SOP classes whose objects carry an image or a volume of their own, though "Image" is not in their name.
 _PRIMARY = frozenset(
@@ -42,7 +41,7 @@ _PRIMARY = frozenset(
 #: Storage SOP classes without an image of their own: SR, KO, PR, SEG, RT objects, documents, waveforms ... (PS3.6 A).
 IMAGELESS = frozenset(
     uid
-    for uid, (_, kind, _, _, keyword) in UID_dictionary.items()
+    for uid, (_, kind, _, _, keyword) in STANDARD_UIDS.items()
     if kind == "SOP Class" and keyword.endswith(("Storage", "StorageTrial"))
     if "Image" not in keyword and keyword not in _PRIMARY
 )
@@ -59,7 +58,7 @@ _TITLES = frozenset({"CodeValue", "CodeMeaning"})
 
 def is_imageless(sop_class_uid: str, modality: str) -> bool:
     """Whether an object has no image of its own."""
-    if sop_class_uid in UID_dictionary:
+    if sop_class_uid in STANDARD_UIDS:
         return sop_class_uid in IMAGELESS
     return modality in _IMAGELESS_MODALITIES
 

@@ -15,8 +15,6 @@ from functools import cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-
 from edge.config.conditions import Condition
 from edge.config.files import ConfigWarning, Key, fault_line
 from edge.config.maintenance import windows_of
@@ -25,6 +23,7 @@ from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
 from edge.intake.routing import compile_rules
 from edge.model import Disk
+from edge.model.dictionary import dictionary_vr, tag_for_keyword
 from edge.monitor.exposure_warnings import EVERYWHERE, EXPOSURE_CHECKS, is_loopback
 from edge.monitor.service_warnings import SERVICE_CHECKS
 from edge.store.destinations import DestinationCounts, KeptProof
@@ -94,7 +93,7 @@ def _odd_values(config: Config) -> Iterator[ConfigWarning]:
 
 def _lower_case_codes(keyword: str, value: Any) -> list[str]:
     tag = tag_for_keyword(keyword)
-    if tag is None or dictionary_VR(tag) != "CS":
+    if tag is None or dictionary_vr(tag) != "CS":
         return []
     written = value if isinstance(value, list) else [value]
     return [each for each in written if isinstance(each, str) and each != each.upper()]

@@ -68,9 +68,9 @@ def is_lossy(transfer_syntax_uid: str, said: str) -> bool:
 
 def is_private(sop_class_uid: str) -> bool:
     """Is it a SOP class that PS3.6 does not name?"""
-    from pydicom._uid_dict import UID_dictionary  # noqa: PLC0415  # PS3.6 annex A; `edge status` never needs it
+    from edge.model.dictionary import STANDARD_UIDS  # noqa: PLC0415 - `edge status` never needs it
 
-    return sop_class_uid not in UID_dictionary
+    return sop_class_uid not in STANDARD_UIDS
 
 
 def is_dose_report(sop_class_uid: str, title: str) -> bool:

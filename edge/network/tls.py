@@ -28,6 +28,7 @@ from edge.config import secret
 from edge.config.files import fault_line
 from edge.config.sections import Config, Destination, Tls
 from edge.errors import ConfigError, PeerError, Permanent
+from edge.network.der import read_values
 
 log = logging.getLogger(__name__)
 
@@ -264,16 +265,16 @@ def expires(path: Path) -> float:
     """
     try:
         return min([_not_after(base64.b64decode(found)) for found in _PEM.findall(path.read_bytes())])
-    except (ValueError, IndexError, StopIteration):
+    except (ValueError, StopIteration):
         raise TlsError("certificate", f"{path} holds no certificate in PEM") from None
 
 
 def _not_after(der: bytes) -> float:
     """The second time in a Certificate's Validity, or in a CertificateList (RFC 5280 sections 4.1 and 5.1)."""
-    outer = next(_items(der))[1]
-    parts = list(_items(next(_items(outer))[1]))
+    outer = next(read_values(der))[1]
+    parts = list(read_values(next(read_values(outer))[1]))
     if not any(tag in (_UTC_TIME, _GENERALIZED_TIME) for tag, _ in parts):  # a certificate has them one level deeper
-        inside = (list(_items(content)) for tag, content in parts if tag == _SEQUENCE)
+        inside = (list(read_values(content)) for tag, content in parts if tag == _SEQUENCE)
         parts = next(items for items in inside if items and items[0][0] in (_UTC_TIME, _GENERALIZED_TIME))
     times = [_moment(tag, content) for tag, content in parts if tag in (_UTC_TIME, _GENERALIZED_TIME)]
     return times[1] if len(times) > 1 else float("inf")  # a list may leave out when the next one comes
@@ -284,18 +285,6 @@ def _moment(tag: int, content: bytes) -> float:
     if tag == _UTC_TIME:
         text = ("19" if text >= "50" else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
-
-
-def _items(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements of a DER value: (tag, content). Raises IndexError for damage."""
-    at = 0
-    while at < len(der):
-        tag, length, at = der[at], der[at + 1], at + 2
-        if length & 0x80:
-            count = length & 0x7F
-            length, at = int.from_bytes(der[at : at + count], "big"), at + count
-        yield tag, der[at : at + length]
-        at += length
 
 
 def date_text(moment: float) -> str:

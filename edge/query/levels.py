@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 
-from pydicom.datadict import tag_for_keyword
-
 from edge.dicom.items import Attributes
+from edge.model.dictionary import tag_for_keyword
 from edge.query.matching import NO_KEYS, QUERY_LEVEL, is_universal
 
 

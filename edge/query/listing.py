@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydicom.datadict import keyword_for_tag
-
 from edge.dicom import items
 from edge.dicom.commitment import STUDY_INSTANCE_UID
 from edge.dicom.elements import CHARACTER_SET
 from edge.dicom.performed_step import ACCESSION_NUMBER, MODALITY, SCHEDULED_STEP_ID
 from edge.errors import Unreadable
+from edge.model.dictionary import keyword_for_tag
 from edge.query import worklist as pure
 from edge.query.matching import QUERY_LEVEL, is_universal
 from edge.query.worklist import ENDED_STATUSES, WorklistItem

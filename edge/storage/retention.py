@@ -30,9 +30,9 @@ from edge.config.sections import Config, hold_key
 from edge.model import Disk
 from edge.spool import Spool
 from edge.spool.room import HYSTERESIS
-from edge.store import catalog, ledger, ledger_text, legal_holds, operator_actions, rejections, tallies
-from edge.store.catalog import Candidate, Evicted
+from edge.store import eviction, ledger, ledger_text, legal_holds, operator_actions, rejections, tallies
 from edge.store.database import Store, Transaction
+from edge.store.eviction import Candidate, Evicted
 from edge.worker import ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -145,11 +145,11 @@ class Retention:
         mark = config.storage.refuse - HYSTERESIS if self._doubts_clock() else config.storage.warn
         needed, files = to_free(disk, mark), inodes_to_free(disk, mark)
         ages = Ages.from_config(config, now)
-        count, needed, files = self._drop_first(catalog.oldest_cached, catalog.evict_cached, needed, files, disk)
+        count, needed, files = self._drop_first(eviction.oldest_cached, eviction.evict_cached, needed, files, disk)
         corrected = config.retention.corrected
         more, needed, files = self._drop_first(
             lambda conn, most: rejections.oldest_rejected(conn, most, corrected=corrected),
-            lambda conn, instance: catalog.evict(conn, instance, now, corrected=corrected),
+            lambda conn, instance: eviction.evict(conn, instance, now, corrected=corrected),
             needed,
             files,
             disk,
@@ -158,7 +158,7 @@ class Retention:
         while (needed > 0 or files > 0) and not self.worker.is_stopping:
             with self._db.reading() as conn:
                 rules = tallies.first_evictable(conn)
-                found = [catalog.oldest_confirmed(conn, EVICT_AT_ONCE, rule, corrected=corrected) for rule in rules]
+                found = [eviction.oldest_confirmed(conn, EVICT_AT_ONCE, rule, corrected=corrected) for rule in rules]
             free = [each for each in chain.from_iterable(found) if not self._is_read(each.study_id)]
             chosen = plan(free, needed, ages, files)[:EVICT_AT_ONCE]
             if self._review([each.instance_id for each in chosen]):
@@ -248,7 +248,7 @@ def _evict_by_age(
 ) -> Callable[[Transaction, int], Evicted | None]:
     """Evicts one of them, unless something has happened that keeps it."""
     before = {each.instance_id: ages.confirmed_before(each.retention) for each in chosen}
-    return lambda conn, instance: catalog.evict(conn, instance, before[instance], corrected=corrected)
+    return lambda conn, instance: eviction.evict(conn, instance, before[instance], corrected=corrected)
 
 
 def _usage(disk: Disk) -> ledger.Payload:
@@ -279,10 +279,10 @@ def apply_holds(conn: Transaction, config: Config) -> None:
     from now on, and let go when they no longer are. What is kept for another reason than a [hold] stays so.
     """
     known = {hold.key: hold for hold in config.holds.values()}
-    for key in catalog.holds(conn, hold_key("")):
+    for key in eviction.holds(conn, hold_key("")):
         hold = known.get(key)
         if hold is None or not hold.when:
-            catalog.unhold(conn, key, but_studies=hold.studies if hold else ())
+            eviction.unhold(conn, key, but_studies=hold.studies if hold else ())
     for hold in known.values():
         for study_uid in hold.studies:
-            catalog.hold_study(conn, study_uid, hold.key)
+            eviction.hold_study(conn, study_uid, hold.key)

@@ -19,7 +19,7 @@ from edge.store.database import Transaction
 from edge.store.deliveries import record_by_study
 
 if TYPE_CHECKING:
-    from edge.dicom.commitment_data import AskedCommitment  # which loads pydicom
+    from edge.dicom.commitment_data import AskedCommitment
 
 #: After a try that failed, a modality that calls is tried again, but not sooner than this.
 SOONEST_SECONDS = 5.0

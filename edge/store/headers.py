@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-
 from edge.dicom import compact
 from edge.model import Values
+from edge.model.dictionary import tag_for_keyword
 from edge.store.database import Transaction
 from edge.store.identity_checks import queue_series
 from edge.store.patients import bound_text

@@ -14,7 +14,7 @@ from edge.store import ledger
 from edge.store.database import CatalogRow, Transaction
 
 if TYPE_CHECKING:
-    from edge.dicom.performed_step import StepMessage  # which loads pydicom
+    from edge.dicom.performed_step import StepMessage
 
 CREATE, SET, AVAILABLE = "create", "set", "available"
 IN_PROGRESS = "IN PROGRESS"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from edge.model import DeliveryState, Reason, ReasonCode
 from edge.store import ledger
-from edge.store.catalog import IS_ELSEWHERE, Candidate
 from edge.store.database import Transaction
 from edge.store.deliveries import record_by_study
+from edge.store.eviction import IS_ELSEWHERE, Candidate
 from edge.store.rejection_order import WAITS_FOR, named_by
 from edge.store.transitions import reason_values, update_statement
 
 if TYPE_CHECKING:
-    from edge.dicom.rejection import RejectionNote  # which loads pydicom
+    from edge.dicom.rejection import RejectionNote
 
 #: Retention has expired (PS3.16 CID 7011): what this names may come again, and goes first.
 RETENTION_EXPIRED = "113039"

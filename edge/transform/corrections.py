@@ -20,6 +20,7 @@ from edge.config.legal_values import value_fault
 from edge.dicom.elements import CHARACTER_SET
 from edge.errors import TransformError
 from edge.model import InstanceHeader, Values
+from edge.model.dictionary import tag_for_keyword
 
 #: The name under which demographics of today are on record, beside the names of rules.
 DEMOGRAPHICS = "demographics"
@@ -176,9 +177,7 @@ def _header_of(header: InstanceHeader, now: AttributeValues, condition: Conditio
 
 
 def keyword_tag(keyword: str) -> int:
-    from pydicom.datadict import tag_for_keyword  # noqa: PLC0415 - slow to import
-
-    return int(tag_for_keyword(keyword) or 0)
+    return tag_for_keyword(keyword) or 0
 
 
 def _run(rule: CompiledCoercion, now: AttributeValues, facts: TodayFacts) -> None:

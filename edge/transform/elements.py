@@ -14,9 +14,8 @@ from functools import lru_cache
 from struct import pack, unpack
 from typing import IO, NamedTuple, Protocol
 
-from pydicom.datadict import dictionary_VR
-
 from edge.errors import TransformError
+from edge.model.dictionary import dictionary_vr
 from edge.text import MIB
 from edge.transform.syntaxes import BIG_ENDIAN
 
@@ -84,10 +83,7 @@ def _dictionary_vr(tag: int) -> str:
     """The VR of an element that came in Implicit VR."""
     if tag >> 16 & 1:
         return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else "UN"  # Private Creator, PS3.5 section 7.8.1
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return "UN"
+    return dictionary_vr(tag) or "UN"
 
 
 def is_explicit(file: IO[bytes], at: int) -> bool:

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
-from pydicom.datadict import keyword_for_tag
-
 from edge.config import secret
 from edge.config.sections import Destination
 from edge.dicom.elements import OPAQUE, to_values
 from edge.dicom.header import MAX_VALUE, Read
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader
+from edge.model.dictionary import keyword_for_tag
 from edge.transform.confidentiality import Deidentification, options_of
 from edge.transform.copying import PlainDataSet, read_plain
 from edge.transform.correct import correct_data_set, reading

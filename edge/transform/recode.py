@@ -16,8 +16,6 @@ from itertools import chain
 from struct import pack
 from typing import IO, TYPE_CHECKING, Any
 
-from pydicom.encaps import generate_frames
-
 from edge.errors import TransformError
 from edge.text import MIB
 from edge.transform.descriptors import new_file, reader, writer
@@ -143,7 +141,9 @@ def _decoded_frames(data_set: DataSet, found: _Found, image: Image) -> Frames:
     assert found.pixels is not None
     extended = _OFFSETS in found.tables and _OFFSET_LENGTHS in found.tables
     offsets = (found.tables[_OFFSETS], found.tables[_OFFSET_LENGTHS]) if extended else None
-    from edge.transform.pixels import decode_frame  # noqa: PLC0415 - only where frames are decoded
+    from pydicom.encaps import generate_frames  # noqa: PLC0415 - only where frames are decoded
+
+    from edge.transform.pixels import decode_frame  # noqa: PLC0415
 
     with reader(data_set.file.fileno()) as file:  # a position of its own: frames are read while elements are
         file.seek(found.pixels.at)

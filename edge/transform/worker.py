@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import TransformError
-from edge.transform.left_out import leave_out_pixels
 from edge.transform.sandbox import enter_sandbox
 
 #: The largest request and answer in bytes.
@@ -59,9 +58,7 @@ def _load(codecs: bool) -> None:
     """Load all that a conversion may need; a worker for native data sets does without codecs and numpy."""
     if codecs:
         os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    else:
-        leave_out_pixels()
-    import edge.transform.recode  # noqa: PLC0415 - pydicom searches for numpy when it is loaded
+    import edge.transform.recode  # noqa: PLC0415
 
     if codecs:
         import edge.transform.frame  # noqa: F401, PLC0415

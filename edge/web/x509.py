@@ -1,6 +1,6 @@
 """What of a certificate Python's `ssl` does not give: issuer and subject as they are encoded, and the principal name.
 
-A small reader of DER (X.690) for certificates that OpenSSL has verified, or that the site has put into its own files.
+For certificates that OpenSSL has verified, or that the site has put into its own files.
 Sections of RFC 5280 are cited. Raises ValueError for what is no certificate.
 """
 
@@ -10,6 +10,8 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from edge.network.der import read_values
 
 _SEQUENCE, _OBJECT_ID, _UTF8, _OCTETS, _OTHER_NAME, _EXTENSIONS, _VERSION = 0x30, 0x06, 0x0C, 0x04, 0xA0, 0xA3, 0xA0
 #: subjectAltName (section 4.2.1.6), and the User Principal Name as one of its other names (Microsoft; NIST FIPS 201).
@@ -31,48 +33,34 @@ def read_certificate(der: bytes) -> CertificateFacts:
     """Read a certificate (section 4.1)."""
     try:
         signed = _content(_content(der, _SEQUENCE), _SEQUENCE)
-        fields = list(_items(signed))
+        fields = list(read_values(signed))
         fields = fields[1:] if fields and fields[0][0] == _VERSION else fields
         _serial, _algorithm, issuer, _validity, subject, *rest = fields
         extensions = next((content for tag, content in rest if tag == _EXTENSIONS), b"")
         return CertificateFacts(issuer[1], subject[1], tuple(_principal_names(extensions)))
-    except (IndexError, UnicodeDecodeError):
+    except ValueError:
         raise ValueError("not a certificate") from None
 
 
 def _principal_names(extensions: bytes) -> Iterator[str]:
-    for _, extension in _items(_content(extensions, _SEQUENCE) if extensions else b""):
-        (_, number), *rest = _items(extension)
+    for _, extension in read_values(_content(extensions, _SEQUENCE) if extensions else b""):
+        (_, number), *rest = read_values(extension)
         if number != _ALTERNATIVE_NAMES:
             continue
-        value = next(content for tag, content in rest if tag == _OCTETS)
-        for tag, name in _items(_content(value, _SEQUENCE)):
+        value = next((content for tag, content in rest if tag == _OCTETS), b"")
+        for tag, name in read_values(_content(value, _SEQUENCE)):
             if tag == _OTHER_NAME:
-                (_, kind), (_, wrapped), *_rest = _items(name)
+                (_, kind), (_, wrapped), *_rest = read_values(name)
                 if kind == _PRINCIPAL_NAME:
                     yield _content(wrapped, _UTF8)[:MOST_PRINCIPAL_NAME].decode("utf-8")
 
 
 def _content(der: bytes, tag: int) -> bytes:
     """The content of the only, or first, value."""
-    found, content = next(_items(der), (0, b""))
+    found, content = next(read_values(der), (0, b""))
     if found != tag:
         raise ValueError("not a certificate")
     return content
-
-
-def _items(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The values of a DER text: (tag, content)."""
-    at = 0
-    while at < len(der):
-        tag, length, at = der[at], der[at + 1], at + 2
-        if length & 0x80:
-            count = length & 0x7F
-            length, at = int.from_bytes(der[at : at + count], "big"), at + count
-        if at + length > len(der):
-            raise ValueError("not a certificate")
-        yield tag, der[at : at + length]
-        at += length
 
 
 def split_pem(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -24,6 +24,7 @@ from edge.journal.service import AHEAD_AT_REST
 from tests.bench.row import CPU, SECONDS
 from tests.bench.stage import Objects
 from tests.bench.wan import Namespace
+from tests.support.nursery import Child
 from tests.support.peers import ENVIRONMENT, Edge, Orthanc, Peer, StoreScp, free_port, http_get, requires, wait_until
 
 if sys.version_info >= (3, 11):
@@ -83,6 +84,9 @@ class Placed(Peer):
 
 class Gateway(Placed, Edge):
     ae_title = "EDGE"
+
+    def spawn(self, log: BinaryIO) -> subprocess.Popen[bytes] | Child:
+        return Peer.spawn(self, log)  # not forked: it shares nothing with others, for its memory is measured
 
     def is_ready(self) -> bool:
         return self._http(self.until)[0] == 200

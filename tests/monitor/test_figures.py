@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from edge.cli import cli
 from edge.console import study_dose
 from edge.dicom import dose
+from edge.dicom.items import Attributes
 from edge.dicom.uids import name_of
 from edge.model import Origin
 from edge.monitor import figures, health, heartbeat
@@ -214,17 +215,18 @@ def _exposure(uid: str, value: str, *located: Dataset) -> Dataset:
     return _item("113706", ContentSequence=[_item("113769", UID=uid), *located, dose_item])
 
 
-def test_the_doses_of_two_breasts_are_not_added_up() -> None:
+def test_the_doses_of_two_breasts_are_not_added_up(tmp_path: Path) -> None:
     breast = _coded("123014", "76752008")
     breast.ContentSequence = [_coded("272741003", "24028007")]
-    whole = Dataset()
+    whole, path = report({}, "1.2.3"), tmp_path / "report"
     whole.ContentSequence = [
         _exposure("1.2.1", "1.5", breast),
         _exposure("1.2.2", "1.25", breast),
         _exposure("1.2.3", "2", _coded("G-C171", "G-A101")),
         _exposure("1.2.4", "9"),
     ]
-    sums = dose.sum_measures(dose.list_events(whole))
+    path.write_bytes(part10(whole))
+    sums = dose.sum_measures(dose.read_events(path))
     assert sums == {
         "average_glandular_dose_right": (2.75, "mGy"),
         "average_glandular_dose_left": (2.0, "mGy"),
@@ -249,7 +251,7 @@ def test_a_page_reads_few_small_reports_and_stumbles_over_none(tmp_path: Path, m
 
 
 def test_a_report_without_events_has_none() -> None:
-    assert list(dose.list_events(Dataset())) == []
+    assert list(dose.list_events(Attributes())) == []
 
 
 def test_status_heartbeat_and_command_have_them_and_no_patient(filled: Filled) -> None:

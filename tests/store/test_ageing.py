@@ -21,7 +21,7 @@ from edge.storage import ageing
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
 from edge.storage.rebuild import recover
-from edge.store import catalog, deliveries, folded_ledger, folding, integrity, leases, ledger
+from edge.store import deliveries, eviction, folded_ledger, folding, integrity, leases, ledger
 from edge.store.audit_trail import studies_of_patient
 from edge.store.database import Store, Transaction
 from edge.store.folded_files import DamagedFold, FoldedFiles
@@ -50,7 +50,7 @@ class Clinic(Filled):
                                 " WHERE s.study_uid = ?", (uid,)).fetchall()  # fmt: skip
             ids = [row[0] for row in rows]
             for row in rows:
-                assert catalog.evict(conn, row[0], 1e12) is not None
+                assert eviction.evict(conn, row[0], 1e12) is not None
                 self.spool.remove(row[2])
             ledger.append(conn, at + 2, ledger.EVICTED, ledger.EDGE, ids, study_id=rows[0][1])
 
@@ -407,7 +407,7 @@ def test_headers_of_folded_studies_go_too(clinic: Clinic) -> None:
     while backfill.step():
         pass
     clinic.settle_at(2, origin.received_at)
-    clinic.db.write(lambda conn: [catalog.evict(conn, number, 1e12) for number in (1, 2)])
+    clinic.db.write(lambda conn: [eviction.evict(conn, number, 1e12) for number in (1, 2)])
     clinic.receive(1)
     assert clinic.rows("SELECT count(*) FROM instance_header") == [(2,)]
     clinic.fold()

@@ -20,7 +20,7 @@ from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import Outcome
 from edge.storage.rebuild import MARKER, recover
 from edge.storage.rebuild.job import RebuildReport
-from edge.store import catalog, identity_copy, ledger, ledger_copy, operator_actions
+from edge.store import eviction, identity_copy, ledger, ledger_copy, operator_actions
 from edge.store.database import Transaction
 from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
@@ -70,7 +70,7 @@ def lived(tmp_path: Path) -> Filled:
     def by_hand(conn: Transaction) -> None:
         (waiting,) = conn.execute("SELECT id FROM delivery WHERE state = 'pending' ORDER BY id LIMIT 1").fetchone()
         operator_actions.hold(conn, [waiting], 5.0, "anna", "wrong patient")
-        gone = catalog.evict(conn, 1, 1e12)
+        gone = eviction.evict(conn, 1, 1e12)
         assert gone is not None
         ledger.append(conn, 6.0, ledger.EVICTED, ledger.EDGE, [1], study_id=gone.study_id)
         filled.spool.remove(gone.path)

@@ -23,9 +23,9 @@ from edge.spool.room import DiskGuard, disk_of
 from edge.storage import recovery, retention
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import BELOW_WARN, Retention, apply_holds, plan, to_free
-from edge.store import catalog, database, deliveries, leases, ledger
-from edge.store.catalog import Candidate
+from edge.store import catalog, database, deliveries, eviction, leases, ledger
 from edge.store.database import Store, Transaction
+from edge.store.eviction import Candidate
 from tests.support.ledger_rows import with_words
 from tests.support.objects import new_uid
 from tests.support.peers import absent, run, wait_until
@@ -313,7 +313,7 @@ def test_what_happens_between_the_look_and_the_commit_counts(
     """The guard of the UPDATE itself: here the plan is wrong."""
     [number] = store.proved()
     with store.db.reading() as conn:
-        seen = catalog.oldest_confirmed(conn, 10)
+        seen = eviction.oldest_confirmed(conn, 10)
     changes = {
         "a new delivery": "INSERT INTO delivery (instance_id, destination, kind_id, bytes, priority, state, queued_at)"
         " VALUES (?, 'new', 1, 1, 2, 'pending', 1)",

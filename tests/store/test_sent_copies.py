@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.store import catalog, deliveries
+from edge.store import deliveries, eviction
 from tests.support.filled import Filled
 
 
@@ -16,7 +16,7 @@ def test_a_corrected_copy_is_no_second_original(tmp_path: Path) -> None:
 
         def elsewhere() -> tuple[list[str], int, int]:
             with filled.db.reading() as conn:
-                strict, loose = (catalog.oldest_confirmed(conn, 9, corrected=each) for each in (False, True))
+                strict, loose = (eviction.oldest_confirmed(conn, 9, corrected=each) for each in (False, True))
                 return sorted(deliveries.holders(conn, 1)), len(strict), len(loose)
 
         assert elsewhere() == (["archive", "teleread"], 1, 1)

@@ -166,7 +166,7 @@ def _file(name: str) -> BinaryIO:
     return os.fdopen(os.memfd_create(name), "w+b")
 
 
-#: One for gateways, and one for all other commands, which leave nothing of pydicom out; each test process has its own.
+#: One for gateways, and one for all other commands, which a gateway does not load; each test process has its own.
 GATEWAYS, COMMANDS = Nursery(), Nursery("command")
 
 
@@ -175,9 +175,6 @@ GATEWAYS, COMMANDS = Nursery(), Nursery("command")
 
 def _import_gateway() -> None:
     """All that `edge run` imports."""
-    from edge.transform.left_out import leave_out_pixels
-
-    leave_out_pixels()
     for name in ("cli.run", "query.process", "scp.receiving", "scp.dicomweb.process", "daemon.lifecycle"):
         import_module(f"edge.{name}")
 

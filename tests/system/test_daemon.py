@@ -18,7 +18,7 @@ from tests.support.scripted import ScriptedScp, never_answer
 
 def test_no_pixel_code_is_loaded(tmp_path: Path, running: ExitStack) -> None:
     archive = running.enter_context(StoreScp(tmp_path / "archive"))
-    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(archive)))
+    edge = running.enter_context(Edge(tmp_path / "edge", routes_to(archive), forked=False))
     storescu(ct_files(tmp_path / "ct", 2, 10_000), edge.port)
     wait_until(lambda: len(archive.files()) == 2, 20, "both are at the archive")
     processes = [edge.pid, *(each.pid for each in psutil.Process(edge.pid).children(recursive=True))]
@@ -29,13 +29,13 @@ def test_no_pixel_code_is_loaded(tmp_path: Path, running: ExitStack) -> None:
 
 def test_it_takes_little_memory_when_idle(tmp_path: Path, running: ExitStack) -> None:
     """At most 90 MB, as its share of what is in memory (PSS), with all processes that it has started."""
-    assert memory_of(running.enter_context(Edge(tmp_path / "edge"))) <= 90_000_000
+    assert memory_of(running.enter_context(Edge(tmp_path / "edge", forked=False))) <= 90_000_000
 
 
 def test_each_service_takes_little_more(tmp_path: Path, running: ExitStack) -> None:
     """With the processes that answer queries, HL7 and DICOMweb."""
     services = f"[query]\n[dicomweb]\nport = {free_port()}\n[hl7]\nport = {free_port()}\n"
-    assert memory_of(running.enter_context(Edge(tmp_path / "edge", services))) <= 100_000_000
+    assert memory_of(running.enter_context(Edge(tmp_path / "edge", services, forked=False))) <= 100_000_000
 
 
 def memory_of(edge: Edge) -> int:

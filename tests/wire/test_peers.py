@@ -150,3 +150,13 @@ def test_edge_lives_dies_and_says_why(tmp_path: Path, archive: StoreScp) -> None
         edge.configure("[nonsense]\n")
         with pytest.raises(AssertionError, match=r"edge ended with 2 (?s:.*) nonsense: unknown table"):
             edge.start()
+
+
+def test_a_forked_command_answers_as_one_that_is_started(tmp_path: Path) -> None:
+    edge, answers = Edge(tmp_path / "edge", "[listen]\nae_titel = 'x'\n"), []
+    for edge.forked in (True, False):
+        done = edge.cli("check")
+        answers.append((done.returncode, done.stdout, done.stderr))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 2
+    assert "ae_title" in answers[0][2]

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydicom._uid_dict import UID_dictionary  # PS3.6 Annex A; pydicom gives it no public name
-
 from edge.config.sections import Config, Modality
 from edge.dicom.acse import Context
 from edge.dicom.uids import TRANSFER_SYNTAXES
+from edge.model.dictionary import STANDARD_UIDS
 from edge.scp import services
 from edge.scp.admission import Admission, admit
 from edge.scp.services.service import Service
@@ -35,7 +34,7 @@ class AcceptedSyntax:
 
 def abstract_syntaxes() -> list[str]:
     """Every SOP class of PS3.6, retired ones too, and one that is in no table."""
-    known = [uid for uid, (_, kind, *_rest) in UID_dictionary.items() if "SOP Class" in kind]
+    known = [uid for uid, (_, kind, *_rest) in STANDARD_UIDS.items() if "SOP Class" in kind]
     return [*known, PRIVATE]
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pydicom.datadict import keyword_for_tag
-
 from edge.config.conditions import Condition, compile_condition
 from edge.config.departmental import Prefetch
 from edge.dicom.commitment import STUDY_INSTANCE_UID
 from edge.dicom.items import Attributes
 from edge.model import InstanceHeader, Origin
+from edge.model.dictionary import keyword_for_tag
 from edge.query import worklist
 from edge.query.worklist import ENDED_STATUSES, WorklistItem
 from edge.store.prefetch import PrefetchRequest, PriorStudy

@@ -10,14 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-
-from pydicom.valuerep import format_number_as_ds
 
 from edge.dicom.elements import (
     EXPLICIT,
@@ -204,6 +203,14 @@ def _decode_binary(text: str) -> bytes:
         raise ValueError("no base64") from None
 
 
+def _as_decimal_string(value: float) -> str:
+    """A DS (PS3.5 section 6.2) as exact as its 16 characters allow."""
+    if not math.isfinite(value):
+        raise ValueError("no decimal number")
+    texts = (repr(value), *(f"{value:.{digits}g}" for digits in range(16, 0, -1)))
+    return next(text for text in texts if len(text) <= 16)
+
+
 def _as_text(vr: str, value: Any) -> str:
     """A value of JSON as an element has it."""
     if value is None:
@@ -212,7 +219,7 @@ def _as_text(vr: str, value: Any) -> str:
         groups = value if isinstance(value, dict) else {"Alphabetic": value}
         return "=".join(str(groups.get(name) or "") for name in PN_GROUPS).rstrip("=")
     if vr == "DS" and isinstance(value, float):
-        return format_number_as_ds(value)
+        return _as_decimal_string(value)
     if vr in NUMBERS and vr not in ("FL", "FD", "AT"):
         return str(int(value))
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):

@@ -11,13 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 
-from pydicom.datadict import tag_for_keyword
-
 from edge.config.sections import Config
 from edge.dicom.elements import vr_of
 from edge.dicom.items import Attributes, ElementValue, decode_items, encode_items
 from edge.dicom.json import to_json, write_json
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from edge.model.dictionary import tag_for_keyword
 from edge.query.asking import AnswerBatch, AskedQuery, Asker, NoAnswer, NotedQuery, QueryEnd
 from edge.query.levels import KEYWORDS_OF, UNIQUE_KEYWORDS, Level, tag_of
 from edge.scp.admission import Caller
@@ -170,7 +169,7 @@ def _tag_of(text: str) -> int:
     """Of a keyword, or of eight hexadecimal digits; 0 where it is neither."""
     if _TAG.fullmatch(text):
         return int(text, 16)
-    return int(tag_for_keyword(text) or 0)
+    return tag_for_keyword(text) or 0
 
 
 def _put(keys: Attributes, path: Sequence[int], value: str) -> None:
