@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from edge.config import load_tables, secret
-from edge.config import values as kinds
+from edge.config import kinds, load_tables, secret
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
 from edge.config.sections import Calendar
 from edge.config.values import Unfit, ValueKind

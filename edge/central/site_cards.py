@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.central.config import CentralConfig, Site
-from edge.config import values as kinds
+from edge.config import kinds
 from edge.errors import EdgeError
 from edge.store.central.centre_state import journal
 from edge.store.central.site_cards import SiteCard, put_card, read_cards

@@ -73,7 +73,11 @@ class Trends:
 MOST_DAYS = 31
 FIGURE_TITLES = {
     "patient_id_share": "Patient ID in form",
+    "accession_share": "Accession number stated",
+    "description_share": "Study description stated",
+    "referring_physician_share": "Referring physician stated",
     "lossy_share": "Lossy objects",
+    "private_share": "Private SOP classes",
     "slow_share": "Studies proved after 60 s",
 }
 

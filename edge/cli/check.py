@@ -17,8 +17,9 @@ from edge.config import load_config, secret
 from edge.config.files import Key, fault_line
 from edge.config.sections import Config
 from edge.errors import EdgeError
-from edge.monitor.config_warnings import room_warnings, secret_warnings, warnings
+from edge.monitor.config_warnings import room_warnings, warnings
 from edge.monitor.encryption import encryption_of
+from edge.monitor.exposure_warnings import secret_warnings
 from edge.monitor.strict import Finding, findings
 from edge.network import tls
 from edge.network.tls import Keyring, TlsError

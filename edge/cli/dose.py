@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import click
@@ -42,10 +42,12 @@ def dose(session: CommandSession, study_uid: str, as_json: bool) -> None:
     elif not kept:
         say("This study has no dose report.", "yellow")
     else:
-        rows: list[list[Cell]] = [[each.uid, *_values(each.measures)] for each in events]
-        print_table(["irradiation event", "DLP", "DAP"], [*rows, ["sum", *_values(sums)]])
+        stated = [name for name in reports.DOSE_LABELS if name in sums]
+        rows: list[list[Cell]] = [[each.uid, *_values(each.measures, stated)] for each in events]
+        headings = ["irradiation event", *(reports.DOSE_LABELS[name] for name in stated)]
+        print_table(headings, [*rows, ["sum", *_values(sums, stated)]])
 
 
-def _values(measures: Mapping[str, tuple[float, str]]) -> list[Cell]:
-    found = (measures.get(name) for name in ("dose_length_product", "dose_area_product"))
+def _values(measures: Mapping[str, tuple[float, str]], names: Sequence[str]) -> list[Cell]:
+    found = (measures.get(name) for name in names)
     return ["" if each is None else f"{each[0]:g} {each[1]}" for each in found]

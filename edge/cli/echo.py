@@ -21,10 +21,10 @@ from edge.text import amount
 @json_option
 @click.pass_obj
 def echo(session: CommandSession, destination: str, as_json: bool) -> None:
-    """Test whether a destination is reachable, and which SOP classes and transfer syntaxes it accepts.
+    """Test whether a destination is reachable, what it accepts, and how it gives studies back.
 
     Opens an association as the gateway does, sends C-ECHO, and proposes every SOP class that this site has received (or
-    common ones). No image is sent. Exit 1 when the destination is not reachable.
+    common ones), C-GET and C-MOVE. No image is sent. Exit 1 when the destination is not reachable.
 
     \b
     Example:  edge echo archive
@@ -52,6 +52,8 @@ def _print(found: Echo) -> None:
         return
     _print_answer(found)
     print_proof(found)
+    for line in describe_retrieval(found):
+        say(*line)
     if found.url:
         return
     rows: list[list[Cell]] = [
@@ -79,6 +81,15 @@ def print_proof(found: Echo) -> None:
         say(f"It answers to {proof}, by which arrival is proved.", "green")
     else:
         say(f"It does not prove arrival by {proof} yet: {found.proof_error}.", "yellow")
+
+
+def describe_retrieval(found: Echo) -> list[tuple[str, str]]:
+    """How it gives studies back: lines with their style."""
+    if not found.retrieval:
+        return [("It gives no studies back.", "")]
+    ways = " and ".join(each.name for each in found.retrieval)
+    obstacles = [each.obstacle for each in found.retrieval if each.obstacle]
+    return [(f"It offers {ways} to give studies back.", ""), *((f"{each}.", "yellow") for each in obstacles)]
 
 
 def _ms(seconds: float) -> str:

@@ -5,6 +5,7 @@ The output has patient data, for people who may read the data directory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +23,7 @@ from edge.store.hl7_text import describe_notes, describe_outcome
 from edge.text import printable
 
 _NUMBER = click.argument("number", metavar="ID", type=int)
+_NUMBERS = click.argument("numbers", metavar="ID...", type=int, nargs=-1, required=True)
 
 
 @click.group(short_help="List, show and decide about HL7 messages.")
@@ -160,69 +162,78 @@ def _decide(session: CommandSession, command: str, number: int, **fields: object
     return session.change(command, id=number, charset=feed.charset if feed else "", **fields)
 
 
-def _say_outcome(number: int, answer: dict[str, Any]) -> None:
-    if answer["state"] == MessageState.PARKED.value:
-        say(f"message {number} is still parked: {answer['reason']}.", "yellow")
+def _apply_each(session: CommandSession, command: str, numbers: Sequence[int], reason: str) -> None:
+    """Decide about parked messages one after the other; ends with 1 where one stays parked."""
+    still_parked = 0
+    for number in numbers:
+        answer = _decide(session, command, number, reason=reason)
+        if answer["state"] == MessageState.PARKED.value:
+            say(f"message {number} is still parked: {answer['reason']}.", "yellow")
+            still_parked += 1
+        else:
+            say(f"message {number}: {answer['state']}.")
+    if still_parked:
         raise SystemExit(1)
-    say(f"message {number}: {answer['state']}.")
 
 
-@hl7.command("replay", short_help="Apply a parked message again.")
-@_NUMBER
+@hl7.command("replay", short_help="Apply parked messages again.")
+@_NUMBERS
 @click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
 @click.pass_obj
-def replay(session: CommandSession, number: int, reason: str) -> None:
-    """Apply a parked message again, and then those that waited behind it.
+def replay(session: CommandSession, numbers: tuple[int, ...], reason: str) -> None:
+    """Apply parked messages again, and then those that waited behind them.
 
     Of a message whose character set was wrong the texts are read again, once [feed.*] charset is right.
 
     \b
     Example:  edge hl7 replay 12 --reason "the other merge was undone"
     """
-    _say_outcome(number, _decide(session, "hl7-replay", number, reason=reason))
+    _apply_each(session, "hl7-replay", numbers, reason)
 
 
-@hl7.command("discard", short_help="Decide that a parked message is not applied.")
-@_NUMBER
+@hl7.command("discard", short_help="Decide that parked messages are not applied.")
+@_NUMBERS
 @reason_option
 @click.pass_obj
-def discard(session: CommandSession, number: int, reason: str) -> None:
-    """Decide that a parked message is not applied. Those that waited behind it are.
+def discard(session: CommandSession, numbers: tuple[int, ...], reason: str) -> None:
+    """Decide that parked messages are not applied. Those that waited behind them are.
 
     \b
     Example:  edge hl7 discard 12 --reason "the merge was a mistake, says medical records"
     """
-    _say_outcome(number, _decide(session, "hl7-discard", number, reason=reason))
+    _apply_each(session, "hl7-discard", numbers, reason)
 
 
 _RELAY = click.option("--relay", default="", metavar="NAME", help="Only for this relay.")
 
 
-@hl7.command("release", short_help="Send a held message to its relay again.")
-@_NUMBER
+@hl7.command("release", short_help="Send held messages to their relay again.")
+@_NUMBERS
 @_RELAY
 @reason_option
 @click.pass_obj
-def release(session: CommandSession, number: int, relay: str, reason: str) -> None:
-    """Send a message again that a relay's receiver has refused.
+def release(session: CommandSession, numbers: tuple[int, ...], relay: str, reason: str) -> None:
+    """Send messages again that a relay's receiver has refused.
 
     \b
     Example:  edge hl7 release 12 --reason "the archive knows the patient now"
     """
-    _decide(session, "hl7-release", number, relay=relay, reason=reason)
-    say(f"message {number} is sent again.")
+    for number in numbers:
+        _decide(session, "hl7-release", number, relay=relay, reason=reason)
+        say(f"message {number} is sent again.")
 
 
-@hl7.command("cancel", short_help="Decide that a message does not go to a relay.")
-@_NUMBER
+@hl7.command("cancel", short_help="Decide that messages do not go to a relay.")
+@_NUMBERS
 @_RELAY
 @reason_option
 @click.pass_obj
-def cancel(session: CommandSession, number: int, relay: str, reason: str) -> None:
-    """Decide that a message does not go to a relay; later ones of its patient follow.
+def cancel(session: CommandSession, numbers: tuple[int, ...], relay: str, reason: str) -> None:
+    """Decide that messages do not go to a relay; later ones of their patients follow.
 
     \b
-    Example:  edge hl7 cancel 12 --relay archive --reason "entered there by hand"
+    Example:  edge hl7 cancel 12 13 --relay archive --reason "entered there by hand"
     """
-    _decide(session, "hl7-cancel", number, relay=relay, reason=reason)
-    say(f"message {number} does not go there.")
+    for number in numbers:
+        _decide(session, "hl7-cancel", number, relay=relay, reason=reason)
+        say(f"message {number} does not go there.")

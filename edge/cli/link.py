@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from edge.cli.deciding import require_destination
-from edge.cli.echo import received_kinds
+from edge.cli.echo import describe_retrieval, received_kinds
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import fail_unless, print_json, progress_bar, say
 from edge.outbound.echo import Echo, proposals_for
@@ -74,6 +75,7 @@ def link_json(found: LinkTest) -> dict[str, Any]:
         "error": found.error,
         "associate_seconds": found.echo.associate_seconds,
         "round_trip_seconds": found.median_round_trip,
+        "retrieval": [asdict(each) for each in found.echo.retrieval],
         "contexts": [
             {"sop_class": each.sop_class, "transfer_syntax": each.transfer_syntax, "accepted": each.accepted}
             for each in found.echo.contexts
@@ -109,6 +111,7 @@ def describe_link_test(found: LinkTest) -> list[tuple[str, str]]:
         lines.append((f"  {what} {associated:.0f} ms, {question} {trip * 1000:.1f} ms (median)", ""))
     if echo.proof_error is not None:
         lines.append((f"  does not prove arrival yet: {echo.proof_error}", "yellow"))
+    lines += [(f"  {text}", style) for text, style in describe_retrieval(echo)]
     lines += [] if echo.url else _describe_contexts(echo)
     if found.error:
         lines.append((f"  {found.error}.", "bold red"))

@@ -14,7 +14,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.status import read_status
 from edge.cli.tables import Cell, print_json, print_table
 from edge.config.edit import name_from
-from edge.config.values import NOT_SERVED, SERVED
+from edge.config.kinds import NOT_SERVED, SERVED
 from edge.errors import EdgeError
 from edge.text import from_iso, moment_text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
-from edge.store import performed_steps
+from edge.store import performed_steps, step_images
 from edge.store.performed_steps import ListedStep, StepMessageRow
 from edge.text import amount
 
@@ -77,13 +78,18 @@ def show_step(session: CommandSession, number: int, as_json: bool) -> None:
     """
     with session.catalog() as conn:
         step, messages = performed_steps.find_step(conn, number), performed_steps.list_step_messages(conn, number)
+        wait = step_images.find_notification_wait(conn, number) if session.config.mpps.ian else None
     if step is None:
         raise EdgeError(f"there is no performed step {number}")
     if as_json:
-        return print_json({"step": step, "messages": [_message_json(each) for each in messages]})
+        found = {"step": step, "messages": [_message_json(each) for each in messages]}
+        return print_json({**found, "notification": wait and asdict(wait)})
     say(f"Performed step {step.id}, {step.state_word}, from {step.calling_ae}: {step.sop_instance_uid}")
     say(f"study {step.study_uid}, accession {step.accession_number or '-'}")
     say(f"{amount(step.named, 'image')} named, {step.missing} not here")
+    if wait is not None:
+        waits = f"{wait.missing} to come, {wait.open} on the way to an archive, {wait.held} held"
+        say(f"An availability notification waits for images: {waits}", "yellow")
     columns = ["message", "received", "target", "state", "status", "tries", "reason"]
     print_table(columns, map(_message_row, messages))
     for each in {row.message_id: row for row in messages}.values():

@@ -23,8 +23,8 @@ from edge.errors import CatalogDamaged, CatalogError, Cause, ConfigError, EdgeEr
 from edge.storage.journal_tail import RecordedObject, Tail, read_tail
 from edge.store import journal_progress
 from edge.store.database import Store, Transaction
-from edge.store.file_reader import FileReader, open_empty
-from edge.store.sqlite_file import Schema, compare_schema
+from edge.store.file_reader import FileReader
+from edge.store.sqlite_file import Schema, compare_schema, open_empty_catalog
 from edge.text import amount
 
 INSTALLED_CONFIG = Path("/etc/edge/conf.d")
@@ -152,7 +152,7 @@ class CommandSession:
                 f"the catalog {self._path} cannot be opened: {error.__cause__ or error}; run this as its owner, edge"
             ) from None
         print_note(f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration")
-        return open_empty()
+        return open_empty_catalog()
 
     def _check_version(self, conn: Transaction) -> None:
         """Raises OtherVersion for a catalog that this version of the command cannot read."""

@@ -15,7 +15,8 @@ from edge.cli.tables import STYLES, Cell, console, fail_unless, format_columns, 
 from edge.console.headline import is_untried
 from edge.daemon.control import DaemonDown
 from edge.monitor import health
-from edge.monitor.snapshot_model import DOWN, RUNNING, Live
+from edge.monitor.live import DOWN, RUNNING, Live
+from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
 from edge.text import age, amount, from_iso, moment_text, percent, printable, size, span
 
@@ -63,7 +64,7 @@ def read_status(session: CommandSession) -> Status:
     except DaemonDown:
         disk = disk_of(session.data_dir)
         with session.quiet_catalog() as conn:
-            return health.status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
+            return status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
 
 
 def is_well(found: Status) -> bool:

@@ -112,8 +112,8 @@ def _study_row(study: Study) -> list[Cell]:
     several = list_differing_patients(study.patients)
     return [
         local_time(study.last_received),
-        "; ".join(each.patient_id for each in several) or _text_of(study, "patient_id"),
-        "; ".join(each.patient_name for each in several) or _text_of(study, "patient_name"),
+        "; ".join(each.patient_id for each in several) or _patient_id(study),
+        "; ".join(each.patient_name for each in several) or _patient_name(study),
         study.modality,
         _text_of(study, "description"),
         "; ".join([f"{study.instances:,}", *study.marks]),
@@ -125,6 +125,16 @@ def _study_row(study: Study) -> list[Cell]:
 def _text_of(study: Study, field: str) -> str:
     """A text of a study, marked where it is a guess."""
     return f"{getattr(study, field)}{GUESSED if field in study.guessed else ''}"
+
+
+def _patient_name(study: Study) -> str:
+    """As the images have it, and as the feeds say it today."""
+    return " -> ".join(filter(None, (_text_of(study, "patient_name"), study.patient_today.get("PatientName"))))
+
+
+def _patient_id(study: Study) -> str:
+    """As the images have it, and as the feeds say it today."""
+    return " -> ".join(filter(None, (_text_of(study, "patient_id"), study.patient_today.get("PatientID"))))
 
 
 def format_counts(deliveries: Counts) -> str:
@@ -165,7 +175,7 @@ def show_study(session: CommandSession, study_uid: str, as_json: bool) -> None:
         return
     about: list[tuple[str, Cell]] = [
         ("study UID", study.study_uid),
-        ("patient", f"{_text_of(study, 'patient_name')} ({_text_of(study, 'patient_id')})"),
+        ("patient", f"{_patient_name(study)} ({_patient_id(study)})"),
         ("accession", _text_of(study, "accession")),
         ("study date", study.study_date),
         ("description", f"{study.modality} {_text_of(study, 'description')}".strip()),

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge.config import cross_checks, files, secret
-from edge.config import values as kinds
+from edge.config import cross_checks, files, kinds, secret
 from edge.config.reading import Across, Reading
-from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Destination, Tls, field_of, keys
+from edge.config.sections import Config, Destination, Tls
+from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys
 from edge.config.values import Unfit
 
 

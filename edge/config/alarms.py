@@ -74,7 +74,7 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     ),
     "disk-failing": Alarm(MAJOR, "the kernel or SMART report errors of the disk", _MINUTE, _HOUR, directive=_STORAGE),
     "lost": Alarm(CRITICAL, "files are missing or damaged; minor where every destination has the images"),
-    "ledger-broken": Alarm(CRITICAL, "the custody ledger has been altered or damaged"),
+    "ledger-broken": Alarm(CRITICAL, "the custody ledger, or a yearly file of it, has been altered or damaged"),
     "destination-down": Alarm(MAJOR, "a destination does not answer", 5 * _MINUTE, 2 * _MINUTE, directive=_CONNECTION),
     "destination-removed": Alarm(MAJOR, "deliveries wait for a destination that is no longer configured", 5 * _MINUTE),
     "backlog-old": Alarm(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from edge.config import values
+from edge.config import kinds
 from edge.config.files import Key
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class Audit:
     """The audit record repository; a file or secret is named as in [syslog.NAME]."""
 
-    host: Annotated[str | None, values.HOST] = None  # None: no audit messages are sent
-    transport: Annotated[str, values.one_of("tls", "tcp", "udp")] = "tls"
-    port: Annotated[int | None, values.PORT] = None  # None: 6514 for tls, 601 for tcp, 514 for udp
-    ca: Annotated[str | None, values.FILE] = None
-    certificate: Annotated[str | None, values.FILE] = None  # ours, where the repository asks for one
-    client_key: Annotated[str | None, values.SECRET] = None
+    host: Annotated[str | None, kinds.HOST] = None  # None: no audit messages are sent
+    transport: Annotated[str, kinds.one_of("tls", "tcp", "udp")] = "tls"
+    port: Annotated[int | None, kinds.PORT] = None  # None: 6514 for tls, 601 for tcp, 514 for udp
+    ca: Annotated[str | None, kinds.FILE] = None
+    certificate: Annotated[str | None, kinds.FILE] = None  # ours, where the repository asks for one
+    client_key: Annotated[str | None, kinds.SECRET] = None
 
     @property
     def is_enabled(self) -> bool:
@@ -33,6 +33,6 @@ def audit_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
     found = reading.section(Audit)
     given = {key: value for key, value in found.items() if value is not None and key != "transport"}
     if given and found.get("host", "") is None:
-        yield ("audit", "host"), f"missing; expected {values.HOST.expected}"
+        yield ("audit", "host"), f"missing; expected {kinds.HOST.expected}"
     if found.get("client_key") and found.get("certificate", "") is None:
         yield ("audit", "client_key"), "expected certificate as well, found client_key alone"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from edge.config import values
+from edge.config import kinds as values
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES
 from edge.config.files import Key
+from edge.config.values import did_you_mean, format_value
 
 if TYPE_CHECKING:
     from edge.config.reading import Reading
@@ -155,8 +156,8 @@ def kinds_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
         for name, found in reading.named_sections(cls).items():
             for index, glob in enumerate(found.get("kinds", ())):
                 if not any(fnmatchcase(kind, glob) for kind in ALERT_KINDS):
-                    near = values.did_you_mean(glob, ALERT_KINDS) or f"; expected one of {', '.join(ALERT_KINDS)}"
-                    yield (table, name, "kinds", index), f"no kind of alert is {values.format_value(glob)}{near}"
+                    near = did_you_mean(glob, ALERT_KINDS) or f"; expected one of {', '.join(ALERT_KINDS)}"
+                    yield (table, name, "kinds", index), f"no kind of alert is {format_value(glob)}{near}"
 
 
 def heartbeats_say_who_they_are(reading: Reading) -> Iterator[tuple[Key, str]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
-from edge.config import values as kinds
+from edge.config import kinds
 from edge.config.legal_values import value_fault
 from edge.config.values import Unfit, ValueKind, did_you_mean, format_value, is_number, read_parts, unfit
 

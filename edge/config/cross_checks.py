@@ -8,8 +8,7 @@ from itertools import combinations
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge.config import alarms, channels, departmental, maintenance
-from edge.config import values as kinds
+from edge.config import alarms, channels, departmental, kinds, maintenance
 from edge.config.audit import audit_is_whole
 from edge.config.coercion import Coercion
 from edge.config.files import Key
@@ -30,8 +29,8 @@ from edge.config.sections import (
     StorageSection,
     Tls,
     WebClient,
-    keys,
 )
+from edge.config.tables import keys
 from edge.config.values import format_value, nearest
 
 

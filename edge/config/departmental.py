@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from edge.config import values as kinds
+from edge.config import kinds
 from edge.config.files import Key
 from edge.config.values import did_you_mean, format_value
 

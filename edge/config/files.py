@@ -26,6 +26,8 @@ else:
 
 #: Where a value stands: the names of its tables, its own name, and the index within each list.
 Key = tuple["str | int", ...]
+#: A setting that is valid and probably unintended.
+ConfigWarning = tuple[Key, str]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN = re.compile(

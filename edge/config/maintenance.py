@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
-from edge.config import values as kinds
+from edge.config import kinds
 from edge.config.files import Key
 
 if TYPE_CHECKING:

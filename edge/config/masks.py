@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
-from edge.config import values as kinds
+from edge.config import kinds
 from edge.config.values import ValueKind, format_value, unfit
 
 #: Of one mask.

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.config import files
 from edge.config.files import Key, Problem, format_key
-from edge.config.sections import build_section, defaults, keys, required_keys
+from edge.config.tables import build_section, defaults, keys, required_keys
 from edge.config.values import Unfit, ValueKind, did_you_mean, format_value, nearest
 from edge.errors import ConfigError
 

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.config.edit import name_from
+from edge.config.kinds import SERVED
 from edge.config.sections import Config
-from edge.config.values import SERVED
 from edge.console.access import MAX_REASON, ConsolePage
 from edge.errors import ConfigError, EdgeError
 from edge.model import UNNAMED_CALLER

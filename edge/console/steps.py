@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.errors import EdgeError
-from edge.store import performed_steps
+from edge.store import performed_steps, step_deliveries
 from edge.text import amount, mask_uids
 from edge.web.guard import row_number, visitor_of
 
@@ -22,7 +22,7 @@ class StepPage(ConsolePage):
         """GET /steps. Who may not see patient data sees no accession number, UID or words of the RIS."""
         with self._access.db.reading() as conn:
             found = performed_steps.list_steps(conn, limit=_MOST_SHOWN)
-            owed = performed_steps.summarize_owed_steps(conn)
+            owed = step_deliveries.summarize_owed_steps(conn)
         if not visitor_of(request).sees_patients:
             found = [
                 replace(

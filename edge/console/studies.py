@@ -150,6 +150,8 @@ class Studies(ConsolePage):
             holds = legal_holds.list_holds(conn, ended=True, study_uid=study.study_uid)
             series = list_study_series(conn, study.id) if visitor.sees_patients else []
             doses = [self._access.spool.path_of(each) for each in dose_reports_of(conn, study.id)]
+        only_rejected = request.query_params.get("images") == "rejected"
+        listed = [each for each in instances if each.rejected] if only_rejected else instances
         self._access.views.record(visitor, "the page of the study", studies=[study.id])
         shown = _prepare(study, visitor)
         if visitor.sees_patients:
@@ -167,7 +169,8 @@ class Studies(ConsolePage):
             several=list_differing_patients(shown.patients),
             words_for=words_for,
             progress=list_progress(study),
-            instances=instances[:_MOST_INSTANCES],
+            instances=listed[:_MOST_INSTANCES],
+            only_rejected=only_rejected,
             squares=_squares(instances),
             events=_group(events),
             proof=proof,
@@ -176,7 +179,7 @@ class Studies(ConsolePage):
             identity=identity,
             series=series,
             reasons=_reasons(instances, visitor),
-            more=max(0, len(instances) - _MOST_INSTANCES),
+            more=max(0, len(listed) - _MOST_INSTANCES),
         )
 
 
@@ -199,9 +202,11 @@ def _prepare(study: Study, visitor: Visitor) -> Study:
     """Return a study as the visitor may see it."""
     if visitor.sees_patients:
         people = [replace(each, patient_name=_plain_name(each.patient_name)) for each in study.patients]
-        return replace(study, patient_name=_plain_name(study.patient_name), patients=tuple(people))
+        today = {keyword: _plain_name(text) for keyword, text in study.patient_today.items()}
+        name = _plain_name(study.patient_name)
+        return replace(study, patient_name=name, patients=tuple(people), patient_today=today)
     masked: dict[str, Any] = dict.fromkeys(("patient_id", "patient_name", "accession", "study_date"), MASK)
-    masked |= {"description": MASK, "study_uid": MASK, "guessed": ()}
+    masked |= {"description": MASK, "study_uid": MASK, "guessed": (), "patient_today": {}}
     return replace(study, **masked, patients=tuple(_mask(each) for each in study.patients))
 
 

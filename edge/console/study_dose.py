@@ -6,11 +6,11 @@ Each report is parsed once; a study with many or large reports is left to `edge 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from edge.dicom.dose import IrradiationEvent, read_events, sum_measures, unite_events
+from edge.dicom.dose import DOSE_LABELS, IrradiationEvent, read_events, sum_measures, unite_events
 
 #: Reports of a study that its page reads, and bytes of each: a hundredth of a second.
 MOST_REPORTS, MOST_PAGE_BYTES = 8, 1 << 20
@@ -23,7 +23,12 @@ class StudyDose:
     reports: int
     unread: int = 0  # of these, damaged, gone, or too large for a page
     events: int = 0
-    sums: Mapping[str, tuple[float, str]] | None = None  # "dose_length_product" -> (value, unit)
+    sums: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # "dose_length_product" -> (value, unit)
+
+    @property
+    def readings(self) -> list[tuple[str, float, str]]:
+        """For people: label, value and unit of each sum."""
+        return [(label, *self.sums[name]) for name, label in DOSE_LABELS.items() if name in self.sums]
 
 
 def read_study_dose(reports: Sequence[Path]) -> StudyDose:

@@ -31,8 +31,8 @@ from edge.store import (
     legal_holds,
     operator_actions,
     outbox,
-    performed_steps,
     queries,
+    step_deliveries,
     studies,
 )
 from edge.store.database import Store, Transaction
@@ -97,12 +97,12 @@ def _reason(request: Params) -> str:
 
 def _retry_steps(conn: Transaction, request: Params, now: float) -> Params:
     ids, to, why = request["ids"], request.get("destination", ""), request.get("reason", "")
-    return {"moved": performed_steps.retry_steps(conn, ids, to, request["who"], why, now)}
+    return {"moved": step_deliveries.retry_steps(conn, ids, to, request["who"], why, now)}
 
 
 def _cancel_steps(conn: Transaction, request: Params, now: float) -> Params:
     ids, to, why = request["ids"], request.get("destination", ""), _reason(request)
-    return {"moved": performed_steps.cancel_steps(conn, ids, to, request["who"], why, now)}
+    return {"moved": step_deliveries.cancel_steps(conn, ids, to, request["who"], why, now)}
 
 
 def _try_destination(conn: Transaction, request: Params, now: float) -> Params:

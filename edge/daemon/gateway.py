@@ -49,8 +49,10 @@ from edge.messaging.audit.refused import Register
 from edge.model import Disk, Origin
 from edge.monitor import health, metrics
 from edge.monitor.engine import AlertEngine
+from edge.monitor.live import JournalUse, Link, Live, WebUse
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import JournalUse, Link, Live, Snapshot, WebUse
+from edge.monitor.snapshot_model import Snapshot
+from edge.monitor.status_document import status_json
 from edge.network.answer_times import AnswerTimes
 from edge.network.tls import TlsError
 from edge.outbound.commitment_reports import CommitmentReports
@@ -265,6 +267,7 @@ class Gateway:
             self.readers,
             self.answers.add,
             self._is_forbidden,
+            self.scrub.examine,
         )
 
     def _is_forbidden(self, sop_instance_uid: str) -> bool:
@@ -393,6 +396,7 @@ class Gateway:
             hindrances=self.reception.current(),
             rejected_at=self.rejected_at,
             ledger_broken=self.ledger_check.broken,
+            folds_damaged=self.ageing.damage,
             unkept=self.intake.quarantine.unkept(),
             clock_leap_seconds=self.clock.leap_seconds,
             journal=self._journal_use(),
@@ -422,7 +426,7 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """The JSON of `edge status --json` and of /api/status."""
-        return health.status_json(self.snapshot())
+        return status_json(self.snapshot())
 
     def metrics(self) -> str:
         return metrics.exposition(self.snapshot())

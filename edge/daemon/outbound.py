@@ -6,8 +6,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +34,8 @@ from edge.transform.demographics import facts_from
 from edge.transform.masking import compile_masks
 from edge.worker.roster import Roster, Wish, run_side_by_side
 
+log = logging.getLogger(__name__)
+
 
 def read_project(destination: Destination) -> Deidentification | None:
     """The project whose copies a destination gets, with its key. Raises SecretError."""
@@ -45,17 +45,20 @@ def read_project(destination: Destination) -> Deidentification | None:
     return Deidentification(destination.project, secret.read_key(Path(destination.project_key)), options)
 
 
-def _map_uids(config: Config) -> dict[str, Callable[[str], str]]:
-    """By destination the project's UID for another one; of a project whose key cannot be read there is none."""
-    found: dict[str, Callable[[str], str]] = {}
+#: By destination the project whose copies it gets, and why its key cannot be read.
+_Projects = dict[str, tuple[Deidentification | None, str]]
+
+
+def _read_projects(config: Config) -> _Projects:
+    found: _Projects = {}
     for name, destination in config.destinations.items():
-        with suppress(secret.SecretError):
-            if (project := read_project(destination)) is not None:
-                found[name] = project.map_uid
+        try:
+            found[name] = read_project(destination), ""
+        except secret.SecretError as error:
+            log.error("%s gets nothing: its copies cannot be de-identified: %s", name, error)
+            found[name] = None, str(error)
     return found
 
-
-log = logging.getLogger(__name__)
 
 #: Senders may go on for this time at the end; with the door's own time below TimeoutStopSec of the unit.
 SENDERS_SECONDS = 20.0
@@ -81,6 +84,14 @@ class _Station:
         run_side_by_side(stops)
 
 
+def _made_of(config: Config, destination: Destination, projects: _Projects) -> tuple[object, ...]:
+    """What serves a destination is made of this: where it changes, another takes its place."""
+    callers = config.list_anonymous_callers()
+    masks = config.masks if destination.deidentify != "none" else {}
+    known = {name: each for name, each in projects.items() if any(each)}
+    return destination, bool(config.feeds), callers, config.coercions_for(destination.name), masks, known
+
+
 class Outbound:
     """See the module's docstring. The gateway's thread joins and stops; any thread may wake."""
 
@@ -104,14 +115,14 @@ class Outbound:
     def join_destinations(self, new: Config) -> None:
         """Have a station for each destination, with its configuration of now. Waits for no destination."""
         title, self._site = new.listen.ae_title, new.site.id
-        since = self._rules_since(new)
+        since, projects = self._rules_since(new), _read_projects(new)
         for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
-        self._copy_steps = {name: self._steps(new, name, since) for name in new.destinations}
+        self._copy_steps = {name: self._steps(new, name, since, projects) for name in new.destinations}
         self._stations.want(
             {
                 name: Wish(
-                    (destination, title, bool(new.feeds), new.list_anonymous_callers(), *new.coercions_for(name)),
+                    (title, _made_of(new, destination, projects)),
                     partial(self._station, destination, title, self._copy_steps[name]),
                 )
                 for name, destination in new.destinations.items()
@@ -123,33 +134,31 @@ class Outbound:
         digests = {name: hashlib.sha256(repr(rule).encode()).hexdigest() for name, rule in new.coercions.items()}
         return self._db.write(lambda conn: sent_copies.note_rules(conn, digests, time.time())) if digests else {}
 
-    def _steps(self, new: Config, name: str, since: Mapping[str, float]) -> CopySteps:
+    def _steps(self, new: Config, name: str, since: Mapping[str, float], projects: _Projects) -> CopySteps:
         """What is done to the copies for one destination."""
+        project, fault = projects[name]
         rules = rules_for(new.coercions, name, lambda rule: since.get(rule, 0.0))
-        steps = CopySteps(
+        return CopySteps(
             rules,
             self._facts_of if new.feeds else None,
             modifying_system(new.site.id),
+            project,
+            fault,
             is_approved=lambda instance: self._is_approved(instance, name),
-            identity_of=self._identities(new),
+            identity_of=self._identities(new, projects),
             masks=compile_masks(new.masks, name),
         )
-        try:
-            return replace(steps, project=read_project(new.destinations[name]))
-        except secret.SecretError as error:
-            log.error("%s gets nothing: its copies cannot be de-identified: %s", name, error)
-            return replace(steps, fault=str(error))
 
-    def _identities(self, new: Config) -> Callable[[Lease], StudyIdentity | None] | None:
+    def _identities(self, new: Config, projects: _Projects) -> Callable[[Lease], StudyIdentity | None] | None:
         """Whose a result is that came back from a destination of de-identified copies."""
-        callers, projects = new.list_anonymous_callers(), _map_uids(new)
+        callers = new.list_anonymous_callers()
+        map_uids = {name: project.map_uid if project else None for name, (project, _) in projects.items()}
 
         def find(lease: Lease) -> StudyIdentity | None:
             if not (origins := callers.get(lease.calling_ae)):
                 return None
             with self._db.reading() as conn:
-                found = read_identity(conn, origins, lease.study_uid)
-            return found.with_frames(projects.get(found.destination)) if found is not None else None
+                return read_identity(conn, {name: map_uids[name] for name in origins}, lease.study_uid)
 
         return find if callers else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge.errors import EdgeError
 from edge.model import Lease
-from edge.monitor.snapshot_model import QueryTally
+from edge.monitor.live import QueryTally
 from edge.outbound.copies import CopyMaker, CopySteps
 from edge.query.asking import NotedQuery
 from edge.scp.link import MadeCopy

@@ -1,7 +1,8 @@
 """The irradiation events of X-ray dose reports (PS3.16 TID 10001, 10003, 10013), each counted once.
 
 Several reports of one study, or a report that was corrected, repeat events: they are the same by their Irradiation
-Event UID (113769, DCM). Limits: only dose length products (CT) and dose area products (projection) are read.
+Event UID (113769, DCM). Limits: dose length products (CT), dose area products (projection) and average glandular doses
+(mammography, each breast for itself: PS3.16 TID 10003) are read, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,18 @@ import pydicom
 
 _EVENT_UID = "113769"
 #: Code value (DCM) -> what it measures.
-_MEASURES = {"113838": "dose_length_product", "122130": "dose_area_product"}
+_MEASURES = {"113838": "dose_length_product", "122130": "dose_area_product", "111631": "average_glandular_dose"}
+#: Laterality (SNOMED CT, and as SRT wrote it), and its values: doses of two breasts are never added up.
+_LATERALITY = ("272741003", "G-C171")
+_SIDES = {"24028007": "right", "G-A100": "right", "7771000": "left", "G-A101": "left"}
+#: What was measured -> how it is abbreviated for people.
+DOSE_LABELS = {
+    "dose_length_product": "DLP",
+    "dose_area_product": "DAP",
+    "average_glandular_dose_right": "AGD right",
+    "average_glandular_dose_left": "AGD left",
+    "average_glandular_dose": "AGD",
+}
 #: Larger reports are not read.
 MOST_REPORT_BYTES = 64 << 20
 
@@ -42,7 +54,9 @@ def list_events(item: pydicom.Dataset) -> Iterator[IrradiationEvent]:
     children = item.get("ContentSequence") or ()
     uid = next((str(each.UID) for each in children if _code(each) == _EVENT_UID and "UID" in each), "")
     if uid:
-        yield IrradiationEvent(uid, dict(_measures(item)))
+        side = _side_of(item)
+        named = ((f"{name}_{side}" if side and "glandular" in name else name, value) for name, value in _measures(item))
+        yield IrradiationEvent(uid, dict(named))
         return
     for each in children:
         yield from list_events(each)
@@ -58,8 +72,17 @@ def _measures(item: pydicom.Dataset) -> Iterator[tuple[str, tuple[float, str]]]:
         yield from _measures(each)
 
 
-def _code(item: pydicom.Dataset) -> str:
-    named = item.get("ConceptNameCodeSequence") or ()
+def _side_of(item: pydicom.Dataset) -> str:
+    """The side that an event names, mostly as a modifier of its anatomical structure; empty where it names none."""
+    for each in item.get("ContentSequence") or ():
+        side = _SIDES.get(_code(each, "ConceptCodeSequence"), "") if _code(each) in _LATERALITY else _side_of(each)
+        if side:
+            return side
+    return ""
+
+
+def _code(item: pydicom.Dataset, sequence: str = "ConceptNameCodeSequence") -> str:
+    named = item.get(sequence) or ()
     return str(named[0].get("CodeValue", "")) if named else ""
 
 

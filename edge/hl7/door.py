@@ -18,69 +18,33 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address, ip_network
 
 from edge.config.sections import Feed
 from edge.errors import EdgeError, place_of
 from edge.hl7 import acknowledgement
+from edge.hl7.connection import (
+    RECEIVE_BYTES,
+    USUAL_LIMITS,
+    Connection,
+    DoorLimits,
+    certificate_fault,
+    find_feed,
+    keep_alive,
+)
 from edge.hl7.form import find_fault
 from edge.hl7.framing import FrameReader, FrameTooLong, frame
 from edge.hl7.message import parse_message, split_batch
 from edge.hl7.recorder import FrameRecorder
 from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.network import tls
-from edge.network.shares import parse_address
 
 log = logging.getLogger(__name__)
 
 READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
-RECEIVE_BYTES = 256 << 10
 MOST_CAPTION_BYTES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class DoorLimits:
-    """What callers may take, in bytes and seconds."""
-
-    frame_bytes: int = 32 << 20
-    all_bytes: int = 96 << 20  # of frames that have begun, over all connections
-    connections: int = 2000
-    feed_connections: int = 1200
-    outside_bytes: int = 4096
-    outside_seconds: float = 10.0
-    frame_seconds: float = 30.0  # for a whole frame; and one more for each RECEIVE_BYTES
-    fs_seconds: float = 1.0  # of silence behind FS
-    handshake_seconds: float = 15.0
-    answer_seconds: float = 30.0
-    answer_bytes: int = 1 << 20  # that are not read yet; then no more is received
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """One connection of a feed."""
-
-    sock: socket.socket
-    address: str
-    feed: Feed
-    reader: FrameReader
-    is_tls: bool
-    shakes_hands: bool
-    deadline: float | None = None  # of what it is in the middle of
-    late: str = ""  # what it has not done by then
-    received: int = 0  # bytes of the frame that has begun
-    is_junk_noted: bool = False
-    frames: deque[bytes] = field(default_factory=deque)  # whole, and not recorded yet
-    answers: bytearray = field(default_factory=bytearray)
-    fd: int = field(init=False)
-    watched: int = 0  # events
-    advance: Callable[[int], None] = field(default=lambda _events: None)
-
-    def __post_init__(self) -> None:
-        self.fd = self.sock.fileno()
 
 
 class MllpDoor:
@@ -94,7 +58,7 @@ class MllpDoor:
         note_refusal: Callable[[str, str, str], None],
         note_left: Callable[[], None],
         context: Callable[[], ssl.SSLContext] | None = None,
-        limits: DoorLimits = DoorLimits(),
+        limits: DoorLimits = USUAL_LIMITS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`source`: where connections come from (edge.scp.ports.hand_on). `note_left`: one has ended."""
@@ -191,7 +155,7 @@ class MllpDoor:
         if feed.certificate and not is_secure:
             return self._refuse(sock, address, "it must call over TLS")
         sock.setblocking(False)
-        _keep_alive(sock)
+        keep_alive(sock)
         each = Connection(sock, address, feed, FrameReader(self._limits.frame_bytes), is_secure, is_secure)
         if is_secure:
             if self._context is None:
@@ -258,7 +222,7 @@ class MllpDoor:
             each.sock.do_handshake()  # type: ignore[attr-defined]
             each.shakes_hands = False
             self._time(each, None)
-            if why := _certificate_fault(each):
+            if why := certificate_fault(each):
                 return self._close(each, why)
         if each.answers:
             self._send(each)
@@ -364,35 +328,3 @@ class MllpDoor:
         """No more is received while frames wait to be recorded, or answers to be read."""
         may_receive = not each.frames and len(each.answers) < self._limits.answer_bytes
         return (READABLE if may_receive else 0) | (WRITABLE if each.answers else 0)
-
-
-def find_feed(feeds: dict[str, Feed], address: str) -> Feed | None:
-    """The feed whose hosts name an address; an address of its own goes before a network."""
-    found = parse_address(address)
-    if found is None:
-        return None
-    fitting = [
-        (ip_network(host).prefixlen, name)
-        for name, feed in feeds.items()
-        for host in feed.hosts
-        if ip_address(str(found)) in ip_network(host)
-    ]
-    return feeds[max(fitting)[1]] if fitting else None
-
-
-def _certificate_fault(each: Connection) -> str:
-    pattern = each.feed.certificate
-    if not pattern:
-        return ""
-    shown = tls.certificate_of(each.sock)
-    if shown is not None and shown.fits(pattern):
-        return ""
-    return f"its certificate ({shown}) is not the one that feed {each.feed.name} names"
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """An idle connection stays open for days; one whose other end is gone ends within minutes."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)

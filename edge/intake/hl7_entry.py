@@ -223,7 +223,7 @@ def _apply(
     return found[-1]
 
 
-def _outcome(conn: Transaction, changes: Changes, source: ChangeSource, notes: Sequence[str] = ()) -> MessageOutcome:
+def _outcome(conn: Transaction, changes: Changes, notes: Sequence[str] = ()) -> MessageOutcome:
     identity_checks.queue_patients(conn, changes.patients)
     state = MessageState.APPLIED if changes.is_changed else MessageState.UNCHANGED
     return MessageOutcome(state, notes=(*notes, *changes.notes))
@@ -234,7 +234,7 @@ def _update(conn: Transaction, message: Hl7Message, authority: str, source: Chan
     assert pid is not None
     facts = read_patient_facts(pid, is_in_doubt=message.is_in_doubt)
     changes = known_patients.update_patient(conn, list_identifiers(pid, 3, authority), facts, source)
-    return _outcome(conn, changes, source, facts.notes)
+    return _outcome(conn, changes, facts.notes)
 
 
 def _merge(conn: Transaction, message: Hl7Message, authority: str, source: ChangeSource) -> MessageOutcome:
@@ -246,7 +246,7 @@ def _merge(conn: Transaction, message: Hl7Message, authority: str, source: Chang
         all_changes.patients |= changes.patients
         all_changes.notes += changes.notes
         all_changes.is_changed |= changes.is_changed
-    return _outcome(conn, all_changes, source)
+    return _outcome(conn, all_changes)
 
 
 def _move_account(conn: Transaction, message: Hl7Message, authority: str, source: ChangeSource) -> MessageOutcome:
@@ -271,7 +271,7 @@ def _order(conn: Transaction, message: Hl7Message, authority: str, source: Chang
         changes.notes += notes
         changes.is_changed |= is_changed
         identity_checks.queue_order(conn, number)
-    return _outcome(conn, changes, source, facts.notes)
+    return _outcome(conn, changes, facts.notes)
 
 
 _HANDLERS: dict[EventClass, Callable[[Transaction, Hl7Message, str, ChangeSource], MessageOutcome]] = {

@@ -33,7 +33,7 @@ class HeartbeatPublisher:
         posted: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`status` is edge.monitor.health.status_json's; `posted` is called when a document waits for its courier."""
+        """`status`: edge.monitor.status_document; `posted` is called when a document waits for its courier."""
         self._db, self._status, self._every, self._posted, self._now = db, status, every, posted, now
         self._boot = str(uuid.uuid4())
         shortest = min(SHORTEST_SECONDS, every)

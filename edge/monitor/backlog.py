@@ -9,6 +9,7 @@ from typing import Any
 from edge.config.sections import Config
 from edge.model import DeliveryState, InstanceState
 from edge.monitor.forecast import drain_seconds
+from edge.monitor.live import Link, Live
 from edge.monitor.snapshot_model import (
     Deferred,
     DestinationStatus,
@@ -16,8 +17,6 @@ from edge.monitor.snapshot_model import (
     Held,
     Instances,
     Keeping,
-    Link,
-    Live,
     Queue,
     UnknownCaller,
 )

@@ -7,38 +7,33 @@ that is hard to decide (a pattern of titles under a `not`, a character class, a 
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from ipaddress import IPv6Address, ip_address, ip_network
-from itertools import permutations
-from pathlib import Path
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from edge.config import values as kinds
 from edge.config.conditions import Condition
-from edge.config.files import Key, fault_line
+from edge.config.files import ConfigWarning, Key, fault_line
 from edge.config.maintenance import windows_of
 from edge.config.sections import Config, Destination, Modality
 from edge.errors import Cause
 from edge.errors.hindrance import remedy_of, words_of
 from edge.intake.routing import compile_rules
 from edge.model import Disk
+from edge.monitor.exposure_warnings import EVERYWHERE, EXPOSURE_CHECKS, is_loopback
+from edge.monitor.service_warnings import SERVICE_CHECKS
 from edge.store.destinations import DestinationCounts, KeptProof
 from edge.text import amount, size
 
 #: The traffic of a day while nothing is measured: a busy clinic with CT and MR.
 ASSUMED_DAILY_BYTES = 10 * 10**9
 
-ConfigWarning = tuple[Key, str]
-
 _DAY = 86400.0
-_EVERYWHERE = ("0.0.0.0", "::")
 _CALLER = ("CallingAETitle", "RemoteAddress")  # what a [modality] sets for its callers
 
 
@@ -105,64 +100,10 @@ def _lower_case_codes(keyword: str, value: Any) -> list[str]:
     return [each for each in written if isinstance(each, str) and each != each.upper()]
 
 
-def _open_doors(config: Config) -> Iterator[ConfigWarning]:
-    """Equipment that anybody can pretend to be."""
-    for modality in config.modalities.values():
-        key = ("modality", modality.name)
-        if modality.ae_title.strip("*") == "" and not modality.hosts and not modality.certificate:
-            text = "anybody on the network can send under any AE title; name its hosts, or a certificate"
-            yield (*key, "ae_title"), text
-        for network in modality.hosts:
-            if ip_network(network).prefixlen == 0:
-                yield (*key, "hosts"), f"{network} is every address; name those of the equipment"
-
-
-def secret_warnings(config: Config, directory: Path) -> list[str]:
-    """Keys that name a file with a secret, and hold the secret itself as it seems: there is no such file."""
-    named: list[tuple[Key, str | None]] = [(("heartbeat", "key"), config.heartbeat.key)]
-    named += [(("email", name, "password"), each.password) for name, each in config.emails.items()]
-    named += [(("webhook", name, "key"), each.key) for name, each in config.webhooks.items()]
-    found = []
-    for key, value in named:
-        if value and not (directory / value).exists() and not re.fullmatch(r"[\w-]+([./][\w-]+)*", value):
-            text = "this looks like the secret itself, and everybody who reads the file sees it"
-            remedy = "put it into a file of its own (chmod 600) and write the name of that file here"
-            found.append(fault_line(config.lines, key, f"{text}; {remedy}"))
-    return found
-
-
-def _mail_in_clear(config: Config) -> Iterator[ConfigWarning]:
-    for name, each in config.emails.items():
-        if each.security == "none" and not is_loopback(each.host):
-            yield (
-                ("email", name, "security"),
-                'notices cross the network in clear; set "starttls" where the server has it',
-            )
-
-
-def _unwatched_folders(config: Config) -> Iterator[ConfigWarning]:
-    """Folders of [drop.NAME] that nobody can put a file into, or that we cannot take one from."""
-    for name, each in config.drops.items():
-        key = ("drop", name, "path")
-        if not each.path.is_dir():
-            yield key, f"there is no folder {each.path}: nothing is imported from it; create it, or correct the path"
-        elif not os.access(each.path, os.R_OK | os.W_OK | os.X_OK):
-            yield (
-                key,
-                f"{each.path} cannot be read and written by this account: files would be imported again and again",
-            )
-
-
 def _past_maintenance(config: Config, now: float) -> Iterator[ConfigWarning]:
     for each in windows_of(config.maintenances.values(), config.calendar.time_zone):
         if each.end < now - _DAY:
             yield ("maintenance", each.name, "to"), "it is over, so it has no effect any more; remove it"
-
-
-def _audit_in_clear(config: Config) -> Iterator[ConfigWarning]:
-    if config.audit.host not in (None, "localhost", "127.0.0.1", "::1") and config.audit.transport != "tls":
-        text = f"audit messages name patients, and {config.audit.transport} sends them in clear"
-        yield ("audit", "transport"), f'{text}; use "tls" where the repository supports it'
 
 
 def _missing_tables(config: Config) -> Iterator[ConfigWarning]:
@@ -314,35 +255,6 @@ def _short_rules(config: Config) -> Iterator[ConfigWarning]:
             )
 
 
-def _console_in_clear(config: Config) -> Iterator[ConfigWarning]:
-    if not is_loopback(config.console.host) and not config.console.proxies and config.console.certificate is None:
-        text = "passwords and patient data cross the network in clear; put a proxy with TLS before it, or use a tunnel"
-        yield ("console", "host"), text
-
-
-def _web_door(config: Config) -> Iterator[ConfigWarning]:
-    """What does not come together of [dicomweb], [client.NAME] and [query]."""
-    if config.dicomweb.is_on and not config.clients:
-        yield ("dicomweb",), "no [client.NAME] may call it: only people who have signed in at the console are served"
-    if config.dicomweb.is_on and not config.tls.is_on and config.dicomweb.host in _EVERYWHERE:
-        text = "without [tls] only this machine is served; put a proxy with TLS before it, or add the table"
-        yield ("dicomweb", "host"), text
-    for name, client in config.clients.items():
-        if not config.dicomweb.is_on:
-            yield ("client", name), "nothing is open for it: there is no [dicomweb] table"
-        elif "query" in client.services and not config.serves_queries:
-            yield ("client", name, "services"), "query needs the table [query]"
-
-
-def _web_destinations(config: Config) -> Iterator[ConfigWarning]:
-    for name, each in config.destinations.items():
-        if each.is_web and each.url.startswith("http:") and not is_loopback(each.host):
-            yield ("destination", name, "url"), "patient data crosses the network in clear; use https://"
-        if each.is_web and each.confirm == "status":
-            text = 'the server\'s word at the time of sending is the only proof; "query" asks it later, by QIDO-RS'
-            yield ("destination", name, "confirm"), text
-
-
 def _unusable_addresses(config: Config) -> Iterator[ConfigWarning]:
     """A link-local address is valid on one interface alone (RFC 4007 section 6)."""
     hosts: dict[Key, str] = {("listen", "host"): config.listen.host, ("console", "host"): config.console.host}
@@ -358,12 +270,8 @@ def _is_ourselves(destination: Destination, config: Config) -> bool:
     if destination.port not in (ours.port if ours.plain else None, config.tls.port if config.tls.is_on else None):
         return False
     return destination.host == ours.host or (
-        is_loopback(destination.host) and (ours.host in _EVERYWHERE or is_loopback(ours.host))
+        is_loopback(destination.host) and (ours.host in EVERYWHERE or is_loopback(ours.host))
     )
-
-
-def is_loopback(host: str) -> bool:
-    return host == "::1" or host.lower() == "localhost" or fnmatchcase(host, "127.*")
 
 
 def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator[ConfigWarning]:
@@ -371,72 +279,6 @@ def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator
         if not any(name == modality.name or fnmatchcase(name, modality.ae_title) for name in seen or ()):
             text = f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment'
             yield ("modality", modality.name), f"{text}, or remove it"
-
-
-def _services_to_come(config: Config) -> Iterator[ConfigWarning]:
-    for modality in config.modalities.values():
-        if closed := [service for service in modality.services if service in kinds.NOT_SERVED]:
-            yield ("modality", modality.name, "services"), f"{' and '.join(closed)} has no effect yet: it may stay"
-
-
-def _idle_queries(config: Config) -> Iterator[ConfigWarning]:
-    """Queries that nobody may ask, and words that open nothing."""
-    asking = [each for each in config.modalities.values() if kinds.QUERY_SERVICES & set(each.services)]
-    if config.serves_queries and not asking:
-        yield ("query",), 'nobody may ask: add "query" and "retrieve" to the services of a [modality]'
-    for modality in asking if not config.serves_queries else ():
-        words = " and ".join(each for each in modality.services if each in kinds.QUERY_SERVICES)
-        yield ("modality", modality.name, "services"), f"{words} has no effect yet: there is no [query] table"
-
-
-def _hollow_commitments(config: Config) -> Iterator[ConfigWarning]:
-    """Storage commitment that is never reported, or that promises less than it seems to."""
-    by_status = [name for name, each in config.destinations.items() if each.confirm == "status"]
-    for modality in config.modalities.values():
-        key = ("modality", modality.name)
-        if "commit" not in modality.services:
-            continue
-        if modality.way_back is None:
-            text = "its requests for storage commitment are refused: host (or one address in hosts) and port must say"
-            yield (*key, "services"), f"{text} where it takes reports"
-        if modality.commit == "archive" and by_status:
-            text = f'of {" and ".join(by_status)} the C-STORE status alone is the proof (confirm = "status")'
-            yield (*key, "commit"), f'{text}: set confirm = "commitment" or "query"'
-
-
-def _hollow_hl7(config: Config) -> Iterator[ConfigWarning]:
-    """A door that nobody may use, and feeds that have no door."""
-    if config.hl7.is_on and not config.feeds:
-        yield ("hl7",), "no [feed] may send: every caller is refused"
-    if config.feeds and not config.hl7.is_on:
-        yield ("feed", next(iter(config.feeds))), "[hl7] has no port, so nothing is received"
-    yield from _overlapping_feeds(config)
-    for name, feed in config.feeds.items():
-        if not feed.authority:
-            text = "patient numbers without an assigning authority (CX-4) have none: name this feed's with authority"
-            yield ("feed", name), text
-
-
-def _overlapping_feeds(config: Config) -> Iterator[ConfigWarning]:
-    """An address that two feeds name: the smaller network counts, which a reader of the file may not expect."""
-    networks = [(name, ip_network(host, strict=False)) for name, feed in config.feeds.items() for host in feed.hosts]
-    for (one, outer), (other, inner) in permutations(networks, 2):
-        if one != other and outer.version == inner.version and outer != inner and inner.subnet_of(outer):  # type: ignore[arg-type]
-            yield ("feed", other, "hosts"), f"{inner} is in {outer} of feed {one}: what comes from there is of {other}"
-
-
-def _hollow_departments(config: Config) -> Iterator[ConfigWarning]:
-    """Worklists and performed steps that lead nowhere."""
-    for modality in config.modalities.values():
-        key = ("modality", modality.name, "services")
-        if "mpps" in modality.services and not config.mpps.to:
-            yield key, "its performed steps are kept and go on to nobody: name the RIS in [mpps] to"
-        if "worklist" in modality.services and not config.worklist.from_ and not config.feeds:
-            yield key, "its worklist is empty: there is neither [worklist] from nor a [feed] that brings orders"
-        if config.worklist.per_modality and "worklist" in modality.services and set(modality.ae_title) & set("*?["):
-            yield ("modality", modality.name, "ae_title"), "a pattern has no worklist of its own (per_modality)"
-    if config.prefetches and not config.worklist.from_ and not config.feeds:
-        yield ("prefetch",), "nothing is fetched: there is neither [worklist] from nor a [feed] that brings orders"
 
 
 def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[ConfigWarning]:
@@ -466,18 +308,8 @@ WARNING_CHECKS: tuple[Callable[[Config], Iterator[ConfigWarning]], ...] = (
     _companions_left,
     _odd_destinations,
     _odd_reporters,
-    _console_in_clear,
-    _web_door,
-    _web_destinations,
     _unusable_addresses,
-    _services_to_come,
-    _idle_queries,
-    _hollow_commitments,
-    _hollow_departments,
-    _hollow_hl7,
-    _audit_in_clear,
     _odd_values,
-    _open_doors,
-    _mail_in_clear,
-    _unwatched_folders,
+    *EXPOSURE_CHECKS,
+    *SERVICE_CHECKS,
 )

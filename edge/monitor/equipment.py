@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple
 
 from edge.config.sections import LEARNED, Config
-from edge.monitor.snapshot_model import ModalityStatus, Usual
+from edge.monitor.live import Usual
+from edge.monitor.snapshot_model import ModalityStatus
 from edge.monitor.usual_hours import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual
 from edge.store import equipment, peers
 from edge.store.database import Transaction

@@ -73,7 +73,7 @@ def document(
     every: float | None = None,
     shown: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One heartbeat: the part of `status` (monitor.health.status_json) in the schema; `shown`: more of the ledger."""
+    """One heartbeat: the part of `status` (status_json's) in the schema; `shown`: more of the ledger."""
     made = {
         "schema": HEARTBEAT_SCHEMA,
         "site": status["site"],

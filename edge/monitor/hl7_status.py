@@ -10,7 +10,7 @@ from edge.monitor.usual_hours import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual
 from edge.store import hl7_messages, identity_findings, relays
 from edge.store.database import Transaction
 from edge.store.hl7_messages import ALL_RECEIVED, DUPLICATE, FeedCounts, MessageState
-from edge.store.identity_checks import IdentityFigures
+from edge.store.identity_figures import IdentityFigures
 from edge.store.samples import DAY
 from edge.text import iso_or_none
 

@@ -20,7 +20,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.monitor.snapshot_model import Clock
+from edge.monitor.live import Clock
 
 ROOT = Path("/")
 #: linux/timex.h: the clock is not synchronized; the offset is in nanoseconds.

@@ -12,7 +12,8 @@ from edge.config.alarms import OUTSIDERS, alarms
 from edge.config.sections import Config
 from edge.model import Disk
 from edge.monitor import equipment, figures, host
-from edge.monitor.snapshot_model import Machine, Snapshot, Usual
+from edge.monitor.live import Machine, Usual
+from edge.monitor.snapshot_model import Snapshot
 from edge.network.answer_times import AnswerTally
 from edge.network.shares import ALERTS_OF_OUTSIDERS
 from edge.store import alert_records, samples, tallies

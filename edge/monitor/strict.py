@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from edge.config.files import Key
 from edge.config.sections import Config
-from edge.monitor.config_warnings import is_loopback
 from edge.monitor.encryption import Encryption
+from edge.monitor.exposure_warnings import is_loopback
 
 #: ASD STIG APSC-DV-000530, APSC-DV-000070, APSC-DV-000080.
 MOST_FAILURES, MOST_IDLE_SECONDS, MOST_ADMIN_IDLE_SECONDS = 3, 900.0, 600.0

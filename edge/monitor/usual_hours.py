@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 
 from edge.config.sections import LEARNED, Calendar
-from edge.monitor.snapshot_model import Usual
+from edge.monitor.live import Usual
 from edge.monitor.workdays import WEEKDAYS, day_moment, is_holiday, is_worked, local
 
 #: Days are compared with this many weeks before; holidays, which are few, over a year.

@@ -2,12 +2,13 @@
 
 Bytes are received into the reader's own buffer (`room`, `took`), and a sink gets views of it: nothing is copied on the
 way. A preamble is passed over; a body that ends without the closing delimiter is cut (`is_whole`). Bounds: the headers
-of a part, and a preamble of MAX_PREAMBLE bytes.
+of a part, and a preamble of MAX_PREAMBLE bytes. `PartDelimiters` is for bodies of ours.
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,6 +19,7 @@ _BUFFER_BYTES = 256 * 1024
 _MAX_PADDING = 256
 #: RFC 2046 section 5.1.1; RFC 9110 section 5.6.2.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_OF_TYPE = re.compile(r'boundary="?([^";]+)"?', re.IGNORECASE)
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -38,6 +40,29 @@ class PartSink(Protocol):
 
 def is_boundary(text: str) -> bool:
     return bool(_BOUNDARY.fullmatch(text))
+
+
+def find_boundary(content_type: str) -> str:
+    """The boundary that the Content-Type of an answer names; empty where it names none."""
+    found = _OF_TYPE.search(content_type)
+    return found[1] if found is not None and is_boundary(found[1]) else ""
+
+
+class PartDelimiters:
+    """What stands around the parts of a multipart/related body (RFC 2387) that we send.
+
+    The boundary has 128 random bits: no part has it by accident or design.
+    """
+
+    def __init__(self, media_type: str) -> None:
+        """`media_type`: of the parts."""
+        self.boundary = secrets.token_hex(16)
+        self.content_type = f'multipart/related; type="{media_type}"; boundary={self.boundary}'
+        self.closing = f"\r\n--{self.boundary}--\r\n".encode()
+
+    def open_part(self, content_type: str, fields: str = "") -> bytes:
+        """What stands before a part; `fields`: more headers of it, each with the end of its line."""
+        return f"\r\n--{self.boundary}\r\nContent-Type: {content_type}\r\n{fields}\r\n".encode()
 
 
 class PartReader:

@@ -78,10 +78,11 @@ class Certificate:
 
 
 def certificate_of(sock: socket.socket) -> Certificate | None:
-    """The peer's certificate; None where the peer does not speak TLS."""
-    if not isinstance(sock, ssl.SSLSocket):
+    """The peer's certificate; None where the peer does not speak TLS, or has shown none."""
+    der = sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+    if not isinstance(sock, ssl.SSLSocket) or not der:
         return None
-    fields, der = sock.getpeercert() or {}, sock.getpeercert(binary_form=True) or b""
+    fields = sock.getpeercert() or {}
     subject: tuple[tuple[tuple[str, str], ...], ...] = fields.get("subject", ())  # type: ignore[assignment]
     others: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
     names = [value for part in subject for kind, value in part if kind == "commonName"]

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
+from edge.config.kinds import OAuth
 from edge.config.secret import SecretError, read_secret
 from edge.config.sections import Destination
-from edge.config.values import OAuth
 from edge.errors import PeerError
 from edge.network.http_client import ClientTls, HttpClient
 

@@ -1,4 +1,4 @@
-"""One C-ECHO to a destination, what it accepts, and whether it answers for the proof of arrival that it is to give.
+"""One C-ECHO to a destination, what it accepts, whether it answers for the proof of arrival, and how it gives back.
 
 Of a DICOMweb destination one question by QIDO-RS: what it accepts is seen only when objects go.
 """
@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from edge.config.sections import Config, Destination
 from edge.dicom.acse import CONTEXT_RESULTS
 from edge.dicom.commitment import open_commitment, open_query
-from edge.dicom.part10 import EDGE_UID
 from edge.dicom.scu import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.errors import EdgeError, PeerError
 from edge.model import ContextKey
 from edge.network import tls
 from edge.outbound.confirm.qido import open_qido
+from edge.outbound.retrieval_ways import NOBODYS_UID, RetrievalWay, find_retrieval_ways
 from edge.outbound.transport.stow import WebDestination, WebSession
 
 #: Proposed where nothing has been received yet: CT, MR, US, CR, DX, secondary capture, and PDF documents.
@@ -32,8 +32,6 @@ COMMON = (
     "1.2.840.10008.5.1.4.1.1.7",
     "1.2.840.10008.5.1.4.1.1.104.1",
 )
-#: A UID that no object has: below our own root (PS3.5 section 9.1).
-_NOBODYS = f"{EDGE_UID}.0"
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
@@ -65,6 +63,7 @@ class Echo:
     url: str = ""  # of a DICOMweb destination
     confirm: str = "status"
     proof_error: str | None = None  # why it does not answer for the proof; None also where none is asked of it
+    retrieval: tuple[RetrievalWay, ...] = ()  # how it gives objects back, the first choice first
 
     @property
     def address(self) -> str:
@@ -85,7 +84,8 @@ def ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) -
     found = _ask_web(destination) if destination.is_web else _ask(config, destination, kinds)
     if not found.reachable:
         return found
-    return replace(found, confirm=destination.confirm, proof_error=_try_proof(config, destination))
+    proof_error, ways = _try_proof(config, destination), find_retrieval_ways(config, destination)
+    return replace(found, confirm=destination.confirm, proof_error=proof_error, retrieval=ways)
 
 
 def _try_proof(config: Config, destination: Destination) -> str | None:
@@ -93,10 +93,10 @@ def _try_proof(config: Config, destination: Destination) -> str | None:
     try:
         if destination.is_web:
             with open_qido(destination) as qido:
-                qido.has({_NOBODYS}, _NOBODYS, _NOBODYS, one_by_one=True)
+                qido.has({NOBODYS_UID}, NOBODYS_UID, NOBODYS_UID, one_by_one=True)
         elif destination.confirm == "query":
             with open_query(destination, config.listen.ae_title, tls.secure(config, destination)) as query:
-                query.has({_NOBODYS}, _NOBODYS, _NOBODYS)
+                query.has({NOBODYS_UID}, NOBODYS_UID, NOBODYS_UID)
         elif destination.confirm == "commitment":
             with open_commitment(destination, config.listen.ae_title, lambda _: False, tls.secure(config, destination)):
                 pass

@@ -54,7 +54,7 @@ class WorklistKeeper:
     ) -> None:
         self._db, self._config, self._secure_for, self._clock = db, config, secure_for, clock
         self._due: dict[str, float] = {}  # view -> when it is polled next
-        self._polled_from = ""
+        self._polled_from, self._matches_dates = "", False  # the source; it has given items for a range of dates
         self._is_wanted = threading.Event()  # a person wants the list now
         self.worker = Worker(WORKLIST_THREAD, self.step)
 
@@ -71,7 +71,7 @@ class WorklistKeeper:
         views = views_of(config)
         if self._polled_from != config.worklist.from_ or self._is_wanted.is_set():
             self._is_wanted.clear()
-            self._polled_from, self._due = config.worklist.from_, {}
+            self._polled_from, self._matches_dates, self._due = config.worklist.from_, False, {}
         self._db.write(lambda conn: worklist.forget_views(conn, views, self._clock()))
         source = config.destinations.get(config.worklist.from_)
         if source is None:
@@ -97,10 +97,11 @@ class WorklistKeeper:
         self._db.write(lambda conn: store_list(conn, view, found, self._clock()))
 
     def _ask(self, source: Destination, title: str, keys: Attributes) -> list[Attributes]:
-        """The source's list. One that has nothing for these days may not match dates: it is asked for all it has."""
+        """The source's list. One that never had anything for its days may not match dates: it gives all."""
         secure = self._secure_for(source)
         found = find_worklist(source, title, keys, secure)
-        if not found:
+        self._matches_dates = self._matches_dates or bool(found)
+        if not self._matches_dates:
             try:
                 found = find_worklist(source, title, pure.broad_query(""), secure)
             except EdgeError as error:

@@ -16,7 +16,7 @@ from edge.dicom.header import HeaderSearch
 from edge.query import merging
 from edge.query.catalog import CatalogSource
 from edge.query.entities import Entity
-from edge.query.levels import LevelQuery
+from edge.query.levels import Level, LevelQuery
 from edge.query.matching import MatchRules
 from edge.query.unapplied import JournalView, Overlay, build_overlay
 from edge.store import journal_progress, queried
@@ -154,10 +154,18 @@ class Answering:
         for archive in archives:
             if archive.failure:
                 outcome.left_out[archive.name] = archive.failure
-            for each in archive.entities():
-                unique = merging.unique_of(each.attributes, question.level)
+            for unique, each in self._list_there(archive, question):
                 others.there.setdefault(unique, []).append((archive.name, each))
         return others
+
+    def _list_there(self, archive: ArchiveAnswers, question: LevelQuery) -> Iterator[tuple[merging.Unique, Entity]]:
+        """What an archive has, by what is unique; without the instances that a rejection note hides here."""
+        found = [(merging.unique_of(each.attributes, question.level), each) for each in archive.entities()]
+        hidden = set[str]()
+        if question.level is Level.IMAGE and found:
+            with self.reader.reading() as conn:
+                hidden = queried.list_hidden(conn, (unique[0] for unique, _ in found))
+        return ((unique, each) for unique, each in found if unique[0] not in hidden)
 
     def _merge(self, here: Iterator[Entity | None], question: LevelQuery, others: _Others) -> Iterator[Entity | None]:
         for entity in here:

@@ -84,11 +84,13 @@ def open_fetcher(
     secure: Secure | None = None,
     *,
     may_move: bool = True,
+    syntax: str = "",
     seconds: float = FETCH_SECONDS,
 ) -> Fetcher:
     """Open it, for objects of these classes; an empty one: the archive did not say (dcmqrscp 3.6.7 does not).
 
-    `may_move`: by C-MOVE, too. `seconds`: for one C-GET. Raises PeerError, ServiceRefused.
+    `may_move`: by C-MOVE, too. `syntax`: C-GET in this transfer syntax alone. `seconds`: for one C-GET. Raises
+    PeerError, ServiceRefused.
     """
     if destination.is_web:
         return WebFetcher(destination)
@@ -100,12 +102,12 @@ def open_fetcher(
         return Association.open(*where, contexts, roles=roles, patience=patience, secure=secure)
 
     def open_mover() -> MoveFetcher:
-        return MoveFetcher(open_association([_MOVE]), destination.name, calling_ae)
+        return MoveFetcher(open_association([MOVE_CONTEXT]), destination.name, calling_ae)
 
-    ways = [_GET, _MOVE] if may_move else [_GET]
-    association = open_association([*ways, *_storage_contexts(sop_classes)])
-    can_move = _MOVE.id in association.accepted
-    if _GET.id in association.accepted and any(each >= _FIRST_STORAGE for each in association.accepted):
+    ways = [GET_CONTEXT, MOVE_CONTEXT] if may_move else [GET_CONTEXT]
+    association = open_association([*ways, *_storage_contexts(sop_classes, syntax)])
+    can_move = MOVE_CONTEXT.id in association.accepted
+    if GET_CONTEXT.id in association.accepted and any(each >= _FIRST_STORAGE for each in association.accepted):
         return GetFetcher(association, open_mover if can_move else None, seconds)
     if can_move:
         return MoveFetcher(association, destination.name, calling_ae)
@@ -114,7 +116,7 @@ def open_fetcher(
 
 
 _LITTLE = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-_GET, _MOVE = Context(1, STUDY_ROOT_GET, _LITTLE), Context(3, STUDY_ROOT_MOVE, _LITTLE)
+GET_CONTEXT, MOVE_CONTEXT = Context(1, STUDY_ROOT_GET, _LITTLE), Context(3, STUDY_ROOT_MOVE, _LITTLE)
 
 
 class GetFetcher:
@@ -181,9 +183,9 @@ class GetFetcher:
                 taken.add(uid)
 
         request = _request(STUDY_ROOT_GET, CommandField.C_GET_RQ)
-        data = items.encode_items(_identifier(study, series, uids), association.accepted[_GET.id])
+        data = items.encode_items(_identifier(study, series, uids), association.accepted[GET_CONTEXT.id])
         status = 0
-        for answer in association.request(_GET.id, request, data, deadline=deadline, serve=serve):
+        for answer in association.request(GET_CONTEXT.id, request, data, deadline=deadline, serve=serve):
             association.skip(answer)
             status = answer.status
         return status
@@ -216,8 +218,8 @@ class MoveFetcher:
 
     is_recorded_by_door = True
 
-    def __init__(self, association: Association, name: str, our_title: str) -> None:
-        self._association, self._name, self._our_title = association, name, our_title
+    def __init__(self, association: Association, name: str, our_title: str, seconds: float = FETCH_SECONDS) -> None:
+        self._association, self._name, self._our_title, self._seconds = association, name, our_title, seconds
         self.close, self.abort = association.release, association.abort
 
     def fetch(self, instances: Sequence[Located], take: TakeObject) -> int:
@@ -232,11 +234,11 @@ class MoveFetcher:
 
     def _move(self, study: str, series: str, uids: Sequence[str]) -> int:
         """One C-MOVE; how many objects it brought. Raises ServiceRefused where it cannot bring any."""
-        association, deadline = self._association, Deadline(FETCH_SECONDS, MESSAGE_SECONDS)
+        association, deadline = self._association, Deadline(self._seconds, MESSAGE_SECONDS)
         request = _request(STUDY_ROOT_MOVE, CommandField.C_MOVE_RQ) | {Element.MOVE_DESTINATION: self._our_title}
-        data = items.encode_items(_identifier(study, series, uids), association.accepted[_MOVE.id])
+        data = items.encode_items(_identifier(study, series, uids), association.accepted[MOVE_CONTEXT.id])
         status = came = 0
-        for answer in association.request(_MOVE.id, request, data, deadline=deadline):
+        for answer in association.request(MOVE_CONTEXT.id, request, data, deadline=deadline):
             association.skip(answer)
             status = answer.status
             counts = (answer.command.get(Element.REMAINING + at) for at in (1, 3))  # completed, with a warning
@@ -287,7 +289,7 @@ def _identifier(study: str, series: str, uids: Sequence[str]) -> items.Attribute
     return items.item({QUERY_LEVEL: "IMAGE", **{tag_of(UNIQUE_KEYWORDS[at]): text for at, text in named.items()}})
 
 
-def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
+def _storage_contexts(sop_classes: Sequence[str], syntax: str) -> list[Context]:
     """For each class what is not compressed, then each compression; the first classes where there are too many.
 
     Where one class alone is asked for there is room for every transfer syntax.
@@ -296,7 +298,9 @@ def _storage_contexts(sop_classes: Sequence[str]) -> list[Context]:
     is_unsaid = "" in sop_classes
     known = STORAGE_CLASSES if is_unsaid else tuple(dict.fromkeys(sop_classes))
     groups = [(EXPLICIT_LITTLE, IMPLICIT_LITTLE), *((each,) for each in (() if is_unsaid else _COMPRESSED))]
-    if len(known) == 1:
+    if syntax:
+        groups = [(syntax,)]
+    elif len(known) == 1:
         groups = [(each,) for each in TRANSFER_SYNTAXES]
     for sop_class in known:
         for group in groups:

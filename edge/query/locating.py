@@ -14,6 +14,7 @@ from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.catalog import CatalogSource
 from edge.query.levels import UNABLE_TO_PROCESS, Level, LevelQuery, read_retrieval
 from edge.query.located import ALL_HERE, Located
+from edge.store import queried
 from edge.store.database import CatalogRow
 
 #: A retrieval waits this long for what was answered before it to be in the spool.
@@ -34,7 +35,10 @@ def answer_retrieval(answering: Answering, asked: AskedQuery, data: bytes) -> It
         for archive in archives:
             if archive.failure:
                 outcome.left_out[archive.name] = archive.failure
-            for instance in archive.instances():
+            there = archive.instances()
+            with answering.reader.reading() as conn:  # an archive may not know of a note, or not heed it
+                here |= queried.list_hidden(conn, (each.sop_instance_uid for each in there))
+            for instance in there:
                 if instance.sop_instance_uid not in here:
                     here.add(instance.sop_instance_uid)
                     yield instance.encode()

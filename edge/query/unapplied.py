@@ -21,8 +21,9 @@ from edge.journal.record import BLOCK, RecordHead
 from edge.journal.replay import JournalRecord, SegmentReader
 from edge.model import ContextKey, InstanceHeader
 from edge.spool import Stored
-from edge.store import catalog, queried
+from edge.store import catalog
 from edge.store.database import Transaction
+from edge.store.sqlite_file import open_empty_catalog
 
 #: Records that are read for one query at most.
 MOST_UNAPPLIED = 50_000
@@ -93,7 +94,7 @@ class Overlay:
     """A catalog in memory, of objects that the catalog itself does not have yet."""
 
     def __init__(self) -> None:
-        self._conn = queried.open_empty_catalog()
+        self._conn = open_empty_catalog()
         self._lock = threading.Lock()
         self.count = 0
 

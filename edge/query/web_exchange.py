@@ -18,7 +18,7 @@ from edge.dicom.part10 import MAX_META, parse_meta
 from edge.dicom.pdu import Sink
 from edge.errors import EdgeError, PeerError, Unreadable
 from edge.network.http_client import HttpStream
-from edge.network.multipart import BadMultipart, PartReader, is_boundary
+from edge.network.multipart import BadMultipart, PartReader, find_boundary
 from edge.network.web_service import WebConnection, WebService
 from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, tag_of
 from edge.query.located import Located
@@ -31,7 +31,6 @@ _JSON = "application/dicom+json"
 _ANY_OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 #: What says that asking again soon is of no use.
 _LASTING = frozenset({401, 403, 404, 405, 406, 410, 501})
-_BOUNDARY = re.compile(r'boundary="?([^";]+)"?', re.IGNORECASE)
 _WORDS = {Level.PATIENT: "studies", Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instances"}
 
 
@@ -131,11 +130,11 @@ class WebObject:
     def _open_parts(self, content_type: str) -> PartReader | None:
         if not content_type.lower().startswith("multipart/"):
             return None
-        found = _BOUNDARY.search(content_type)
-        if found is None or not is_boundary(found[1]):
+        boundary = find_boundary(content_type)
+        if not boundary:
             self._answer.close()
             raise PeerError("an answer to WADO-RS without a boundary")
-        return PartReader(found[1], self)
+        return PartReader(boundary, self)
 
     def read_into(self, sink: Sink) -> None:
         """Hand over the data set. Raises PeerError where it is cut, and what the sink raises."""

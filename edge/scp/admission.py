@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from edge.config.kinds import QUERY_SERVICES
 from edge.config.sections import Config, Destination, Modality
-from edge.config.values import QUERY_SERVICES
 from edge.model import UNNAMED_CALLER
 from edge.network.tls import Certificate
 

@@ -31,9 +31,9 @@ from edge.network.sockets import wait_readable
 from edge.network.tls import Keyring, TlsError
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.link import RemoteLink, RemoteRequests, RemoteSteps
 from edge.scp.listener import ConnectionListener, WireProtocol
 from edge.scp.recorder import Recorder
+from edge.scp.remote_link import RemoteLink, RemoteRequests, RemoteSteps
 from edge.scp.services.worklist_source import WorklistCache
 from edge.spool.room import DiskGuard, disk_of
 from edge.transform.sandbox import keep_from_writing

@@ -38,9 +38,16 @@ MOST_LAG_SECONDS = 60.0
 class Recording:
     """An object that is being received: into a buffer, and what is longer into a file."""
 
-    def __init__(self, journal: JournalDoor, prefix: bytes, check_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        journal: JournalDoor,
+        prefix: bytes,
+        check_room: Callable[[], None],
+        patience: float = BUFFER_WAIT_SECONDS,
+    ) -> None:
+        """`patience`: how long to wait for a receive buffer, in seconds. Raises Shortage."""
         self._journal, self.prefix, self._check_room = journal, prefix, check_room
-        self._slot: Slot | None = journal.slots.take(BUFFER_WAIT_SECONDS)
+        self._slot: Slot | None = journal.slots.take(patience)
         self._used = 0  # of the slot
         self._file: BodyFile | None = None  # once the slot was full
         self._room_at = 0
@@ -163,15 +170,20 @@ class Recorder:
         self._journal, self.search, self._check_room = journal, search, check_room
         self._keeps_unreadable, self._fail = keeps_unreadable, fail
 
-    def begin(self, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> Recording:
-        """Get ready for an object that is about to arrive. Raises Hindered or StorageUnhealthy."""
+    def begin(
+        self, kind: ContextKey, sop_instance_uid: str, origin: Origin, patience: float = BUFFER_WAIT_SECONDS
+    ) -> Recording:
+        """Get ready for an object that is about to arrive. Raises Hindered or StorageUnhealthy.
+
+        `patience`: how long to wait for a receive buffer, in seconds; Shortage where there is none.
+        """
         if self._journal.has_failed:
             raise StorageUnhealthy("a write has failed: nothing more is accepted until a restart")
         since = self._journal.waiting_since
         if since is not None and time.monotonic() - since > MOST_LAG_SECONDS:
             cause = self._journal.cause or Cause.BUSY
             raise hindrance.error_for(cause, f"what came {MOST_LAG_SECONDS:.0f} s ago is not stored away yet")
-        return Recording(self._journal, preamble_and_meta(kind, sop_instance_uid, origin), self._check_room)
+        return Recording(self._journal, preamble_and_meta(kind, sop_instance_uid, origin), self._check_room, patience)
 
     def record(self, recording: Recording, kind: int, facts: bytes) -> None:
         """Make a received message durable: when this returns, it may be answered. The recording is used up.

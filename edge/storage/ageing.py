@@ -3,7 +3,8 @@
 In this order: a block with the rows of some studies is written, synced and read again; one transaction makes the
 catalog refer to it; then the rows are deleted, in small transactions. Killed at any point, the next step goes on: what
 is behind the last block that the catalog refers to is written again, what it refers to and still has is deleted.
-A study to which something happens meanwhile stays in the catalog.
+A study to which something happens meanwhile stays in the catalog. After each pass all blocks are read again, one a
+step: a file that was changed or damaged is reported (alert ledger-broken), and nothing more is folded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from edge.store import folding
 from edge.store.database import Store, Transaction
-from edge.store.folded_files import DamagedFold, FoldedFiles
+from edge.store.folded_files import Block, DamagedFold, FoldedFiles
 from edge.store.folding import Folded, StudyPlace
 
 log = logging.getLogger(__name__)
@@ -37,18 +38,24 @@ class Ageing:
         self._files = FoldedFiles(db.path.parent)
         self._place: StudyPlace = folding.FIRST_PLACE
         self._next_at = 0.0
-        self._is_stopped = False
+        self._unread: list[Block] = []  # blocks that this pass still has to read again
+        self.damage = ""  # of the yearly files, until a restart; empty while all is well
 
     def step(self) -> bool:
         """Fold a little; False when nothing is to be done now. Raises OSError, StorageUnhealthy and Hindered."""
-        if self._doubts_clock() or self._is_stopped:
+        if self._doubts_clock() or self.damage:
             return False
         try:
-            return self._step()
+            return self._step() or self._read_again()
         except DamagedFold as error:
             log.critical("nothing more is moved into the yearly files: %s; `edge verify` says more", error)
-            self._is_stopped = True
+            self.damage = str(error)
             return False
+
+    def _read_again(self) -> bool:
+        if self._unread:
+            self._files.read_packed(self._unread.pop())
+        return bool(self._unread)
 
     def _step(self) -> bool:
         with self._db.reading() as conn:
@@ -62,6 +69,8 @@ class Ageing:
         with self._db.reading() as conn:
             found, place = folding.ripe(conn, now, self._place, STUDIES)
             records = self._records(conn, found)
+            if not records and place is None:
+                self._unread = folding.blocks(conn)
         if not records:
             self._place = place or folding.FIRST_PLACE
             self._next_at = now + NEXT_PASS_SECONDS if place is None else 0.0

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.config.sections import Config, Destination
-from edge.dicom import retrieve
+from edge.dicom.command import SUCCESS
+from edge.dicom.failures import ServiceRefused
 from edge.errors import PeerError, Permanent, Unreadable
-from edge.model import InstanceState
+from edge.model import ContextKey, InstanceState
 from edge.network import tls
+from edge.query.fetching import ReadInto, TakeObject, open_fetcher
+from edge.query.located import Located
 from edge.spool import HASH_CHUNK, Bucket, Partial, Spool, Stored
 from edge.storage import verify
 from edge.storage.verify import Damage, Part
@@ -84,6 +87,9 @@ class Repairer:
                 row.instance_id, False, "the file is whole, but the catalog has another SHA-256: `edge recover`"
             )
         row = self._lose(row, damage.text)
+        if row.state is InstanceState.EVICTED:
+            set_aside(self._spool, row.path)
+            return RepairResult(row.instance_id, True, "it was cached, and is forgotten: its archive has it")
         return self._fetch(row)
 
     def _is_what_the_ledger_says(self, row: FileRow) -> bool:
@@ -94,16 +100,19 @@ class Repairer:
     # -- losing -------------------------------------------------------------------------------------------------------
 
     def _lose(self, row: FileRow, text: str) -> FileRow:
-        """An alarm before anything else is tried. The reason stays that of the first time."""
+        """An alarm before anything else is tried. The reason stays that of the first time. What is cached goes."""
         if row.state is InstanceState.LOST:
             return row
-        log.critical("instance %d is lost: %s", row.instance_id, text)
 
-        def work(conn: Transaction) -> FileRow | None:
+        def work(conn: Transaction) -> FileRow:
             catalog.lose(conn, row.instance_id, row.study_id, text, self._clock())
-            return kept_files.file_row(conn, row.instance_id)
+            return kept_files.file_row(conn, row.instance_id) or row
 
-        return self._db.write(work) or row
+        found = self._db.write(work)
+        what = "is lost" if found.state is InstanceState.LOST else "was cached, and is forgotten"
+        level = logging.CRITICAL if found.state is InstanceState.LOST else logging.WARNING
+        log.log(level, "instance %d %s: %s", row.instance_id, what, text)
+        return found
 
     def _back(self, row: FileRow) -> RepairResult:
         """It was lost, and its file is whole: put back by a person, or a disk that could not be read for a while."""
@@ -149,20 +158,39 @@ class Repairer:
         partial = self._spool.begin(row.kind, row.sop_instance_uid, row.origin)
         most = row.size - row.dataset_offset
 
-        def take(views: list[memoryview]) -> None:
+        def write(views: list[memoryview]) -> None:
             partial.write(views)
             if partial.size - partial.dataset_offset > most:
                 raise Unreadable("it gives back another data set than it was sent (longer)")
 
+        def take(_kind: ContextKey, _uid: str, read_into: ReadInto) -> int:
+            read_into(write)
+            return SUCCESS
+
         try:
-            calling = self._config().listen.ae_title
-            secure = tls.secure(self._config(), destination)
-            uids = row.study_uid, row.series_uid, row.sop_instance_uid
-            retrieve.get(destination, calling, row.kind, *uids, take, secure)
+            self._fetch_object(row, destination, take)
             return self._finish(partial, row)
         except BaseException:
             partial.discard()
             raise
+
+    def _fetch_object(self, row: FileRow, destination: Destination, take: TakeObject) -> None:
+        """By C-GET or WADO-RS. Raises PeerError, ServiceRefused."""
+        config, kind = self._config(), row.kind
+        secure = None if destination.is_web else tls.secure(config, destination)
+        wanted = Located(
+            row.sop_instance_uid, kind.sop_class_uid, "", study_uid=row.study_uid, series_uid=row.series_uid
+        )
+        given = destination, config.listen.ae_title, [kind.sop_class_uid], secure
+        fetcher = open_fetcher(*given, may_move=False, syntax=kind.transfer_syntax_uid)
+        try:
+            count = fetcher.fetch([wanted], take)
+        except BaseException:
+            fetcher.abort()
+            raise
+        fetcher.close()
+        if not count:
+            raise ServiceRefused("it does not have it")
 
     def _finish(self, partial: Partial, row: FileRow) -> Stored:
         stored = partial.finish()

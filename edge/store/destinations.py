@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from edge.model import Assignment, DeliveryState, Priority, Reason, ReasonCode
-from edge.store import deliveries, ledger, operator_actions, performed_steps
+from edge.store import deliveries, ledger, operator_actions, step_deliveries
 from edge.store.database import Transaction
 from edge.store.transitions import reason_values, update_statement
 
@@ -106,7 +106,7 @@ def retire(conn: Transaction, name: str, after: int, now: float, who: str, why: 
     rows = _batch(conn, name, after)
     if not rows:
         _forget(conn, name)
-        performed_steps.retire_target(conn, name, now)
+        step_deliveries.retire_target(conn, name, now)
         return Progress(None)
     left = [row for row in rows if DeliveryState(row["state"]) in OPEN]
     retired = Reason(ReasonCode.CANCELLED, {"retired": name})
@@ -141,7 +141,7 @@ def begin_rename(conn: Transaction, old: str, new: str, now: float, who: str) ->
     """Put on record that two names are one destination."""
     ledger.append(conn, now, ledger.RENAMED, who, [], destination=new, payload={"former": old})
     conn.execute("UPDATE commitment SET destination = ? WHERE destination = ?", (new, old))
-    performed_steps.rename_target(conn, old, new)
+    step_deliveries.rename_target(conn, old, new)
 
 
 def rename(conn: Transaction, old: str, new: str, after: int) -> Progress:

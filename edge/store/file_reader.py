@@ -12,7 +12,7 @@ from edge.errors import CatalogError
 from edge.store import wal_index
 from edge.store.database import Transaction
 from edge.store.faults import translate_errors
-from edge.store.sqlite_file import connect, migrate
+from edge.store.sqlite_file import connect
 
 
 class FileReader:
@@ -48,10 +48,3 @@ class FileReader:
             raise CatalogError(f"the catalog {self.path} cannot be read: {error}") from error
         finally:
             conn.close()
-
-
-def open_empty() -> Transaction:
-    """An empty catalog in memory, for where the gateway has never run."""
-    conn = connect(Path(":memory:"))
-    migrate(conn)
-    return conn

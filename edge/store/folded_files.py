@@ -88,6 +88,10 @@ class FoldedFiles:
 
     def read(self, block: Block) -> list[dict[str, Any]]:
         """The studies of a block. Raises DamagedFold."""
+        return _unpack(self.read_packed(block), self.path(block.year))
+
+    def read_packed(self, block: Block) -> bytes:
+        """The bytes of a block, which are those that were written. Raises DamagedFold."""
         try:
             with self.path(block.year).open("rb") as file:
                 file.seek(block.position)
@@ -96,7 +100,7 @@ class FoldedFiles:
             raise DamagedFold(f"{self.path(block.year)} cannot be read: {error.strerror}") from None
         if hashlib.sha256(packed).digest() != block.sha256:
             raise DamagedFold(f"{self.path(block.year)} is not what was written at byte {block.position}")
-        return _unpack(packed, self.path(block.year))
+        return packed
 
     def blocks(self, year: int) -> Iterator[tuple[Block, list[dict[str, Any]]]]:
         """What of a year's file is whole, without the catalog: up to the first block that does not follow."""

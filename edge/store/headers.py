@@ -136,7 +136,7 @@ def enter_header(conn: Transaction, instance: int, small: bytes, *, is_whole: bo
         facts = series_facts(small, syntax)
         said = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
         conn.execute("INSERT INTO series_facts VALUES (?, ?, ?)", (series, instance, said))
-        if "RequestAttributesSequence" in facts:
+        if facts.keys() & {"RequestAttributesSequence", "IssuerOfAccessionNumberSequence"}:
             queue_series(conn, series)
     elif base_id != instance:
         base = header(conn, base_id) or b""

@@ -18,8 +18,6 @@ from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_patients
 from edge.store.study_patients import split_differences
 
-#: Studies over which the two figures are made.
-FIGURE_SECONDS = 30 * 86400.0
 _COUNTED = "identity_counted"  # the last instance whose check has counted it
 
 
@@ -74,19 +72,17 @@ def _patients_of(conn: Transaction, patient_id: str, issuer: str, assigned: int 
             (assigned,),
         ).fetchone()
         return [row[0]]
-    if not patient_id:
-        return []
-    today = time.strftime("%Y%m%d")
-    found = resolved_patients.resolve_identifier(conn, patient_id, issuer, today)
+    found = resolved_patients.resolve_identifier(conn, patient_id, issuer)
     if not found and issuer:  # an issuer that no feed writes so
-        found = resolved_patients.resolve_identifier(conn, patient_id, "", today)
+        found = resolved_patients.resolve_identifier(conn, patient_id, "")
     return list(dict.fromkeys(each.patient_key for each in found))
 
 
 def _orders_of(conn: Transaction, study_facts: int, row: Sequence[str], patients: Sequence[int]) -> list[Order]:
     """By the numbers of the first level, then by those of the request (0040,0275), once the whole header is read."""
     accession, study_uid, study_number = row[2], row[1], row[4]
-    if found := orders.find_orders(conn, accession=accession) or orders.find_orders(conn, study_uid=study_uid):
+    by_accession = _of_issuer(conn, study_facts, orders.find_orders(conn, accession=accession))
+    if found := by_accession or orders.find_orders(conn, study_uid=study_uid):
         return found
     requested = conn.execute(_REQUESTED, (study_facts,)).fetchall()
     for each in requested if not accession else ():
@@ -103,6 +99,23 @@ _REQUESTED = """
 SELECT DISTINCT json_extract(m.facts, '$.RequestAttributesSequence.AccessionNumber'),
   json_extract(m.facts, '$.RequestAttributesSequence.RequestedProcedureID')
 FROM series r JOIN series_facts m ON m.series_id = r.id WHERE r.study_facts_id = ? AND m.facts LIKE '%"RequestA%'
+"""
+
+
+def _of_issuer(conn: Transaction, study_facts: int, found: list[Order]) -> list[Order]:
+    """The orders whose accession number may have the issuer that the images name (0008,0051)."""
+    if not any(each.issuer for each in found):
+        return found
+    row = conn.execute(_ISSUER, (study_facts,)).fetchone()
+    named = set(filter(None, row or ()))
+    return [each for each in found if not named or each.issuer in {"", *named}]
+
+
+_ISSUER = """
+SELECT json_extract(m.facts, '$.IssuerOfAccessionNumberSequence.LocalNamespaceEntityID'),
+  json_extract(m.facts, '$.IssuerOfAccessionNumberSequence.UniversalEntityID')
+FROM series r JOIN series_facts m ON m.series_id = r.id WHERE r.study_facts_id = ? AND m.facts LIKE '%"IssuerOfA%'
+LIMIT 1
 """
 
 
@@ -175,10 +188,10 @@ JOIN study_facts f ON f.patient_key = p.id JOIN identity_check c ON c.study_fact
 
 
 def queue_series(conn: Transaction, series: int) -> None:
-    """The whole header of a series is read: its request may name the order that was not found before."""
+    """The whole header of a series is read: its request, or its accession number's issuer, may mean another order."""
     conn.execute(
         "INSERT OR IGNORE INTO identity_recheck SELECT c.study_facts_id FROM series r JOIN identity_check c"
-        " ON c.study_facts_id = r.study_facts_id WHERE r.id = ? AND c.result = 'no-order'",
+        " ON c.study_facts_id = r.study_facts_id WHERE r.id = ? AND c.result <> 'matched'",
         (series,),
     )
 
@@ -279,49 +292,7 @@ def has_orders_or_images(conn: Transaction, numbers: Iterable[str]) -> bool:
     )
 
 
-# -- figures and lists ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityFigures:
-    """The two figures, and what is open. A share is None where nothing was checked in the last 30 days."""
-
-    matched_share: float | None = None
-    misdirected_share: float | None = None
-    checked_images: int = 0
-    missing: int = 0  # studies without an order for longer than [identity] orphan_after
-    missing_since: float | None = None
-    differing: int = 0  # studies whose patient differs from the order's, that are not held and not decided about
-    differing_since: float | None = None
-
-
-def read_identity_figures(conn: Transaction, now: float, orphan_after: float) -> IdentityFigures:
-    """Share of images whose identity matches the order, and of studies that went, or nearly, to another patient."""
-    values = {"since": now - FIGURE_SECONDS, "late": now - orphan_after}
-    matched, due, studies = conn.execute(
-        "SELECT coalesce(sum(CASE result WHEN 'matched' THEN max(images, 1) END), 0),"
-        " coalesce(sum(CASE WHEN result <> 'no-order' OR first_at < :late THEN max(images, 1) END), 0),"
-        " count(DISTINCT study_id) FROM identity_check WHERE first_at >= :since",
-        values,
-    ).fetchone()
-    (wrong,) = conn.execute(
-        "SELECT count(*) FROM (SELECT study_id FROM identity_check WHERE first_at >= :since AND has_differed UNION"
-        " SELECT w.study_id FROM study_patient w WHERE w.first_at >= :since AND w.standing <> 'agrees')",
-        values,
-    ).fetchone()
-    missing = conn.execute(
-        "SELECT count(DISTINCT study_id), min(first_at) FROM identity_check"
-        " WHERE result = 'no-order' AND settled_at IS NULL AND first_at < :late",
-        values,
-    ).fetchone()
-    differing = conn.execute(
-        "SELECT count(DISTINCT c.study_id), min(c.first_at) FROM identity_check c"
-        " WHERE c.result = 'differs' AND c.settled_at IS NULL AND NOT EXISTS (SELECT 1 FROM instance i JOIN delivery d"
-        " ON d.instance_id = i.id WHERE i.study_id = c.study_id AND d.state = 'held' AND d.reason_code = 'mismatch')"
-    ).fetchone()
-    return IdentityFigures(
-        matched / due if due else None, wrong / studies if studies else None, due, *missing, *differing
-    )
+# -- decided and listed -----------------------------------------------------------------------------------------------
 
 
 def settle_checks(conn: Transaction, result: CheckResult, now: float) -> None:

@@ -18,7 +18,6 @@ class OpenFindings:
     feed: str
     count: int
     since: float
-    last_message: int | None
 
 
 def note_finding(conn: Transaction, kind: str, subject: str, feed: str, message_id: int | None, at: float) -> None:
@@ -33,7 +32,7 @@ def note_finding(conn: Transaction, kind: str, subject: str, feed: str, message_
 
 def list_open(conn: Transaction) -> list[OpenFindings]:
     rows = conn.execute(
-        "SELECT kind, feed, count(*), min(first_at), max(message_id) FROM identity_finding WHERE settled_at IS NULL"
+        "SELECT kind, feed, count(*), min(first_at) FROM identity_finding WHERE settled_at IS NULL"
         " GROUP BY kind, feed ORDER BY kind, feed"
     )
     return [OpenFindings(*row) for row in rows]

@@ -53,6 +53,12 @@ def file_row(conn: Transaction, instance: int) -> FileRow | None:
     return _row(row) if row else None
 
 
+def instance_at(conn: Transaction, path: str) -> int | None:
+    """The instance whose file the spool keeps there."""
+    row = conn.execute(f"SELECT i.id FROM instance i WHERE i.path = ? AND {_KEPT}", (path,)).fetchone()
+    return int(row[0]) if row else None
+
+
 def kept_after(conn: Transaction, instance: int, limit: int) -> list[FileRow]:
     """The next instances whose files the spool keeps, in the order of their numbers."""
     return [

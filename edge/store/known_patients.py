@@ -197,20 +197,17 @@ def _target(
     is_new_number: bool,
 ) -> KnownIdentifier:
     """The identifier that remains; entered where nobody knows it. A new number takes the old one's facts along."""
-    direct = [each for each in new if not each.is_merged]
-    if new and not (old and new[0].patient_key == old[0].patient_key):
-        return (direct or list(new))[0]
+    if new and old and new[0].patient_key == old[0].patient_key:  # both are numbers of one patient already
+        return new[0]
+    if new:
+        return next((each for each in new if not each.is_merged), new[0])
     facts = pair.facts
     if old and is_new_number:
-        row = conn.execute(
-            "SELECT name, birth_date, sex FROM known_patient WHERE id = ?", (old[0].survivor,)
-        ).fetchone()
-        facts = replace(facts, **{n: getattr(facts, n) if getattr(facts, n) is not None else v for n, v in zip(
-            ("name", "birth_date", "sex"), row, strict=True)})  # fmt: skip
-    if new:  # both are numbers of one patient already
-        return new[0]
-    patient = _create(conn, pair.new, facts, source)
-    return find_all_known(conn, pair.new[:1])[0] if patient else new[0]
+        sql = "SELECT name, birth_date, sex FROM known_patient WHERE id = ?"
+        known = dict(conn.execute(sql, (old[0].survivor,)).fetchone())
+        facts = replace(facts, **{name: value for name, value in known.items() if getattr(facts, name) is None})
+    _create(conn, pair.new, facts, source)
+    return find_all_known(conn, pair.new[:1])[0]
 
 
 def _enter_unknown(conn: Transaction, retired: Sequence[Identifier], source: ChangeSource) -> KnownIdentifier:

@@ -147,7 +147,7 @@ def _eviction(p: Payload) -> str:
 
 def _repair(p: Payload) -> str:
     if "source" in p:
-        return f"fetched from {p['source']} by C-GET"
+        return f"fetched from {p['source']}"
     return f"{p['fault']}: written again" if "fault" in p else "its file is whole again"
 
 

@@ -5,7 +5,6 @@ An order's patient is the one of today: its identifier after merges, its facts a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,8 +39,7 @@ def _order_of(row: Sequence[Any]) -> Order:
 
 
 def _select(conn: Transaction, rest: str, values: Mapping[str, Any]) -> list[Order]:
-    today = time.strftime("%Y%m%d")
-    return [_order_of(row) for row in conn.execute(_SELECT + rest, {"today": today, **values})]
+    return [_order_of(row) for row in conn.execute(_SELECT + rest, values)]
 
 
 def list_worklist_orders(conn: Transaction, since: str, until: str) -> list[Order]:

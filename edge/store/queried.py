@@ -11,11 +11,10 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from edge.store import patient_search, todays_facts
-from edge.store.database import CatalogRow, Transaction, connect, migrate
+from edge.store.database import CatalogRow, Transaction
 from edge.store.patient_search import NUMBERS_OF_HIT, SPELLINGS_OF_HIT, STUDIES_OF_NUMBERS
 from edge.store.patients import PATIENT_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS
 from edge.store.rejection_order import NOT_HIDDEN
@@ -369,8 +368,10 @@ def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
     return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}
 
 
-def open_empty_catalog() -> Transaction:
-    """An empty catalog that no file has."""
-    conn = connect(Path(":memory:"))
-    migrate(conn)
-    return conn
+def list_hidden(conn: Transaction, uids: Iterable[str]) -> set[str]:
+    """Of some SOP Instance UIDs those that a rejection note hides, wherever they are."""
+    sql = (
+        "SELECT sop_instance_uid FROM rejected_instance"
+        " WHERE is_hidden = 1 AND sop_instance_uid IN (SELECT value FROM json_each(?))"
+    )
+    return {row[0] for row in conn.execute(sql, (json.dumps(list(uids)),))}

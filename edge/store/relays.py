@@ -28,15 +28,14 @@ class RelayedMessage:
     not_before: float
 
 
-def find_next(conn: Transaction, relay: str, feeds: Sequence[str] = ()) -> RelayedMessage | None:
-    """Find the oldest that waits, and is no message of its patient is held before it."""
+def find_next(conn: Transaction, relay: str) -> RelayedMessage | None:
+    """Find the oldest that waits, of whose patient no message is held before it."""
     held: set[str] = set()
     rows = conn.execute(
-        "SELECT r.id, r.state, r.identifiers FROM hl7_relay r WHERE r.relay = ? AND r.state IN ('waiting', 'held')"
-        " ORDER BY r.id LIMIT 2000",
+        "SELECT id, state, identifiers FROM hl7_relay WHERE relay = ? AND state IN ('waiting', 'held') ORDER BY id",
         (relay,),
-    ).fetchall()
-    for number, state, text in rows:
+    )
+    for number, state, text in rows:  # read no further than that one
         named = set(text.split())
         if state == "waiting" and not named & held:
             return _read(conn, number)

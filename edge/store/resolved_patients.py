@@ -6,7 +6,6 @@ Functions of a connection; they only read.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_names
 
-_VALID = "(n.valid_until = '' OR n.valid_until >= :today)"
+_TODAY = "strftime('%Y%m%d', 'now', 'localtime')"
+_VALID = f"(n.valid_until = '' OR n.valid_until >= {_TODAY})"
 _TARGETS = "SELECT max(n.id) FROM patient_merge e JOIN patient_identifier n ON n.id = e.new_id WHERE e.is_current"
 #: The identifier with which an image of identifier `mine` leaves, whose patient ends at `s`: the number itself while it
 #: is valid, else one of its authority and type; of what is merged, the number that it was merged into.
-#: It needs the parameter :today (YYYYMMDD).
 LEAVING = f"""coalesce(
-    CASE WHEN mine.patient_key = s.id AND (mine.valid_until = '' OR mine.valid_until >= :today) THEN mine.id END,
+    CASE WHEN mine.patient_key = s.id AND (mine.valid_until = '' OR mine.valid_until >= {_TODAY}) THEN mine.id END,
     ({_TARGETS} AND n.patient_key = s.id AND n.authority_id = mine.authority_id AND {_VALID}),
     (SELECT max(n.id) FROM patient_identifier n WHERE n.patient_key = s.id AND n.authority_id = mine.authority_id
      AND n.type = mine.type AND {_VALID}),
@@ -51,18 +50,20 @@ class ResolvedPatient:
     changed_at: float
 
 
-def resolve_identifier(conn: Transaction, number: str, issuer: str, today: str) -> list[ResolvedPatient]:
+def resolve_identifier(conn: Transaction, number: str, issuer: str) -> list[ResolvedPatient]:
     """Resolve a Patient ID and its issuer (namespace or universal ID); several where authorities share the number.
 
-    Without an issuer, every authority that knows the number counts.
+    Without an issuer, every authority that knows the number counts. An empty number is nobody's.
     """
+    if not number:
+        return []
     rows = conn.execute(
         "SELECT DISTINCT s.id, i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed,"
         " max(s.changed_at, coalesce((SELECT e.merged_at FROM patient_merge e WHERE e.old_key = p.id AND"
         " e.is_current ORDER BY e.merged_at DESC LIMIT 1), 0))"
         f" FROM patient_identifier mine JOIN assigning_authority own ON own.id = mine.authority_id {RESOLVE}"
         " WHERE mine.number = :number AND (:issuer = '' OR :issuer IN (own.namespace, own.universal_id))",
-        {"number": number, "issuer": issuer, "today": today},
+        {"number": number, "issuer": issuer},
     ).fetchall()
     return [resolved_of(row) for row in rows]
 
@@ -91,9 +92,8 @@ def is_same_patient(conn: Transaction, a: Patient, b: Patient) -> bool:
     """Do feeds say that two spellings are one patient: by a merge of their numbers, or by names that it has or had?"""
     if not (a.patient_id and b.patient_id):
         return False
-    today = time.strftime("%Y%m%d")
     mine, theirs = (
-        {each.patient_key for each in resolve_identifier(conn, one.patient_id, one.issuer, today)} for one in (a, b)
+        {each.patient_key for each in resolve_identifier(conn, one.patient_id, one.issuer)} for one in (a, b)
     )
     if len(mine) != 1 or mine != theirs:
         return False

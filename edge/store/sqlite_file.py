@@ -141,6 +141,13 @@ def migrate(conn: sqlite3.Connection) -> None:
         raise
 
 
+def open_empty_catalog() -> sqlite3.Connection:
+    """An empty catalog in memory, which no file has."""
+    conn = connect(Path(":memory:"))
+    migrate(conn)
+    return conn
+
+
 def make(path: Path) -> None:
     """Make a new catalog: under another name until it is whole, so that a full disk leaves none, not half of one."""
     new = path.with_name(f"{path.name}.new")

@@ -11,14 +11,15 @@ from edge.store.rejection_order import NOT_HIDDEN
 
 #: Versions that count as arrived.
 _ARRIVED = "('stored', 'evicted', 'conflict')"
-MOST_COMPARED = 50
+#: Steps that are compared in one go.
+_MOST_COMPARED = 50
 
 
 def list_due_comparisons(conn: Transaction, now: float) -> list[tuple[int, float]]:
     """List steps that are to be compared now, and when each ended."""
     rows = conn.execute(
         "SELECT id, ended_at FROM performed_step WHERE compare_at <= ? ORDER BY compare_at LIMIT ?",
-        (now, MOST_COMPARED),
+        (now, _MOST_COMPARED),
     )
     return [(row[0], row[1]) for row in rows]
 
@@ -68,7 +69,8 @@ def list_missing_images(conn: Transaction, ended_before: float) -> list[MissingI
 class ProvedInstance:
     """An instance of a step that is here.
 
-    `kept_by`: a destination that has proved it, under its own UID; `is_open`: one still has not.
+    `kept_by`: a destination that has proved it, under its own UID. `is_open`: for another one it is on its way.
+    `is_held`: none has it, and a person decides about one.
     """
 
     study_uid: str  # as that destination has it
@@ -77,6 +79,7 @@ class ProvedInstance:
     sop_instance_uid: str
     kept_by: str
     is_open: bool
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,12 @@ class OwedNotification:
     is_reported: bool  # by a modality
 
 
-def list_owed_notifications(conn: Transaction) -> list[OwedNotification]:
+def list_owed_notifications(conn: Transaction, after: int, limit: int) -> list[OwedNotification]:
+    """List some, beginning behind a step: those that wait long hold no others up."""
     rows = conn.execute(
-        "SELECT id, sop_instance_uid, ended_at, is_reported FROM performed_step WHERE notify = 1 ORDER BY id LIMIT ?",
-        (MOST_COMPARED,),
+        "SELECT id, sop_instance_uid, ended_at, is_reported FROM performed_step WHERE notify = 1 AND id > ?"
+        " ORDER BY id LIMIT ?",
+        (after, limit),
     )
     return [OwedNotification(*row) for row in rows]
 
@@ -119,14 +124,33 @@ def list_proved_instances(conn: Transaction, step: int) -> list[ProvedInstance]:
         (step,),
     )
     found = (_make_proved(row, states[row[3]]) for row in rows)
-    return [each for each in found if each.kept_by or each.is_open]
+    return [each for each in found if each.kept_by or each.is_open or each.is_held]
 
 
 def _make_proved(row: Sequence[str], states: Sequence[CatalogRow]) -> ProvedInstance:
     proof = next((each for each in states if each["state"] == "confirmed" and not each["other_uid"]), None)
-    is_open = any(each["state"] not in ("confirmed", "cancelled") for each in states)
+    is_open = any(each["state"] not in ("confirmed", "cancelled", "held") for each in states)
+    is_held = proof is None and any(each["state"] == "held" for each in states)
     study_uid = proof["study_uid"] or row[0] if proof is not None else row[0]
-    return ProvedInstance(study_uid, row[1], row[2], row[3], proof["destination"] if proof else "", is_open)
+    return ProvedInstance(study_uid, row[1], row[2], row[3], proof["destination"] if proof else "", is_open, is_held)
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationWait:
+    """What an owed notification waits for, in images: that have not come, are on their way, or are held everywhere."""
+
+    missing: int
+    open: int
+    held: int
+
+
+def find_notification_wait(conn: Transaction, step: int) -> NotificationWait | None:
+    """None: no notification of the step is owed."""
+    if conn.execute("SELECT 1 FROM performed_step WHERE id = ? AND notify = 1", (step,)).fetchone() is None:
+        return None
+    found = list_proved_instances(conn, step)
+    is_open, is_held = sum(each.is_open for each in found), sum(each.is_held for each in found)
+    return NotificationWait(count_missing_images(conn, step), is_open, is_held)
 
 
 def end_notification(conn: Transaction, step: int) -> None:

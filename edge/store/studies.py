@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from edge.model import Guessed
+from edge.store import todays_facts
 from edge.store.database import Transaction
+from edge.store.identity import Likeness, compare_names
 from edge.store.patient_search import NUMBERS_OF_HIT
 from edge.store.rejection_order import NOT_HIDDEN
 from edge.store.study_patients import StudyPatient, patients_of_study
@@ -38,6 +40,8 @@ class Study:
     guessed: tuple[str, ...]  # the fields whose character set is not certain, such as "patient_name"
     deliveries: Counts
     patients: tuple[StudyPatient, ...] = ()  # the first first; empty where its images are not filled in yet
+    #: PatientID and PatientName as the feeds say them today, where the images say otherwise.
+    patient_today: dict[str, str] = field(default_factory=dict)
 
     @property
     def marks(self) -> list[str]:
@@ -189,7 +193,19 @@ def _study(conn: Transaction, row: sqlite3.Row) -> Study:
         counts[destination][state] = n
     guessed = tuple(bit.name.lower() for bit in Guessed if bit & row["guessed"] and bit.name)
     patients = patients_of_study(conn, row["id"], row["instances"] + row["rejected"])
-    return Study(**{**dict(row), "guessed": guessed}, deliveries=dict(counts), patients=patients)
+    said = {**dict(row), "guessed": guessed, "patient_today": _patient_today(conn, row, patients)}
+    return Study(**said, deliveries=dict(counts), patients=patients)
+
+
+def _patient_today(conn: Transaction, row: sqlite3.Row, patients: tuple[StudyPatient, ...]) -> dict[str, str]:
+    """Read what the feeds say today of a study's first patient otherwise than its images."""
+    issuer = next((each.issuer for each in patients if each.patient_id == row["patient_id"]), "")
+    said = {row["id"]: {"PatientID": row["patient_id"], "IssuerOfPatientID": issuer}}
+    today = todays_facts.read_today_of_studies(conn, said).get(row["id"], {})
+    number, name = today.get("PatientID", ""), today.get("PatientName", "")
+    found = {"PatientID": number} if number and number != row["patient_id"] else {}
+    is_new_name = bool(name) and compare_names(name, row["patient_name"]) is not Likeness.SAME
+    return found | ({"PatientName": name} if is_new_name else {})
 
 
 def numbers_of(conn: Transaction, study_uids: Iterable[str]) -> dict[str, int]:

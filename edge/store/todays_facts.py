@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 
 from edge.identity.today import DemographicsToday, PatientToday
@@ -33,7 +32,7 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
     if assigned is not None:
         patient = _today_of(_resolve_assigned(conn, assigned))
         return DemographicsToday(patient, found, False, True, person, assigned_at)
-    resolved = resolved_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    resolved = resolved_patients.resolve_identifier(conn, number, issuer)
     if len({each.patient_key for each in resolved}) > 1:
         return DemographicsToday(None, found, is_ambiguous=True)
     return DemographicsToday(_today_of(resolved[0]) if resolved else None, found)
@@ -41,7 +40,7 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
 
 def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsToday:
     """The same for an object that is not here, by its Patient ID and issuer."""
-    resolved = resolved_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    resolved = resolved_patients.resolve_identifier(conn, number, issuer)
     if len({each.patient_key for each in resolved}) > 1:
         return DemographicsToday(is_ambiguous=True)
     return DemographicsToday(_today_of(resolved[0]) if resolved else None)
@@ -56,7 +55,7 @@ def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, 
 
 def find_survivors(conn: Transaction, number: str, issuer: str) -> list[int]:
     """Find the known patients that a Patient ID and its issuer mean; several: nobody may choose."""
-    resolved = resolved_patients.resolve_identifier(conn, number, issuer, _today()) if number else []
+    resolved = resolved_patients.resolve_identifier(conn, number, issuer)
     return list(dict.fromkeys(each.patient_key for each in resolved))
 
 
@@ -95,15 +94,11 @@ def list_corrections(conn: Transaction, instance: int, study: int, said: Mapping
     return {keyword: value for keyword, value in today.items() if header is None or header[keyword] != value}
 
 
-def _today() -> str:
-    return time.strftime("%Y%m%d")
-
-
 def _resolve_assigned(conn: Transaction, identifier: int) -> ResolvedPatient:
     row = conn.execute(
         "SELECT s.id, i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed, s.changed_at"
         f" FROM patient_identifier mine {RESOLVE} WHERE mine.id = :id",
-        {"id": identifier, "today": _today()},
+        {"id": identifier},
     ).fetchone()
     return resolved_patients.resolved_of(row)
 

@@ -7,6 +7,8 @@ from edge.identity.order import Order
 from edge.identity.today import DemographicsToday
 from edge.transform.corrections import CODE_FIELDS, TodayFacts
 
+_KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
+
 
 def facts_from(today: DemographicsToday) -> TodayFacts:
     """The facts that may be written out: never a text whose character set is in doubt."""
@@ -15,18 +17,10 @@ def facts_from(today: DemographicsToday) -> TodayFacts:
     patient = today.patient
     if patient is None:
         return TodayFacts(order=order, order_changed_at=ordered_at)
-    name = "" if patient.is_in_doubt else patient.name
+    said = patient.attributes()
+    number, issuer, name, born, sex = (said.get(keyword, "") for keyword in _KEYWORDS)
     changed_at = max(patient.changed_at, today.assigned_at)
-    return TodayFacts(
-        patient.patient_id,
-        patient.issuer,
-        name,
-        patient.birth_date if len(patient.birth_date) == 8 else "",
-        patient.sex,
-        changed_at,
-        order,
-        ordered_at,
-    )
+    return TodayFacts(number, issuer, name, born, sex, changed_at, order, ordered_at)
 
 
 def _values_of(order: Order) -> dict[str, str]:

@@ -255,10 +255,10 @@ class DeepEdit:
             raise damage(tag, "is outside of a sequence")
         is_open = size == UNDEFINED
         decision = self._visitor.decide(
-            tag, vr, size, lambda: self._value(level, tag, at, start, size), level.form, level.context
+            tag, vr, size, lambda: self._value(level, tag, start, size), level.form, level.context
         )
         if decision is Do.ENTER:
-            return self._enter(level, tag, vr, at, start, size)
+            return self._enter(level, tag, vr, start, size)
         end = self._walk.walk_sequence(at, level.form) if is_open else start + size
         if end > level.end:
             raise damage(tag, "runs past the end of what holds it")
@@ -268,12 +268,12 @@ class DeepEdit:
             self._replace(level, tag, at, end, b"" if decision is Do.REMOVE else decision)
         return end
 
-    def _value(self, level: _Level, tag: int, at: int, start: int, size: int) -> bytes:
+    def _value(self, level: _Level, tag: int, start: int, size: int) -> bytes:
         if size == UNDEFINED or start + size > level.end:
             raise damage(tag, "has no value of defined length")
         return self._window.value(start, size)
 
-    def _enter(self, level: _Level, tag: int, vr: bytes, at: int, start: int, size: int) -> int:
+    def _enter(self, level: _Level, tag: int, vr: bytes, start: int, size: int) -> int:
         if len(self._stack) > 2 * MAX_DEPTH:
             raise damage(tag, f"is more than {MAX_DEPTH} sequences deep")
         is_open = size == UNDEFINED

@@ -3,7 +3,8 @@
 The question is put, and the signature of the answer verified, by `openssl ocsp`, a program of the system, so that its
 cryptography is that of the machine (FIPS included). Promise: a certificate counts as good only where the responder
 says so, freshly and signed; whatever goes wrong, nobody is let in by certificate. Limits: OCSP_SECONDS for a question,
-one at a time; an answer holds for GOOD_SECONDS or BAD_SECONDS.
+one at a time; an answer holds for GOOD_SECONDS or BAD_SECONDS. An answer that does not say when the next one comes (RFC
+6960 section 4.2.2.1: there is newer information at any time) counts for MOST_AGE_SECONDS from its time on.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import ssl
 import subprocess
 import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge.web.x509 import read_certificate, split_pem
@@ -24,6 +26,7 @@ from edge.web.x509 import read_certificate, split_pem
 log = logging.getLogger(__name__)
 
 OCSP_SECONDS, GOOD_SECONDS, BAD_SECONDS = 5.0, 600.0, 60.0
+MOST_AGE_SECONDS = 86400.0
 _MOST_KEPT = 1000
 OPENSSL = "openssl"
 
@@ -85,10 +88,21 @@ class OcspResponder:
         lines = done.stdout.decode("utf-8", "replace").splitlines()
         said = done.stdout + done.stderr  # releases differ in where they say what
         is_signed, is_fresh = b"Response verify OK" in said, b"Status times invalid" not in said
-        if done.returncode != 0 or not is_signed or not is_fresh:
+        if done.returncode != 0 or not is_signed or not is_fresh or not is_recent(lines, time.time()):
             log.error("the OCSP responder's answer cannot be used: nobody signs in by certificate")
             return False
         return f"{certificate}: good" in lines
+
+
+def is_recent(lines: Iterable[str], now: float) -> bool:
+    """Is an answer, as openssl writes it, young enough where it does not say until when it holds?"""
+    times = dict(line.strip().split(": ", 1) for line in lines if line.strip().startswith(("This", "Next")))
+    if "Next Update" in times:
+        return True  # openssl has compared it
+    try:
+        return now - ssl.cert_time_to_seconds(times["This Update"]) <= MOST_AGE_SECONDS
+    except (KeyError, ValueError):
+        return False
 
 
 def accept_all(_der: bytes) -> bool:

@@ -154,67 +154,84 @@ def test_an_archive_that_is_away_is_said(site: Site) -> None:
 class NamedArchive:
     """An archive that answers QIDO-RS with all of a study, and gives the instances of `given` by WADO-RS, slowly."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.files = {sop_instance_uid(path): path for path in ct_files(folder, count, 4096)}
-        self.first = pydicom.dcmread(next(iter(self.files.values())))
-        self.given = set(self.files)
+    def __init__(self) -> None:
+        self.studies: dict[str, dict[str, Path]] = {}  # UID of a study -> of its instances
+        self.given: dict[str, Path] = {}
         self.web = WebArchive(self._answer)
 
-    @property
-    def study(self) -> str:
-        return str(self.first.StudyInstanceUID)
+    def add(self, folder: Path, count: int) -> str:
+        """A new study. Returns its UID."""
+        files = {sop_instance_uid(path): path for path in ct_files(folder, count, 4096)}
+        study = str(pydicom.dcmread(next(iter(files.values()))).StudyInstanceUID)
+        self.studies[study] = files
+        self.given |= files
+        return study
 
-    @property
-    def retrievals(self) -> list[str]:
-        return [each.path for each in self.web.received if "/instances/" in each.path]
+    def requests_of(self, study: str) -> tuple[int, int]:
+        """Searches in a study, and retrievals of its instances."""
+        found = [each.path.partition("?")[0] for each in self.web.received if study in each.path]
+        retrievals = sum("/instances/" in each for each in found)
+        return len(found) - retrievals, retrievals
 
     def _answer(self, request: Received) -> Said:
         if "/instances/" not in request.path:
-            found = [self._describe(uid) for uid in self.files]
+            found = [self._describe(path) for study, at in self.studies.items() for path in at.values()
+                     if study in request.path]  # fmt: skip
             return Said(200, json.dumps(found).encode(), {"Content-Type": "application/dicom+json"})
         uid = request.path.rpartition("/")[2].partition("?")[0]
         if uid not in self.given:
             return Said(404)
         time.sleep(0.1)  # as a line does: two who ask meet
-        return Said(200, self.files[uid].read_bytes(), {"Content-Type": "application/dicom"})
+        return Said(200, self.given[uid].read_bytes(), {"Content-Type": "application/dicom"})
 
-    def _describe(self, uid: str) -> dict[str, Any]:
+    def _describe(self, path: Path) -> dict[str, Any]:
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
         values = {
-            "00080016": self.first.SOPClassUID,
-            "00080018": uid,
-            "0020000D": self.study,
-            "0020000E": self.first.SeriesInstanceUID,
+            "00080016": ds.SOPClassUID,
+            "00080018": ds.SOPInstanceUID,
+            "0020000D": ds.StudyInstanceUID,
+            "0020000E": ds.SeriesInstanceUID,
         }
         return {tag: {"vr": "UI", "Value": [value]} for tag, value in values.items()}
 
 
-@pytest.fixture
-def named(tmp_path: Path) -> Iterator[NamedArchive]:
-    found = NamedArchive(tmp_path / "ct", 6)
-    yield found
-    found.web.close()
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NamedArchive, WebEdge]]:
+    archive = NamedArchive()
+    with WebEdge(tmp_path_factory.mktemp("named"), CONFIG.format(way=WEB.format(port=archive.web.port))) as edge:
+        yield archive, edge
+    archive.web.close()
 
 
-def test_what_does_not_come_cuts_the_answer_off(named: NamedArchive, tmp_path: Path) -> None:
+def test_what_does_not_come_cuts_the_answer_off(named: tuple[NamedArchive, WebEdge], tmp_path: Path) -> None:
     """An archive that names six instances and gives one: nobody may take the answer for a whole one."""
-    named.given = {str(named.first.SOPInstanceUID)}
-    with WebEdge(tmp_path / "edge", CONFIG.format(way=WEB.format(port=named.web.port))) as edge:
-        for path in (f"/studies/{named.study}", f"/studies/{named.study}/metadata"):
-            with pytest.raises(http.client.IncompleteRead) as cut:
-                edge.web("GET", path, client="looker")
-            assert named.first.SOPInstanceUID.encode() in cut.value.partial
-        assert received(edge, named.study) == (1, 0)
+    archive, edge = named
+    study = archive.add(tmp_path, 6)
+    first, *others = archive.studies[study]
+    for each in others:
+        del archive.given[each]
+    for path in (f"/studies/{study}", f"/studies/{study}/metadata"):
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            edge.web("GET", path, client="looker")
+        assert first.encode() in cut.value.partial
+    assert received(edge, study) == (1, 0)
 
 
-def test_each_instance_leaves_the_archive_once(named: NamedArchive, tmp_path: Path) -> None:
-    """Two callers at the same time: the second one waits for what the first one has fetched."""
-    with WebEdge(tmp_path / "edge", CONFIG.format(way=WEB.format(port=named.web.port))) as edge:
-        answers = list[Answer]()
-        ask = lambda: answers.append(edge.web("GET", f"/studies/{named.study}", client="looker"))  # noqa: E731
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-        assert [len(objects(each)) for each in answers] == [6, 6, 6]
-        assert len(named.retrievals) == 6
+def test_each_instance_leaves_the_archive_once(named: tuple[NamedArchive, WebEdge], tmp_path: Path) -> None:
+    """Three callers at the same time: two wait for what one fetches. Of what is whole nobody asks again."""
+    archive, edge = named
+    study = archive.add(tmp_path, 6)
+    answers = list[Answer]()
+    ask = lambda: answers.append(edge.web("GET", f"/studies/{study}", client="looker"))  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert [len(objects(each)) for each in answers] == [6, 6, 6]
+    searches, retrievals = archive.requests_of(study)
+    assert retrievals == 6
+    series = str(pydicom.dcmread(next(iter(archive.studies[study].values()))).SeriesInstanceUID)
+    for path in (f"/studies/{study}", f"/studies/{study}/metadata", f"/studies/{study}/series/{series}/metadata"):
+        assert edge.web("GET", path, client="looker").status == 200
+    assert archive.requests_of(study) == (searches, 6)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from edge.central import config
 from edge.central.config import SECTIONS
 from edge.cli import cli
-from edge.config.sections import keys
+from edge.config.tables import keys
 from edge.errors import ConfigError
 from tests.support.central_office import some_sites, write_config, write_secret
 from tests.support.certificates import Authority, Pair

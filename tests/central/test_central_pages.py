@@ -69,7 +69,8 @@ def browser() -> Iterator[Browser]:
 
 def beat(central: CentralOffice, site: str, number: int, every: float, **told: object) -> None:
     alert = {"kind": "destination-down", "subject": "archive", "severity": "major", "text": "the archive is gone"}
-    seen = status()
+    identity = {"matched_share": 0.99912, "misdirected_share": 0.0004, "checked_images": 9100, "orders_missing": 2}
+    seen = status(identity=identity)
     if site == "2":
         seen |= {"alerts": [alert | {"since": "2026-01-05T09:00:00Z"}], "modalities": MODALITIES}
         seen |= {"destinations": DESTINATIONS, "storage": FILLING}
@@ -187,6 +188,13 @@ def test_who_to_call_at_a_site_is_noted_on_its_page(central: CentralOffice, brow
     expect(page.locator("tbody tr")).to_have_count(1)
     page.goto(f"{central.url}/sites?tag=south")
     expect(page.locator("tbody tr th")).to_have_count(0)
+
+
+def test_the_two_figures_of_identity_are_on_a_sites_page(central: CentralOffice, browser: Browser) -> None:
+    page = sign_in(browser, central)
+    page.goto(f"{central.url}/site/2")
+    expect(page.locator("dl.facts").last).to_contain_text("99.91 % of the images of 30 days matched")
+    expect(page.locator("dl.facts").last).to_contain_text("0.04 % of the studies went, or nearly went, to another")
 
 
 def test_a_new_site_needs_no_restart(central: CentralOffice) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -38,10 +37,7 @@ def central(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralOffice]
 
 
 def command(central: CentralOffice, *words: str) -> subprocess.CompletedProcess[str]:
-    given = [sys.executable, "-m", "edge", "central", "--config", str(central.conf), "account", *words]
-    return subprocess.run(
-        given, env=central.environment(), capture_output=True, text=True, timeout=60, check=False, input=""
-    )
+    return central.run("account", *words)
 
 
 def sign_in(client: httpx.Client, name: str, password: str = PASSWORD) -> int:

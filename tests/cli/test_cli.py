@@ -25,7 +25,8 @@ from edge.daemon.changes import CHANGES
 from edge.daemon.control import Control
 from edge.model import Origin, Outcome
 from edge.monitor import health
-from edge.monitor.snapshot_model import Live
+from edge.monitor.live import Live
+from edge.monitor.status_document import status_json
 from edge.storage.release import Decided
 from edge.store import commitments, ledger
 from edge.store.callers import Calls, remember_peer
@@ -77,9 +78,7 @@ class Daemon:
         with self.filled.db.reading() as conn:
             disk = health.Disk(100, 69)
             return {
-                "status": health.status_json(
-                    health.snapshot(conn, self.filled.config, disk, Live("running"), time.time())
-                )
+                "status": status_json(health.snapshot(conn, self.filled.config, disk, Live("running"), time.time()))
             }
 
     def _change(self, name: str, told: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from edge.cli import cli
 from edge.config.sections import ConsoleSection, Listen, Tls
 from edge.model import Disk
 from edge.monitor import health
-from edge.monitor.snapshot_model import Live
+from edge.monitor.live import Live
 from edge.store import drills
 from tests.support.filled import Filled
 from tests.support.peers import REPOSITORY, requires

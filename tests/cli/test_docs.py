@@ -16,7 +16,7 @@ from edge.cli import cli
 from edge.config import load_config
 from edge.config.alarms import ALERT_KINDS
 from edge.text import span
-from tests.support.peers import ENVIRONMENT, REPOSITORY
+from tests.support.peers import ENVIRONMENT, REPOSITORY, free_port
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 COMMANDS = (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
@@ -26,6 +26,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def _with_ports(text: str, ports: dict[str, str]) -> str:
+    return re.sub("|".join(ports), lambda found: ports[found[0]], text)
+
+
 @pytest.mark.parametrize("block", blocks("toml"))
 def test_every_toml_block_is_a_whole_configuration(tmp_path: Path, block: str) -> None:
     (tmp_path / "site.toml").write_text(block)
@@ -33,8 +37,11 @@ def test_every_toml_block_is_a_whole_configuration(tmp_path: Path, block: str) -
 
 
 def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
+    """On free ports: those of the README may be taken here."""
+    ports = {written: str(free_port()) for written in ("11112", "11113")}
     (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "site.toml").write_text(blocks("toml")[0])
+    doors = f"\n[listen]\nport = {ports['11112']}\n[console]\nport = {free_port()}\n"
+    (tmp_path / "first" / "site.toml").write_text(_with_ports(blocks("toml")[0], ports) + doors)
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, words in {"edge": f"{sys.executable} -m edge", "python": sys.executable}.items():
@@ -43,10 +50,11 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
     script = [
         "set -e",
-        "wait_ready() { for i in $(seq 100); do edge status --config first && return; sleep 0.1; done; }",
+        f"door=/dev/tcp/127.0.0.1/{ports['11112']}",
+        "wait_ready() { for i in $(seq 600); do (: > $door) && return; sleep 0.1; done; }",
     ]
     for line in lines:
-        script.append(line)
+        script.append(_with_ports(line, ports))
         if line.endswith("&"):
             script += ["daemon=$!", 'trap "kill $daemon; wait $daemon" EXIT', "wait_ready >/dev/null 2>&1"]
     done = subprocess.run(
@@ -59,7 +67,7 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode in (0, -signal.SIGTERM), done.stdout + done.stderr
-    assert "nothing listens on 11113 yet" in done.stdout
+    assert f"nothing listens on {ports['11113']} yet" in done.stdout
     assert re.search(r'site\.toml:\d+: modality\.ct1\.ae_titel: unknown key; did you mean "ae_title"\?', done.stderr)
 
 

@@ -39,8 +39,8 @@ def edge(filled: Filled, *args: str) -> tuple[int, str]:
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["x?mode=memory#1", "100% a%20b?", "Röntgen [1]&c;d'e"])
-def test_any_name_of_data_dir_is_used_as_it_is(tmp_path: Path, running: ExitStack, name: str) -> None:
+def test_any_name_of_data_dir_is_used_as_it_is(tmp_path: Path, running: ExitStack) -> None:
+    name = "x?mode=memory#1 100% a%20b? Röntgen [1]&c;d'e"
     gateway = running.enter_context(Edge(tmp_path / "edge", ROUTE, data_dir=tmp_path / name))
     storescu(ct_files(tmp_path / "ct", 1, 20_000), gateway.port)
     assert gateway.api_status()["instances"]["received"] == 1

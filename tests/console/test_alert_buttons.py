@@ -17,7 +17,7 @@ from edge.console.alert_actions import _ACTIONS, actions_of
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS
 from edge.errors import EdgeError
 from edge.model import Outcome
-from edge.monitor import health
+from edge.monitor.status_document import status_json
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
 from edge.web.accounts import UserRole
@@ -35,7 +35,7 @@ class Pressed:
         self.access = Access(site.db, site.spool, lambda: site.config, site.directory, self.status, self.ask)
 
     def status(self) -> Any:
-        return health.status_json(self.site.seen())
+        return status_json(self.site.seen())
 
     def ask(self, name: str, request: dict[str, Any]) -> Any:
         site = self.site

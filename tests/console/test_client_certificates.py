@@ -129,10 +129,13 @@ HOUR = timedelta(hours=1)
         (NOW - HOUR, NOW + HOUR, True),
         (NOW - 3 * HOUR, NOW - HOUR, False),  # an answer of the past, perhaps from before it was revoked
         (NOW + HOUR, NOW + 2 * HOUR, False),
+        (NOW - HOUR, None, True),
+        (NOW - 25 * HOUR, None, False),  # it does not say until when it holds: a day
+        (NOW - 70 * HOUR, NOW + HOUR, True),
     ],
 )
 def test_a_signed_answer_of_another_time_lets_nobody_in(
-    authority: Authority, said_at: datetime, holds_until: datetime, is_good: bool
+    authority: Authority, said_at: datetime, holds_until: datetime | None, is_good: bool
 ) -> None:
     pair = authority.issue("good", file="fresh")
     issuer = x509.load_pem_x509_certificate(authority.ca.read_bytes())

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, expect
 from tests.support.browser import chromium, find_barriers
 from tests.support.clinic import Clinic, signed_in
 from tests.support.hl7 import MllpClient, adt, merge, order
-from tests.support.objects import new_uid
-from tests.support.peers import REPOSITORY, free_port, wait_until
+from tests.support.objects import new_uid, rejection_note
+from tests.support.peers import REPOSITORY, free_port, storescu, wait_until
 
 PICTURES = REPOSITORY / "build" / "guide"
 HL7 = """
@@ -24,6 +24,8 @@ port = {hl7}
 [feed.his]
 hosts = ["127.0.0.1"]
 authority = "MTF0067"
+[iocm]
+senders = ["ct1"]
 [coerce.institution]
 to = ["archive"]
 set = {{ InstitutionName = "Example Health Clinic" }}
@@ -74,9 +76,9 @@ def test_a_corrected_study_is_shown_as_received_and_as_sent(clinic: Clinic, brow
     assert find_barriers(page) == []
     PICTURES.mkdir(parents=True, exist_ok=True)
     identity.screenshot(path=PICTURES / "a-corrected-study.png")
-    shown = json.loads(clinic.edge.cli("studies", "show", uid, "--json").stdout)
+    shown = json.loads(clinic.edge.ask("studies", "show", uid, "--json").stdout)
     assert [(each["result"], each["order_patient_id"]) for each in shown["checks"]] == [("matched", "T0102")]
-    assert "matched" in clinic.edge.cli("studies", "show", uid).stdout
+    assert "matched" in clinic.edge.ask("studies", "show", uid).stdout
 
 
 def test_what_went_under_the_old_number_is_listed_with_what_the_archive_was_sent(
@@ -107,13 +109,30 @@ def test_a_search_by_each_number_finds_both_studies(clinic: Clinic, browser: Bro
     page.goto(clinic.edge.url("/studies"))
     page.get_by_label("Patient ID").fill(number)
     page.keyboard.press("Enter")
-    expect(page.locator("tbody tr")).to_have_count(2)
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    for each in rows.all():  # both came under the old number and name
+        expect(each).to_contain_text("today")
+        expect(each).to_contain_text("T0102")
 
 
 def test_a_persons_decision_is_on_the_page(clinic: Clinic) -> None:
     number, uid = study_of(clinic, "ACC00CANARY")
-    done = clinic.edge.cli("studies", "assign", uid, "--patient", "T0102", "--reason", "inspected the request")
+    done = clinic.edge.ask("studies", "assign", uid, "--patient", "T0102", "--reason", "inspected the request")
     assert done.returncode == 0, done.stderr
     assert "inspected the request" in clinic.person("operator").get(f"/studies/{number}").text
-    shown = json.loads(clinic.edge.cli("studies", "show", uid, "--json").stdout)
+    shown = json.loads(clinic.edge.ask("studies", "show", uid, "--json").stdout)
     assert shown["assignment"]["patient_id"] == "T0102"
+
+
+def test_rejected_images_are_listed_alone(clinic: Clinic, tmp_path: Path) -> None:
+    number, _ = study_of(clinic, "ACC00CANARY")
+    images = sorted(min(clinic.folder.glob("ct*")).iterdir())[:2]
+    storescu([rejection_note(tmp_path / "note.dcm", images)], clinic.edge.port)
+    clinic.edge.settle()
+    person = clinic.person("operator")
+    assert "Show the 2 rejected images alone" in person.get(f"/studies/{number}").text
+    shown = person.get(f"/studies/{number}?images=rejected").text
+    listed = shown.partition("Rejected images (2)")[2]
+    assert listed.count("rejected for its quality") == 2
+    assert listed.count('<th scope="row" class="mono uid">') == 2

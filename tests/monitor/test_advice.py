@@ -32,7 +32,8 @@ from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import NEEDS_DECISION, AttemptResult, ContextKey, Disk, Origin, Outcome
 from edge.monitor import health
 from edge.monitor.engine import AlertEngine
-from edge.monitor.snapshot_model import Action, Alert, Clock, Link, Live, Machine, Snapshot, Usual
+from edge.monitor.live import Clock, Link, Live, Machine, Usual
+from edge.monitor.snapshot_model import Action, Alert, Snapshot
 from edge.storage.repair import Repairer
 from edge.storage.retention import Retention
 from edge.store import (
@@ -582,6 +583,7 @@ CASES = [
          words=("retention.keep",)),
     Case("disk-failing", live(machine=FAULT), live(machine=Machine())),
     Case("ledger-broken", live(ledger_broken="row 7"), live(ledger_broken="")),
+    Case("ledger-broken", live(folds_damaged="2024.jsonl.gz"), live(folds_damaged=""), name="yearly files"),
     Case("lost", lambda s: damaged(s, sent=False), sent_again, sent=1, keeps=False),
     Case("lost", lambda s: damaged(s, sent=True), name="everywhere", keeps=False),
     Case("destination-down", live(destinations={"archive": Link("down")}), live(destinations={})),

@@ -13,7 +13,7 @@ import pytest
 
 from edge.monitor import host
 from edge.monitor.downtime import CRASH, KILLED, MEMORY, ORDERLY_STOP, POWER, REBOOT, Marks, find_downtime, marks
-from edge.monitor.snapshot_model import Clock
+from edge.monitor.live import Clock
 from edge.store.database import Store
 from edge.store.downtimes import begin_run
 from tests.support.peers import Edge, wait_until

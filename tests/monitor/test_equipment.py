@@ -11,8 +11,10 @@ import pytest
 
 from edge.model import Disk
 from edge.monitor import equipment, health
+from edge.monitor.live import Live, Usual
 from edge.monitor.sampler import Gauges
-from edge.monitor.snapshot_model import Live, Snapshot, Usual
+from edge.monitor.snapshot_model import Snapshot
+from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
 from edge.store import samples
@@ -154,7 +156,7 @@ def test_ten_weeks_in_the_catalog_are_a_rhythm_and_a_silence_in_the_status(fille
         assert met.missed_at == now - 12 * HOUR
         seen = health.snapshot(conn, filled.config, disk_of(filled.data_dir), Live("running"), now)
     assert [alert.subject for alert in seen.alerts if alert.kind == "modality-silent"] == ["CT1"]
-    (told,) = health.status_json(seen)["modalities"]
+    (told,) = status_json(seen)["modalities"]
     assert (told["silent"], told["usual"]) == (True, met.text)
     called(filled, "CT1", now)
     with filled.db.reading() as conn:

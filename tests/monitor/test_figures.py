@@ -18,7 +18,9 @@ from edge.dicom import dose
 from edge.dicom.uids import name_of
 from edge.model import Origin
 from edge.monitor import figures, health, heartbeat
-from edge.monitor.snapshot_model import Live, Snapshot
+from edge.monitor.live import Live
+from edge.monitor.snapshot_model import Snapshot
+from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
 from edge.store import figures as stored
@@ -196,6 +198,42 @@ def test_events_of_several_reports_are_counted_once(filled: Filled) -> None:
     assert found["sums"]["dose_length_product"] == [157.5, "mGy.cm"]
 
 
+def _coded(code: str, value: str) -> Dataset:
+    made, coded = _item(code, ValueType="CODE"), Dataset()
+    coded.CodeValue, coded.CodingSchemeDesignator, coded.CodeMeaning = value, "SCT", "x"
+    made.ConceptCodeSequence = [coded]
+    return made
+
+
+def _exposure(uid: str, value: str, *located: Dataset) -> Dataset:
+    """An irradiation event of mammography (PS3.16 TID 10003): its average glandular dose, and where it went."""
+    unit, measured = Dataset(), Dataset()
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "mGy", "UCUM", "mGy"
+    measured.NumericValue, measured.MeasurementUnitsCodeSequence = value, [unit]
+    dose_item = _item("111631", ValueType="NUM", MeasuredValueSequence=[measured])
+    return _item("113706", ContentSequence=[_item("113769", UID=uid), *located, dose_item])
+
+
+def test_the_doses_of_two_breasts_are_not_added_up() -> None:
+    breast = _coded("123014", "76752008")
+    breast.ContentSequence = [_coded("272741003", "24028007")]
+    whole = Dataset()
+    whole.ContentSequence = [
+        _exposure("1.2.1", "1.5", breast),
+        _exposure("1.2.2", "1.25", breast),
+        _exposure("1.2.3", "2", _coded("G-C171", "G-A101")),
+        _exposure("1.2.4", "9"),
+    ]
+    sums = dose.sum_measures(dose.list_events(whole))
+    assert sums == {
+        "average_glandular_dose_right": (2.75, "mGy"),
+        "average_glandular_dose_left": (2.0, "mGy"),
+        "average_glandular_dose": (9.0, "mGy"),
+    }
+    stated = study_dose.StudyDose(1, sums=sums).readings
+    assert stated[:2] == [("AGD right", 2.75, "mGy"), ("AGD left", 2.0, "mGy")]
+
+
 def test_a_page_reads_few_small_reports_and_stumbles_over_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = report({"1.2.1": 1.0}, "1.2.3")
     empty.ContentSequence[0].ContentSequence[1].ContentSequence[0].MeasuredValueSequence[0].NumericValue = None
@@ -216,7 +254,7 @@ def test_a_report_without_events_has_none() -> None:
 
 def test_status_heartbeat_and_command_have_them_and_no_patient(filled: Filled) -> None:
     filled.receive(1, PatientID="1234567890")
-    status = health.status_json(count(filled))
+    status = status_json(count(filled))
     (found,) = status["figures"]
     assert found["patient_id_share"] == 1.0
     picked = heartbeat.pick({"status": status}, heartbeat.schema())

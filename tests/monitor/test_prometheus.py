@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from edge.monitor.live import Clock
 from edge.monitor.metrics import exposition
-from edge.monitor.snapshot_model import ChannelBacklog, Clock, DestinationStatus, ModalityStatus, Snapshot, Storage
+from edge.monitor.snapshot_model import ChannelBacklog, DestinationStatus, ModalityStatus, Snapshot, Storage
 from tests.console.test_console import SNAPSHOT
 from tests.support.peers import REPOSITORY, requires
 

@@ -17,7 +17,9 @@ from edge.model import Disk
 from edge.monitor import health
 from edge.monitor.engine import AlertEngine, acknowledge_alert, condition_of, notice_new, transition
 from edge.monitor.escalation import CLOSED, ESCALATED, OPENED, escalates_at
-from edge.monitor.snapshot_model import Alert, Link, Live
+from edge.monitor.live import Link, Live
+from edge.monitor.snapshot_model import Alert
+from edge.monitor.status_document import status_json
 from edge.network.shares import NOTICES_OF_OUTSIDERS
 from edge.store import alert_records, outbox
 from edge.store.alert_records import AlertRecord
@@ -225,12 +227,12 @@ def test_the_status_knows_the_number_and_who_has_seen_it(site: Watched) -> None:
     site.down()
     site.look(6 * MIN)
     site.acknowledge(site.open()[0].id, "ticket for CANARY^PATIENT")
-    (alert,) = health.status_json(site.seen())["alerts"]
+    (alert,) = status_json(site.seen())["alerts"]
     assert (alert["id"], alert["acknowledged"], alert["escalated"]) == (site.open()[0].id, "anna", False)
     site.look(5 * DAY)
     (escalated,) = site.look(3 * DAY)
     assert (escalated["event"], escalated["acknowledged"]) == ("escalated", "anna")
-    assert "CANARY" not in json.dumps(site.told) + json.dumps(health.status_json(site.seen()))
+    assert "CANARY" not in json.dumps(site.told) + json.dumps(status_json(site.seen()))
 
 
 def test_a_downtime_is_told_once_and_a_second_one_again(site: Watched) -> None:

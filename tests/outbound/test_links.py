@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove, Verification
 
 from edge.config.sections import Config
 from edge.outbound.echo import ask, proposals_for
@@ -50,6 +53,38 @@ def test_one_that_proves_nothing_is_named(tmp_path: Path, orthanc: Orthanc) -> N
         found = ask(config, config.destinations["unproved"], proposals_for([]))
     assert found.reachable
     assert "not supported" in (found.proof_error or "")
+
+
+@pytest.mark.parametrize(("name", "ways"), [("query", ["C-GET", "C-MOVE"]), ("web", ["WADO-RS"])])
+def test_how_an_archive_gives_studies_back_is_named(
+    tmp_path: Path, orthanc: Orthanc, name: str, ways: list[str]
+) -> None:
+    config = config_for(tmp_path, orthanc)
+    found = ask(config, config.destinations[name], proposals_for([]))
+    assert [each.name for each in found.retrieval] == ways
+
+
+def test_one_that_does_not_know_us_as_a_move_destination_says_so(tmp_path: Path, orthanc: Orthanc) -> None:
+    """As dcm4chee does, before it searches; dcmqrscp only where it has something to send."""
+    archive, port = AE("ORTHANC"), free_port()
+    for sop_class in (Verification, StudyRootQueryRetrieveInformationModelMove):
+        archive.add_supported_context(sop_class)
+    handlers: list[Any] = [(evt.EVT_C_MOVE, lambda _: iter([(None, None)]))]
+    server: Any = archive.start_server(("127.0.0.1", port), False, evt_handlers=handlers)
+    try:
+        config = config_for(tmp_path, orthanc, port)
+        found = ask(config, config.destinations["unproved"], proposals_for([]))
+    finally:
+        server.shutdown()
+    (way,) = found.retrieval
+    assert way.name == "C-MOVE"
+    assert "does not know EDGE as a destination of C-MOVE" in way.obstacle
+
+
+def test_a_receiver_gives_nothing_back(tmp_path: Path, orthanc: Orthanc) -> None:
+    with StoreScp(tmp_path / "archive") as archive:
+        config = config_for(tmp_path, orthanc, archive.port)
+        assert ask(config, config.destinations["unproved"], proposals_for([])).retrieval == ()
 
 
 def test_a_web_server_that_is_not_there_is_a_result(tmp_path: Path, orthanc: Orthanc) -> None:

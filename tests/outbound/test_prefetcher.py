@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge.dicom.items import Attributes, item
 from edge.model import Disk
 from edge.outbound.prefetch import Prefetcher
 from edge.store import prefetch, worklist
@@ -15,6 +16,7 @@ from edge.store.prefetch import PrefetchRequest, PriorStudy
 from tests.support.filled import CONFIG, Filled
 
 RULES = '[prefetch.ct]\nfrom = "archive"\n'
+LEVEL, SERIES_UID, SOP_UID = 0x00080052, 0x0020000E, 0x00080018
 HALF_FULL, FULL = Disk(100, 50), Disk(100, 19)
 REQUEST = PrefetchRequest("ct", "archive", "key", "1.2.0", "P1", "Doe^Jane", "19700101", "20260102101500")
 
@@ -103,3 +105,19 @@ def test_what_was_fetched_is_not_fetched_again_until_the_archive_has_more(site: 
         site.filled.db.write(lambda conn, p=prior: prefetch.note_chosen(conn, request, p, 2.0))  # type: ignore[misc]
         assert site.step() == wanted, count
         site.filled.execute("UPDATE prefetch_study SET state = 'fetched'")
+
+
+class Listing:
+    """An archive that has one series of three images."""
+
+    def find(self, keys: Attributes) -> Iterator[Attributes]:
+        uids = ["1.3"] if keys.text(LEVEL) == "SERIES" else ["1.4", "1.5", "1.6"]
+        tag = SERIES_UID if keys.text(LEVEL) == "SERIES" else SOP_UID
+        return (item({tag: uid}) for uid in uids)
+
+
+def test_neither_what_is_here_nor_what_a_note_hides_is_fetched(site: Site) -> None:
+    site.filled.receive(1, SOPInstanceUID="1.4")
+    site.filled.execute("INSERT INTO rejected_instance VALUES ('1.5', '113037', '1.7', 1, 1)")
+    archive: Any = Listing()
+    assert [each.sop_instance_uid for each in site.prefetcher._missing(archive, "1.2")] == ["1.6"]

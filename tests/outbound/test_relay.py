@@ -50,7 +50,7 @@ class Clock:
         return self.now
 
 
-def sender(db: Store, port: int, clock: Callable[[], float] = Clock(), answer: float = 0.3) -> RelaySender:  # noqa: B008
+def sender(db: Store, port: int, clock: Callable[[], float] = Clock(), answer: float = 20.0) -> RelaySender:  # noqa: B008
     return RelaySender(db, Relay("archive", "127.0.0.1", port, answer=answer), clock=clock)
 
 
@@ -115,7 +115,7 @@ def test_unacknowledged_is_sent_again(db: Store, running: ExitStack, answer: Cal
     queue(db, ("M1", "A"), ("M2", "B"))
     clock, first = Clock(), itertools.count()
     receiver = running.enter_context(ScriptedReceiver(lambda m: acknowledge(m) if next(first) > 1 else answer(m)))
-    run(sender(db, receiver.port, clock), 5, clock)
+    run(sender(db, receiver.port, clock, answer=0.5), 5, clock)
     assert set(ids(receiver)[:3]) == {"M1"}
     assert ids(receiver)[-1] == "M2"
     assert [each[0] for each in states(db)] == ["sent", "sent"]
@@ -132,7 +132,7 @@ def test_late_acknowledgement_is_not_the_next_ones(db: Store, running: ExitStack
         return answer
 
     receiver = running.enter_context(ScriptedReceiver(late))
-    made = sender(db, receiver.port, clock)
+    made = sender(db, receiver.port, clock, answer=0.3)
     made.step()
     assert states(db)[0][0] == "waiting"
     queue(db, ("M2", "B"))
@@ -158,6 +158,15 @@ def test_refused_is_held_with_the_receivers_words(db: Store, running: ExitStack)
     db.write(lambda conn: relays.decide(conn, 1, "", "cancelled", "anna", "by hand", 2000.0))
     run(made, 1)
     assert [each[0] for each in states(db)] == ["cancelled", "sent", "sent"]
+
+
+def test_however_many_are_held_those_of_other_patients_go_on(db: Store, running: ExitStack) -> None:
+    """A receiver that refuses one type of message does so for years."""
+    queue(db, *((f"H{number}", "A") for number in range(2500)), ("M1", "A"), ("M2", "B"))
+    db.write(lambda conn: conn.execute("UPDATE hl7_relay SET state = 'held' WHERE id <= 2500"))
+    receiver = running.enter_context(ScriptedReceiver(acknowledge))
+    run(sender(db, receiver.port), 1)
+    assert ids(receiver) == ["M2"]
 
 
 def test_rejected_is_tried_for_an_hour(db: Store, running: ExitStack) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.outbound.steps.outcome import MOST_TRIES, StepOutcome, decide_step_outcome
-from edge.store.performed_steps import DueMessage
+from edge.store.step_deliveries import DueMessage
 
 TAKEN, LATER, HELD = StepOutcome.TAKEN, StepOutcome.LATER, StepOutcome.HELD
 CREATE_FIRST, TARGET_LATER = StepOutcome.CREATE_FIRST, StepOutcome.TARGET_LATER

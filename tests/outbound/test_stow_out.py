@@ -13,8 +13,8 @@ from typing import Any
 import pydicom
 import pytest
 
+from edge.config.kinds import OAuth
 from edge.config.sections import Destination
-from edge.config.values import OAuth
 from edge.dicom.part10 import parse_meta
 from edge.network.http_client import ClientTls
 from edge.network.tokens import OAuthToken
@@ -186,6 +186,7 @@ def test_a_request_that_fails_as_a_whole_is_halved_until_the_one_is_found(
     forward(box, there, associations=1)
     box.wait(confirmed=7, **{"deferred" if status == 500 else "held": 1})
     assert box.row(uids[5])["reason"].startswith(f"the destination answered {status} ")
+    assert max(len(each.uids) for each in there.stores) > 1
 
 
 def test_an_answer_that_never_comes_costs_only_the_one(
@@ -196,27 +197,6 @@ def test_an_answer_that_never_comes_costs_only_the_one(
     forward(box, there, associations=1)
     box.wait(confirmed=3, deferred=1)
     assert box.row(uids[2])["breaks"] == 1
-
-
-def test_429_is_heeded_and_loses_nothing(box: Outbox, archive: MakeArchive) -> None:
-    uids, refused = box.make(3), list[float]()
-
-    def script(request: Received) -> Said:
-        if request.method == "POST" and not refused:
-            refused.append(time.monotonic())
-            return Said(429, headers={"Retry-After": "1"})
-        return take_all(request)
-
-    there = archive(script)
-    forwarder = forward(box, there, associations=1)
-    wait_until(lambda: refused, 10, "the refusal")
-    wait_until(lambda: forwarder.describe().state == "down", 5, "the circuit is open")
-    assert "429" in str(forwarder.describe().last_error)
-    box.wait(confirmed=3)
-    first = next(each for each in there.received[1:])
-    assert first is not None
-    assert set(uids) == {uid for each in there.stores[1:] for uid in each.uids}
-    assert time.monotonic() - refused[0] >= 1.0
 
 
 def test_401_is_not_welcome_and_holds_nobody_for_ever(box: Outbox, archive: MakeArchive) -> None:
@@ -273,8 +253,8 @@ def test_a_token_is_renewed_ahead_of_its_end(archive: MakeArchive, tmp_path: Pat
     assert source.token() == "token-1"
 
 
-@pytest.mark.parametrize("status", [503, 502, 504])
-def test_a_server_that_asks_for_time_gets_it(box: Outbox, archive: MakeArchive, status: int) -> None:
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_for_time_gets_it_and_loses_nothing(box: Outbox, archive: MakeArchive, status: int) -> None:
     refused = list[float]()
 
     def script(request: Received) -> Said:
@@ -285,24 +265,10 @@ def test_a_server_that_asks_for_time_gets_it(box: Outbox, archive: MakeArchive, 
 
     uids, there = box.make(3), archive(script)
     forwarder = forward(box, there, associations=1)
-    wait_until(lambda: refused, 10, "the refusal")
-    wait_until(lambda: forwarder.describe().state == "down", 5, "the circuit is open")
-    assert str(status) in str(forwarder.describe().last_error)
     box.wait(confirmed=3)
+    assert str(status) in str(forwarder.describe().last_error)
     assert {uid for each in there.stores[1:] for uid in each.uids} == set(uids)
-    assert time.monotonic() - refused[0] >= 1.0
-
-
-def test_413_is_halved_until_the_one_that_is_too_large_is_held(box: Outbox, archive: MakeArchive) -> None:
-    large = box.make(7)[3]
-
-    def script(request: Received) -> Said:
-        return Said(413) if request.method == "POST" and large in request.uids else take_all(request)
-
-    there = archive(script)
-    forward(box, there, associations=1)
-    box.wait(confirmed=6, held=1)
-    assert max(len(each.uids) for each in there.stores) > 1
+    assert there.received[1].began - refused[0] >= 1.0, "the circuit was open"
 
 
 def test_mutual_tls_with_a_server_that_demands_it(box: Outbox, tmp_path: Path) -> None:
@@ -398,34 +364,28 @@ def test_batches_are_bounded_by_bytes(box: Outbox, archive: MakeArchive, monkeyp
 
 
 def test_orthanc_gets_all_by_stow_and_proves_it_by_qido(tmp_path: Path) -> None:
+    """What is kept as it came, and what goes corrected and compressed."""
     with web_orthanc(tmp_path / "orthanc") as orthanc:
+        cloud = f'kind = "dicomweb"\nurl = "http://127.0.0.1:{orthanc.http_port}/dicom-web"\n'
         config = (
-            f'[destination.cloud]\nkind = "dicomweb"\nurl = "http://127.0.0.1:{orthanc.http_port}/dicom-web"\n'
-            '[route.all]\nto = ["cloud"]\n'
+            f'[destination.plain]\n{cloud}[destination.changed]\n{cloud}compress = "jpeg-ls"\n'
+            '[coerce.site]\nto = ["changed"]\nset = { InstitutionName = "Example Health Clinic" }\n'
+            '[route.changed]\nto = ["changed"]\nwhen = { PatientID = "P2" }\n'
+            '[route.plain]\nto = ["plain"]\nwhen = { PatientID = "P1" }\n'
         )
         with Edge(tmp_path / "edge", config) as edge:
-            files = ct_files(tmp_path / "ct", 30, 40_000)
-            storescu(files, edge.port)
-            wait_until(lambda: orthanc.count() == 30, 30, "all at Orthanc")
-            proved = lambda: edge.api_status()["destinations"]["cloud"]["confirmed"] == 30  # noqa: E731
-            wait_until(proved, 40, "all proved by QIDO-RS", interval=0.2)
-            assert set(orthanc.instances()) == set(map(sop_instance_uid, files))
+            plain = ct_files(tmp_path / "plain", 30, 20_000, PatientID="P1")
+            (path,) = ct_files(tmp_path / "changed", 1, 40_000, PatientID="P2", PixelData=bytes(39 * 1024))
+            storescu([*plain, path], edge.port)
 
+            def are_proved() -> bool:
+                destinations = edge.api_status()["destinations"]
+                return [destinations[each]["confirmed"] for each in ("plain", "changed")] == [30, 1]
 
-def test_corrected_and_compressed_copies_go_by_stow_and_are_proved(tmp_path: Path) -> None:
-    with web_orthanc(tmp_path / "orthanc") as orthanc:
-        config = (
-            f'[destination.cloud]\nkind = "dicomweb"\nurl = "http://127.0.0.1:{orthanc.http_port}/dicom-web"\n'
-            'compress = "jpeg-ls"\n[coerce.site]\nset = { InstitutionName = "Example Health Clinic" }\n'
-            '[route.all]\nto = ["cloud"]\n'
-        )
-        with Edge(tmp_path / "edge", config) as edge:
-            (path,) = ct_files(tmp_path / "ct", 1, 40_000, PixelData=bytes(39 * 1024))
-            storescu([path], edge.port)
-            proved = lambda: edge.api_status()["destinations"]["cloud"]["confirmed"] == 1  # noqa: E731
-            wait_until(proved, 40, "it is proved by QIDO-RS", interval=0.2)
-            (blob,) = (orthanc.file(each) for each in orthanc.instances().values())
-            got, sent = pydicom.dcmread(BytesIO(blob)), pydicom.dcmread(path)
+            wait_until(are_proved, 60, "all are proved by QIDO-RS", interval=0.2)
+            there = orthanc.instances()
+            assert set(there) == set(map(sop_instance_uid, [*plain, path]))
+            got, sent = pydicom.dcmread(BytesIO(orthanc.file(there[sop_instance_uid(path)]))), pydicom.dcmread(path)
             assert got.InstitutionName == "Example Health Clinic"
             assert got.OriginalAttributesSequence[0].ReasonForTheAttributeModification == "COERCE"
             assert str(got.file_meta.TransferSyntaxUID) == "1.2.840.10008.1.2.4.80"

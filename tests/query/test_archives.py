@@ -6,16 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from edge.dicom.items import Attributes, item
+from edge.dicom.items import Attributes, encode_items, item
+from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.query import archive, merging
+from edge.query.answering import Answering, QueryOutcome
 from edge.query.archive import ArchiveQuestion, Archives
+from edge.query.asking import AskedQuery
 from edge.query.entities import Entity
 from edge.query.levels import Level, LevelQuery, read_question, tag_of
+from edge.query.located import ALL_HERE, Located
+from edge.query.locating import answer_retrieval
+from edge.query.matching import PLAIN_RULES
+from edge.store.read_only import CatalogReader
 from tests.query.test_catalog_answers import identifier
+from tests.support.filled import CONFIG as FILLED
+from tests.support.filled import Filled
 from tests.support.gateway import CONFIG, configuration
 from tests.support.peers import wait_until
 from tests.support.scripted import ScriptedScp, fall_silent
 
+SOP_INSTANCE, CT = tag_of("SOPInstanceUID"), "1.2.840.10008.5.1.4.1.1.2"
 THROUGH = """
 [query]
 through = ["vna"]
@@ -105,3 +115,41 @@ def test_the_cache_wins_and_the_archive_completes_it() -> None:
     assert found.text(tag_of("PatientName")) == "Doe^Jane"
     assert found.text(tag_of("StudyDescription")) == "Thorax"
     assert found[tag_of("ModalitiesInStudy")].values == ("CT", "SR")
+
+
+class Knowing:
+    """An archive that has answered: it has every image, whatever a note says."""
+
+    name, ae_title, is_done, failure = "vna", "ARCHIVE", True, ""
+
+    def __init__(self, images: list[Attributes]) -> None:
+        self._images = images
+
+    def entities(self) -> list[Entity]:
+        return [Entity(each, False, (self.ae_title,)) for each in self._images]
+
+    def instances(self) -> list[Located]:
+        return [Located(each.text(SOP_INSTANCE), CT, "", archive=self.name) for each in self._images]
+
+    def close(self) -> None: ...
+
+
+def test_what_a_note_hides_here_is_hidden_there_as_well(tmp_path: Path) -> None:
+    """Archives that heed no notes, or have not got one yet, have the image; it is neither found nor fetched."""
+    keys = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3"}
+    images = [item({SOP_INSTANCE: uid, **{tag_of(each): uid for each, uid in keys.items()}}) for uid in ("1.4", "1.5")]
+    with Filled(tmp_path, FILLED + THROUGH.format(port=106)) as filled:
+        filled.execute("INSERT INTO rejected_instance VALUES ('1.5', '113037', '1.7', 1, 1)")
+        reader = CatalogReader(filled.data_dir / "catalog.db")
+        answering = Answering(
+            reader, lambda: filled.config, lambda: filled.intake.policy.header, None, lambda *_: [Knowing(images)]
+        )
+        asked = read_question(identifier("IMAGE", SOPInstanceUID="", **keys), Level.STUDY, is_relational=False)
+        found = answering.find(asked, PLAIN_RULES, "STUDY", QueryOutcome())
+        assert [each.attributes.text(SOP_INSTANCE) for each in found if each is not None] == ["1.4"]
+        wanted = encode_items(identifier("SERIES", **keys), EXPLICIT_VR_LITTLE_ENDIAN)
+        retrieval = AskedQuery("retrieve", "STUDY", EXPLICIT_VR_LITTLE_ENDIAN, "EDGE")
+        answers = [*answer_retrieval(answering, retrieval, wanted)]
+        located = [Located.decode(each) for each in answers if isinstance(each, bytes) and each != ALL_HERE]
+        assert [each.sop_instance_uid for each in located] == ["1.4"]
+        reader.close()

@@ -89,6 +89,14 @@ def test_studies_by_their_keys(filled: Filled, keys: dict[str, str], expected: l
     assert [row[0] for row in texts(find(filled, "STUDY", **keys), "AccessionNumber")] == expected
 
 
+@pytest.mark.parametrize(("level", "unique"), [("STUDY", "StudyInstanceUID"), ("IMAGE", "SOPInstanceUID")])
+def test_a_list_of_a_thousand_uids(filled: Filled, level: str, unique: str) -> None:
+    column = "s.study_uid" if level == "STUDY" else "i.sop_instance_uid"
+    known = filled.one(f"SELECT {column} FROM instance i JOIN study s ON s.id = i.study_id ORDER BY i.id DESC LIMIT 1")
+    listed = "\\".join([*(new_uid() for _ in range(999)), known])
+    assert texts(find(filled, level, **{unique: listed}), unique) == [(known,)]
+
+
 def test_what_nothing_narrows_is_refused_in_words_once_it_has_found_nothing_for_long(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,15 @@ def test_lists_of_studies_find_them_by_each_number_and_the_name_of_today(filled:
             assert [each.accession for each in sorted(found, key=lambda each: each.accession)][:4] == ALL
 
 
+def test_a_list_of_studies_shows_the_patient_of_today_beside_what_the_images_say(filled: Filled) -> None:
+    with filled.db.reading() as conn:
+        found = {each.accession: each.patient_today for each in latest_studies(conn, "", 0.0, 50)}
+    assert found["S1"] == {"PatientID": "PAT-C", "PatientName": "MARRIED^NAME"}
+    assert found["S3"] == {"PatientName": "MARRIED^NAME"}
+    assert found["S5"] == {"PatientID": "PAT-C", "PatientName": "MARRIED^NAME"}  # a person's decision
+    assert found["S4"] == found["S6"] == {}  # of two authorities; of one that no feed is of
+
+
 @pytest.mark.parametrize("number", ["PAT-A", "PAT-C"])
 def test_the_audit_report_of_a_patient_has_the_studies_of_every_number(filled: Filled, number: str) -> None:
     with filled.db.reading() as conn:

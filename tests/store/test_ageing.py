@@ -257,6 +257,10 @@ def test_a_changed_file_shows(clinic: Clinic) -> None:
         assert any(str(path) in text for text in integrity.check_folded(conn, FoldedFiles(clinic.data_dir)))
         with pytest.raises(DamagedFold):
             custody(conn, uids[0])
+    made = Ageing(clinic.db, lambda: NOW)
+    while made.step():
+        pass
+    assert str(path) in made.damage
     for uid in uids[:2]:  # a hold counts for what comes again
         answer = CHANGES["study-hold"](clinic.db, {"study_uid": uid, "who": "anna", "reason": "case 17"})
         assert str(path) in answer["damage"]

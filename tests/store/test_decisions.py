@@ -11,8 +11,9 @@ import pytest
 from edge.console.headline import summarize_status
 from edge.model import Priority
 from edge.monitor.alerts import Observed, alerts
+from edge.monitor.live import Live
 from edge.monitor.snapshot_model import DestinationStatus as Destination
-from edge.monitor.snapshot_model import Held, Instances, Live, Queue
+from edge.monitor.snapshot_model import Held, Instances, Queue
 from edge.monitor.snapshot_model import Storage as Room
 from edge.store import leases, ledger, operator_actions
 from edge.text import iso

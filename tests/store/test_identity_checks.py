@@ -22,7 +22,7 @@ from edge.intake.rechecks import Rechecks
 from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.model import Disk
 from edge.monitor import engine, health
-from edge.monitor.snapshot_model import Live
+from edge.monitor.live import Live
 from edge.storage.backfill import Backfill
 from edge.storage.release import Releaser
 from edge.store import alert_records, hl7_messages, identity_checks, todays_facts
@@ -147,6 +147,24 @@ def test_matched_by_what_the_request_in_the_image_says(clinic: Clinic, keyword: 
     clinic.recheck()
     clinic.hear(*([message] if is_late else []))
     assert clinic.checks()[0][0] == "matched"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "result", "state"),
+    [("OTHERRIS", "no-order", ("pending", "")), ("RIS", "differs", ("held", "mismatch"))],
+)
+def test_the_same_accession_number_of_another_issuer_is_another_order(
+    clinic: Clinic, issuer: str, result: str, state: tuple[str, str]
+) -> None:
+    """What was held for an order of another issuer goes, once the whole header (0008,0051) is read."""
+    clinic.hear(order("M1", "NW", "1001", "T1").replace(b"|A1001|", b"|A1001^RIS|"), update("M2", "T2", "TEST^BOB"))
+    named = Dataset()
+    named.LocalNamespaceEntityID = issuer
+    clinic.send(new_uid(), BOB, AccessionNumber="A1001", IssuerOfAccessionNumberSequence=Sequence([named]))
+    assert clinic.states() == [("held", "mismatch")]
+    Backfill(clinic.db, clinic.intake).step()
+    clinic.recheck()
+    assert (clinic.checks()[0][0], clinic.states()) == (result, [state])
 
 
 def test_never_matched_by_a_name(clinic: Clinic) -> None:
@@ -358,6 +376,32 @@ def test_decisions_that_cannot_be(clinic: Clinic, decision: str, fields: dict[st
     assert clinic.states() == [("held", "mismatch")]
 
 
+# -- what messages change ----------------------------------------------------------------------------------------------
+
+
+def test_a_message_with_several_pairs_is_applied_whole_or_not_at_all(clinic: Clinic) -> None:
+    """The second pair would close a circle: the first is not merged either, and nothing is on record."""
+    clinic.hear(update("M1", "T1", "TEST^ONE"), update("M2", "T5", "TEST^FIVE"))
+    clinic.hear(merge("M3", "T2", "T3"), merge("M4", "T3", "T4"))
+    before = clinic.one("SELECT count(*) FROM patient_event")
+    pid = "PID|1||{}^^^MTF0067^MR||TEST^BOTH||19700101|F"
+    clinic.hear(adt("A40", "M5", pid.format("T5"), "MRG|T1^^^MTF0067^MR", pid.format("T2"), "MRG|T4^^^MTF0067^MR"))
+    assert clinic.one("SELECT state || ' ' || reason FROM hl7_message WHERE id = 5") == "parked merge-cycle"
+    assert clinic.one("SELECT count(*) FROM known_patient WHERE survivor_id IS NOT NULL") == 2
+    assert clinic.one("SELECT count(*) FROM patient_event") == before
+
+
+def test_every_change_is_on_record_with_its_message_and_what_was_before(clinic: Clinic) -> None:
+    clinic.hear(update("M1", "T1", "TEST^ONE"), update("M2", "T1", "TEST^TWO"), update("M3", "T1", "TEST^TWO"))
+    clinic.hear(merge("M4", "T1", "T2"))
+    sql = "SELECT message_id, kind, before, after FROM patient_event ORDER BY id"
+    with clinic.db.reading() as conn:
+        found = [(row[0], row[1], json.loads(row[2]), json.loads(row[3])) for row in conn.execute(sql)]
+    assert [each[:2] for each in found] == [(1, "created"), (2, "updated"), (4, "created"), (4, "merged")]
+    assert (found[1][2]["name"], found[1][3]["name"]) == ("TEST^ONE", "TEST^TWO")
+    assert found[3][2:] == ({"patient": 1}, {"patient": 2})
+
+
 # -- parked -----------------------------------------------------------------------------------------------------------
 
 
@@ -484,6 +528,8 @@ def test_commands(circle: Clinic) -> None:
     assert (found["accession"], found["patient_id"], found["patient_name"]) == ("A1001", "T9", "TEST^ORDER")
     assert [each["patient_id"] for each in run("orders", "differing")] == ["T2"]
     assert run("orders", "missing") == []
+    done = CliRunner().invoke(cli, ["hl7", "replay", "3", "4", "--config", str(circle.directory)])
+    assert (done.exit_code, done.stdout.count("is still parked")) == (1, 2)
     text = CliRunner().invoke(cli, ["hl7", "list", "--config", str(circle.directory)]).stdout
     assert "its merge would make a circle" in text
 

@@ -18,7 +18,7 @@ from edge.cli import cli
 from edge.intake.policy import Policy
 from edge.model import Disk
 from edge.monitor import health
-from edge.monitor.snapshot_model import Live
+from edge.monitor.live import Live
 from edge.storage.rebuild import recover
 from edge.storage.release import Releaser
 from edge.store import ledger, operator_actions

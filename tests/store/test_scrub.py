@@ -26,7 +26,7 @@ from edge.store import database as store
 from edge.store import integrity, kept_files, ledger, wal
 from edge.store.database import Store
 from edge.store.ledger_copy import Journal
-from tests.support.filled import Filled
+from tests.support.filled import CONFIG, Filled
 from tests.support.objects import ct_files, dataset
 from tests.support.peers import (
     Edge,
@@ -40,6 +40,7 @@ from tests.support.peers import (
     storescu,
     wait_until,
 )
+from tests.support.web_archive import Said, WebArchive
 
 #: Flips that `make test` makes in the catalog and in its log; the torture makes a thousand.
 FLIPS = int(os.environ.get("EDGE_FLIPS", "50"))
@@ -193,6 +194,26 @@ def test_the_scrub_goes_round_once_a_week_and_knows_its_place(filled: Filled) ->
     clock.now += 5 * 86_400
     scrub.step()
     assert scrub.place == Place(clock.now, instance_id=4, files=3, bytes=scrub.place.bytes)
+
+
+def test_what_a_retrieval_found_damaged_is_examined_before_the_round(filled: Filled) -> None:
+    """A cached file is forgotten: its archive gives it again."""
+    filled.receive(1)
+    filled.receive(1, origin=Origin("VNA", "EDGE", "10.0.0.9", 0.0, fetched_from="archive"))
+    ours, cached = rows(filled)
+    repairer = Repairer(filled.db, filled.spool, lambda: filled.config)
+    scrub = Scrub(filled.db, filled.spool, repairer, lambda: False, Clock())
+    scrub.place = Place(1_000_000.0, finished_at=1_000_000.0)
+    for row in (ours, cached):
+        flip(filled.spool.path_of(row.path), 8 * (row.dataset_offset + 100))
+        scrub.examine(row.path)
+    scrub.examine("nobody/knows.dcm")
+    scrub.step()
+    with filled.db.reading() as conn:
+        states = [row[0] for row in conn.execute("SELECT state FROM instance ORDER BY id")]
+    assert states == ["lost", "evicted"]
+    assert not filled.spool.path_of(cached.path).exists()
+    assert events(filled)[-2:] == [("lost", "edge"), ("evicted", "edge")]
 
 
 def test_the_scrub_waits_while_the_gateway_is_busy_but_not_for_ever(
@@ -466,12 +487,31 @@ def test_a_rotten_file_is_fetched_again_from_where_it_was_sent(kind: str, tmp_pa
     assert sorted(each["part"] for each in json.loads(found.stdout)["damaged"]) == ["data set", "missing"]
     repaired = edge.cli("verify", "--repair")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
-    assert f"fetched from {name} by C-GET" in repaired.stdout
+    assert f"fetched from {name}" in repaired.stdout
     assert {dataset(path) for path in (edge.data_dir / "spool").rglob("*.dcm")} == whole
     assert [path.name for path in (edge.data_dir / "damaged").iterdir()] == [rotten.name]
     assert edge.cli("verify").returncode == 0
     assert edge.cli("ledger", "verify").returncode == 0
     assert edge.api_status()["instances"]["lost"] == 0
+
+
+def test_a_rotten_file_is_fetched_again_by_wado_rs(tmp_path: Path) -> None:
+    whole: list[bytes] = []
+    server = WebArchive(lambda _: Said(200, whole[0], {"Content-Type": "application/dicom"}) if whole else Said(404))
+    cloud = f'[destination.archive]\nkind = "dicomweb"\nurl = "{server.url}"\n'
+    dimse = '[destination.archive]\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = 104\n'
+    with closing(server), Filled(tmp_path, CONFIG.replace(dimse, cloud)) as filled:
+        filled.receive(1)
+        filled.settle("archive", 1)
+        (row,) = rows(filled)
+        path = filled.spool.path_of(row.path)
+        blob = path.read_bytes()
+        flip(path, 8 * (row.dataset_offset + 100))
+        repairer = Repairer(filled.db, filled.spool, lambda: filled.config)
+        assert "archive: it does not have it" in repairer.repair(row.instance_id).text
+        whole.append(blob)
+        assert repairer.repair(row.instance_id).text == "fetched from archive"
+        assert filled.one("SELECT state FROM instance") == "stored"
 
 
 def test_only_what_was_received_is_taken_back(tmp_path: Path, running: ExitStack) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import runpy
 from collections.abc import Callable, Iterator
@@ -375,24 +374,3 @@ def test_a_row_of_before_there_were_parameters_shows_its_words(db: Store) -> Non
     db.write(lambda conn: conn.execute("UPDATE delivery SET reason = 'it answers C000'").rowcount)
     with db.reading() as conn:
         assert words(reason_of(row_of(conn))) == "it answers C000"
-
-
-def test_no_module_branches_on_the_words_of_a_reason() -> None:
-    found = []
-    for path in sorted((REPOSITORY / "edge").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Compare) and any(
-                isinstance(each, ast.Constant) and each.value for each in (node.left, *node.comparators)
-            ):
-                parts: list[ast.expr] = [node.left, *node.comparators]
-            elif (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in ("startswith", "endswith", "partition", "split", "find", "removeprefix")
-            ):
-                parts = [node.func.value]
-            else:
-                continue
-            if any(isinstance(each, ast.Attribute) and each.attr in ("reason", "public_reason") for each in parts):
-                found.append(f"{path.name}:{node.lineno}")
-    assert [each for each in found if not each.startswith("tls.py")] == []  # ssl.SSLError.reason is OpenSSL's code

@@ -7,12 +7,11 @@ import json
 import re
 import ssl
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 import trustme
@@ -25,7 +24,8 @@ from edge.central.sequence import SequenceResult
 from edge.store.central import open_store
 from edge.store.engine import EngineStore, EngineTransaction, Row, prepare, rows
 from edge.text import iso
-from tests.support.peers import ENVIRONMENT, REPOSITORY, Peer, free_port
+from tests.support.nursery import COMMANDS, Child
+from tests.support.peers import EDGE, ENVIRONMENT, PATIENCE, REPOSITORY, Peer, free_port
 
 T = TypeVar("T")
 #: A Monday, 09:00 UTC.
@@ -209,7 +209,10 @@ class CentralOffice(Peer):
         return f"https://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "edge", "central", "--config", str(self.conf), "run"]
+        return [*EDGE, "central", "--config", str(self.conf), "run"]
+
+    def spawn(self, log: BinaryIO) -> Child:
+        return COMMANDS.spawn(self.command()[len(EDGE) :], self.environment(), self.directory, log)
 
     def environment(self) -> dict[str, str]:
         return {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
@@ -228,15 +231,19 @@ class CentralOffice(Peer):
 
     def words(self, *words: str) -> str:
         """What `edge central WORDS` says to people."""
-        command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=self.environment()).stdout
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def cli(self, *words: str) -> Any:
         """What `edge central WORDS --json` says."""
-        command = [sys.executable, "-m", "edge", "central", "--config", str(self.conf), *words, "--json"]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=60, check=False)
+        done = self.run(*words, "--json")
         assert done.returncode in (0, 1), done.stderr
         return json.loads(done.stdout)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`edge central WORDS`, whatever its exit code."""
+        return COMMANDS.run(["central", "--config", str(self.conf), *words], self.environment(), PATIENCE)
 
 
 __all__ = [

@@ -86,6 +86,7 @@ class Receiving:
         self.queued: list[str] = []
         self.reports: list[Any] = []
         self.noted: list[NotedQuery] = []
+        self.damaged: list[str] = []  # paths that retrievals found damaged
         self.refusals, self.callers = Refusals(), Callers()
         refused, hindered = self.refusals.note_refused, lambda cause: None
         self.associations = Associations(
@@ -105,6 +106,7 @@ class Receiving:
             self._read_worklist,
             self.noted.append,
             is_forbidden=self._is_forbidden,
+            note_damaged=self.damaged.append,
         )
         self._open()
         self._answers = self._open_answers()

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Feed, Relay
-from edge.hl7.door import DoorLimits, MllpDoor
+from edge.hl7.connection import DoorLimits
+from edge.hl7.door import MllpDoor
 from edge.hl7.framing import FrameReader, frame
 from edge.hl7.message import parse_message, split_batch
 from edge.hl7.recorder import FrameRecorder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -126,6 +127,32 @@ def real_files() -> list[RealFile]:
         pytest.skip(f"NOT TESTED HERE: no real DICOM files: {manifest} is absent")
     with manifest.open(encoding="utf-8", newline="") as lines:
         return [RealFile(REAL_DATA / row["file"], row) for row in csv.DictReader(lines)]
+
+
+_KIND = (
+    *("SOPClassUID", "SpecificCharacterSet", "PhotometricInterpretation", "SamplesPerPixel", "PlanarConfiguration"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+)
+_SIZE = ("NumberOfFrames", "Rows", "Columns")
+
+
+def files_of_each_kind() -> list[RealFile]:
+    """Of the readable ones one of each source, transfer syntax, class, character set and form of pixels.
+
+    It is the smallest one, but an image has 32 rows if there is such a one.
+    """
+    found: dict[tuple[str, ...], tuple[bool, int, RealFile]] = {}
+    for file in real_files():
+        if file.row["readable"] == "yes":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some are odd
+                ds = pydicom.dcmread(file.path, stop_before_pixels=True, specific_tags=[*_KIND, *_SIZE])
+                is_multi_frame = str(ds.get("NumberOfFrames") or 1) != "1"
+                values = [str(ds.get(keyword)) for keyword in _KIND]
+                kind = (file.row["source"], file.row["transfer_syntax"], str(is_multi_frame), *values)
+                this = (min(ds.get("Rows", 32), ds.get("Columns", 32)) < 32, int(file.row["size"]), file)
+            found[kind] = min(found.get(kind, this), this, key=lambda each: each[:2])
+    return [file for _, _, file in found.values()]
 
 
 def rejection_note(path: Path, rejected: Sequence[Path], code: str = "113001", uid: str = "") -> Path:

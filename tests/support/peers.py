@@ -23,11 +23,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from tests.support import nursery
+from tests.support.nursery import COMMANDS, GATEWAYS, Child
 from tests.support.objects import sop_instance_uid
 
 if sys.version_info >= (3, 11):
@@ -35,11 +38,14 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = nursery.REPOSITORY
 
 #: DCMTK waits for delayed acknowledgements (Nagle) unless told otherwise, as client and as server. Python may keep
 #: what it has compiled: a gateway that is compiled at each start takes three times the time to start.
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": ""}
+
+#: `edge`, from this tree.
+EDGE = [sys.executable, "-m", "edge"]
 
 Files = Iterable[Path]
 T = TypeVar("T")
@@ -70,17 +76,19 @@ def requires(program: str) -> str:
 PATIENCE = float(os.environ.get("PATIENCE", "60"))
 
 
-def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
-    """First true value of `predicate`, asked every `interval` seconds; an AssertionError after `timeout` seconds.
+def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: float = 0.0) -> T:
+    """First true value of `predicate`; an AssertionError after `timeout` seconds, or PATIENCE where that is longer.
 
-    They are PATIENCE at least: less says only how long it takes where the machine is idle.
+    It is asked every `interval` seconds; where none is given, again after a tenth of the time that has passed: who asks
+    a gateway fifty times a second keeps it from what it is to do.
     """
     timeout = max(timeout, PATIENCE)
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not (value := predicate()):
-        if time.monotonic() > deadline:
+        passed = time.monotonic() - began
+        if passed > timeout:
             raise AssertionError(f"waited {timeout:g} s in vain for: {what} (last: {value!r})")
-        time.sleep(interval)
+        time.sleep(interval or min(max(passed / 10, 0.02), 0.25))
     return value
 
 
@@ -124,7 +132,7 @@ class Peer:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.log = directory / f"{self.name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Child | None = None
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -139,21 +147,24 @@ class Peer:
         """Start, and return once it is ready."""
         assert self.process is None, f"{self.name} runs already"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment(),
-                cwd=self.directory,
-                start_new_session=True,
-            )
+            self.process = self.spawn(log)
         try:
             wait_until(self._ready_or_dead, self.start_timeout, f"{self.name} is ready")
         except BaseException as error:
             self.kill()
             raise AssertionError(f"{error}\n{self.output()}") from error
         return self
+
+    def spawn(self, log: BinaryIO) -> subprocess.Popen[bytes] | Child:
+        return subprocess.Popen(
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self.environment(),
+            cwd=self.directory,
+            start_new_session=True,
+        )
 
     def _ready_or_dead(self) -> bool:
         assert self.process is not None
@@ -332,14 +343,23 @@ class Edge(Peer):
     """The gateway as a process, on a configuration directory that `config` (TOML) completes.
 
     Site, addresses and `listen.unknown` are set here; tables merge, so `config` may add other keys to [listen].
+    It and its commands are forked by a nursery, which saves most of a start; `forked=False`: they start from nothing.
     """
 
     name = "edge"
 
     def __init__(
-        self, directory: Path, config: str = "", *, unknown: str = "accept", data_dir: Path | None = None, port: int = 0
+        self,
+        directory: Path,
+        config: str = "",
+        *,
+        unknown: str = "accept",
+        data_dir: Path | None = None,
+        port: int = 0,
+        forked: bool = True,
     ) -> None:
         super().__init__(directory)
+        self.forked = forked
         self.port, self.console_port = port or free_port(), free_port()
         self.data_dir = data_dir or directory / "data"
         self.data_dir.mkdir(exist_ok=True)
@@ -361,10 +381,20 @@ class Edge(Peer):
         (self.config_dir / "10-test.toml").write_text(config)
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "edge", "run", "--config", str(self.config_dir)]
+        return [*EDGE, "run", "--config", str(self.config_dir)]
 
     def environment(self) -> dict[str, str]:
         return {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "EDGE_CONFIG": str(self.config_dir)}
+
+    def spawn(self, log: BinaryIO) -> subprocess.Popen[bytes] | Child:
+        if not self._is_forked or self.command()[: len(EDGE)] != EDGE:
+            return super().spawn(log)
+        return GATEWAYS.spawn(self.command()[len(EDGE) :], self.environment(), self.directory, log)
+
+    @property
+    def _is_forked(self) -> bool:
+        """Not where the environment is another: a start of Python may read it before all else."""
+        return self.forked and self.environment() == Edge.environment(self)
 
     def is_ready(self) -> bool:
         return http_get(self.url(self.until))[0] == 200
@@ -380,10 +410,20 @@ class Edge(Peer):
     def cli(self, *args: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run `edge ARGS` on this gateway's configuration; the caller looks at the exit code."""
         self.settle()
-        command = [sys.executable, "-m", "edge", *args]
+        environment = self.environment()
+        if self._is_forked:
+            return COMMANDS.run(args, environment, timeout)
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=self.environment(), check=False
+            [*EDGE, *args], capture_output=True, text=True, timeout=timeout, env=environment, check=False
         )
+
+    def ask(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """The same in this process, which spares the start of another."""
+        from edge.cli import cli  # slow to import
+
+        self.settle()
+        done = CliRunner().invoke(cli, args, env={"EDGE_CONFIG": str(self.config_dir)}, catch_exceptions=False)
+        return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
 
     def status(self) -> Any:
         """`edge status --json`, which answers also where the daemon is down."""
@@ -393,23 +433,27 @@ class Edge(Peer):
 
     def api_status(self) -> Any:
         """The same from the console of the running daemon, once all is applied: quick enough to ask often."""
-        self.settle()
+        if (settled := self.settle()) is not None:
+            return settled
         status, body = http_get(self.url("/api/status"))
         assert status == 200, f"/api/status answers {status}\n{self.output()}"
         return json.loads(body)
 
-    def settle(self, seconds: float = 5.0) -> None:
-        """Wait until what was answered is in the catalog; not for long, where something hinders that."""
+    def settle(self, seconds: float = 5.0) -> Any:
+        """Wait until what was answered is in the catalog; not for long, where something hinders that.
+
+        Returns the status that says so; None where there is none.
+        """
         end = time.monotonic() + seconds
         while self.process is not None and self.process.poll() is None and time.monotonic() < end:
-            try:
-                status, body = http_get(self.url("/api/status"))
-            except OSError:
-                return
-            journal = json.loads(body)["journal"] if status == 200 else None
-            if journal is None or not journal["applied_lag_seconds"]:
-                return
+            status, body = http_get(self.url("/api/status"))
+            if status != 200:
+                return None
+            found = json.loads(body)
+            if found["journal"] is None or not found["journal"]["applied_lag_seconds"]:
+                return found
             time.sleep(0.02)
+        return None
 
     def reload(self) -> None:
         self.signal(signal.SIGHUP)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.peers import Edge, free_port
+from tests.support.peers import Edge, StoreScp, free_port
 
 TOKEN = "a-token-of-the-tests-0123456789"
 BOUNDARY = "boundary-of-the-tests"
@@ -58,6 +58,37 @@ class WebEdge(Edge):
         """STOW-RS of some files."""
         path = f"/studies/{study}" if study else "/studies"
         return self.web("POST", path, {"Content-Type": related()}, multipart(parts), **more)
+
+
+#: Pages of these may call a gateway that several files of tests share.
+ORIGINS = ("https://viewer.example.org", "https://ohif.example.org")
+#: Its objects of this patient go to an archive; those of others stay.
+ROUTED_PATIENT = "ROUTED"
+_SHARED = """
+[query]
+[destination.archive]
+ae_title = "ARCHIVE"
+host = "127.0.0.1"
+port = {archive}
+confirm = "status"
+[route.some]
+to = ["archive"]
+when = {{ PatientID = "{patient}" }}
+[hl7]
+port = {hl7}
+[feed.his]
+hosts = ["127.0.0.1"]
+authority = "MTF0067"
+"""
+
+
+class SharedEdge(WebEdge):
+    """It also has an archive, which is started beside it, and takes HL7."""
+
+    def __init__(self, directory: Path) -> None:
+        self.archive, self.hl7_port = StoreScp(directory / "archive"), free_port()
+        config = _SHARED.format(archive=self.archive.port, hl7=self.hl7_port, patient=ROUTED_PATIENT)
+        super().__init__(directory / "edge", config, web=f"origins = {json.dumps(ORIGINS)}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Lossless compression on the way out, with three Orthancs, and with one that takes no compressed object."""
+"""Lossless compression on the way out: to an Orthanc and DCMTK, and to an Orthanc that takes no compressed object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from tests.support.objects import REAL_DATA, ct_files, sop_instance_uid
-from tests.support.peers import Edge, Orthanc, dcmsend, free_port, wait_until
+from tests.support.peers import Edge, Orthanc, StoreScp, dcmsend, free_port, wait_until
 
 #: Native images of different sorts: signed, 8 bits, colour, big endian, of several frames, with overlays, one bit.
 NAMES = (
@@ -28,7 +28,7 @@ NAMES = (
 
 class Ran(NamedTuple):
     edge: Edge
-    archives: dict[str, Orthanc]
+    archives: dict[str, Orthanc | StoreScp]
     plain: Orthanc
     files: list[Path]
 
@@ -38,14 +38,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     """Real images and a report went to three archives that take everything, and to one that takes native pixels."""
     if not REAL_DATA.exists():
         pytest.skip(f"NOT TESTED HERE: no real DICOM files: {REAL_DATA} is absent")
-    tmp_path = tmp_path_factory.mktemp("compressed")
-    port, methods = free_port(), ("jpeg-ls", "jpeg-2000", "rle")
-    archives = {each: Orthanc(tmp_path / each, port, OverwriteInstances=True) for each in methods}
+    tmp_path, port = tmp_path_factory.mktemp("compressed"), free_port()
+    archives: dict[str, Orthanc | StoreScp] = {"jpeg-ls": Orthanc(tmp_path / "jpeg-ls", port)}
+    archives |= {each: StoreScp(tmp_path / each, "ORTHANC") for each in ("jpeg-2000", "rle")}
     native = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"]
     plain = Orthanc(tmp_path / "plain", port, AcceptedTransferSyntaxes=native)
     tables = [
         f'[destination.{name}]\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {each.port}\n'
-        f'confirm = "query"\ncompress = "{name}"\n'
+        f'confirm = "{"query" if isinstance(each, Orthanc) else "status"}"\ncompress = "{name}"\n'
         for name, each in archives.items()
     ]
     tables.append(
@@ -67,6 +67,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             each.kill()
 
 
+def received(archive: Orthanc | StoreScp) -> dict[str, bytes]:
+    """What an archive has, by SOP Instance UID."""
+    if isinstance(archive, StoreScp):
+        return {sop_instance_uid(path): path.read_bytes() for path in archive.files()}
+    return {uid: archive.file(each) for uid, each in archive.instances().items()}
+
+
 def _confirmed(edge: Edge) -> int:
     return sum(each["confirmed"] for each in edge.api_status()["destinations"].values())
 
@@ -75,11 +82,10 @@ def _confirmed(edge: Edge) -> int:
     ("method", "syntax"), [("jpeg-ls", JPEGLSLossless), ("jpeg-2000", JPEG2000Lossless), ("rle", RLELossless)]
 )
 def test_every_pixel_arrives_in_the_syntax_that_is_wanted(ran: Ran, method: str, syntax: str) -> None:
-    archive = ran.archives[method]
-    there = archive.instances()
+    there = received(ran.archives[method])
     for path in ran.files:
         sent, is_noise = pydicom.dcmread(path), path.parent.name == "ct"
-        got = pydicom.dcmread(BytesIO(archive.file(there[sop_instance_uid(path)])))
+        got = pydicom.dcmread(BytesIO(there[sop_instance_uid(path)]))
         if sent.file_meta.TransferSyntaxUID.is_compressed or is_noise:  # it would not become smaller
             assert got.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
             assert got.PixelData == sent.PixelData
@@ -94,12 +100,12 @@ def test_what_is_saved_is_shown(ran: Ran) -> None:
     found = ran.edge.api_status()["destinations"]
     assert found["jpeg-ls"]["saved_bytes"] > 100_000
     assert found["jpeg-ls"]["changed_copies"] == 4
-    assert "less than received" in ran.edge.cli("status").stdout
+    assert "less than received" in ran.edge.ask("status").stdout
 
 
 def test_the_ledger_names_the_syntax_and_both_checksums(ran: Ran) -> None:
     study = str(pydicom.dcmread(ran.files[1]).StudyInstanceUID)
-    events = json.loads(ran.edge.cli("prove", "--json", study).stdout)["events"]
+    events = json.loads(ran.edge.ask("prove", "--json", study).stdout)["events"]
     changed = [each for each in events if each["event"] == "changed" and each["destination"] == "rle"]
     assert changed
     for each in changed:
@@ -109,8 +115,8 @@ def test_the_ledger_names_the_syntax_and_both_checksums(ran: Ran) -> None:
 
 
 def test_an_archive_that_refuses_compressed_objects_gets_native_ones(ran: Ran) -> None:
-    there = ran.plain.instances()
+    there = received(ran.plain)
     for path in ran.files:
-        got = pydicom.dcmread(BytesIO(ran.plain.file(there[sop_instance_uid(path)])))
+        got = pydicom.dcmread(BytesIO(there[sop_instance_uid(path)]))
         assert not got.file_meta.TransferSyntaxUID.is_compressed
         assert np.array_equal(got.pixel_array, pydicom.dcmread(path).pixel_array)

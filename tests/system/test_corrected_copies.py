@@ -99,7 +99,7 @@ def test_what_has_no_rule_gets_the_bytes_as_they_came(ran: Ran) -> None:
 
 
 def test_the_proof_names_both_checksums_and_the_rule(ran: Ran) -> None:
-    found = json.loads(ran.edge.cli("prove", "--json", ran.study).stdout)
+    found = json.loads(ran.edge.ask("prove", "--json", ran.study).stdout)
     changed = [each for each in found["events"] if each["event"] == "changed"]
     digests = {}
     for each in changed:
@@ -112,18 +112,18 @@ def test_the_proof_names_both_checksums_and_the_rule(ran: Ran) -> None:
 
 
 def test_an_object_on_which_a_rule_fails_is_held_with_the_name_of_the_rule(ran: Ran) -> None:
-    (held,) = json.loads(ran.edge.cli("queue", "list", "--json").stdout)
+    (held,) = json.loads(ran.edge.ask("queue", "list", "--json").stdout)
     assert (held["destination"], held["state"], held["reason_code"]) == ("archive", "held", "rule-failed")
     assert "rule too-long cannot be applied to it" in held["reason"]
 
 
 def test_explain_shows_before_and_after_for_each_destination(ran: Ran) -> None:
-    done = ran.edge.cli("route", "explain", str(ran.files[0]))
+    done = ran.edge.ask("route", "explain", str(ran.files[0]))
     assert done.returncode == 0, done.stderr
     assert "the copy for archive would be changed by institution" in done.stdout
     assert 'PatientID: "0042" -> "MTF-0042"' in done.stdout
     assert 'PatientComments: "x" -> absent' in done.stdout
-    (found,) = json.loads(ran.edge.cli("route", "explain", "--json", str(ran.files[0])).stdout)
+    (found,) = json.loads(ran.edge.ask("route", "explain", "--json", str(ran.files[0])).stdout)
     (copy,) = found["copies"]
     assert {each["keyword"] for each in copy["changes"]} == {
         *("InstitutionName", "PatientID", "IssuerOfPatientID", "PatientComments", "OriginalAttributesSequence")
@@ -131,21 +131,21 @@ def test_explain_shows_before_and_after_for_each_destination(ran: Ran) -> None:
 
 
 def test_a_study_is_shown_as_received_and_as_sent(ran: Ran) -> None:
-    shown = ran.edge.cli("studies", "show", ran.study)
+    shown = ran.edge.ask("studies", "show", ran.study)
     assert "Sent with other bytes than received" in shown.stdout
     assert "institution" in shown.stdout
-    found = json.loads(ran.edge.cli("studies", "show", ran.study, "--json").stdout)
+    found = json.loads(ran.edge.ask("studies", "show", ran.study, "--json").stdout)
     sent = [each["sent_as"] for each in found["instances"] if each["sent_as"]]
     assert len(sent) == 5
     assert {each["rules"][0] for (each,) in sent} == {"institution"}
 
 
 def test_the_originals_of_corrected_copies_are_warned_about(ran: Ran) -> None:
-    assert "retention.corrected" not in ran.edge.cli("check").stdout  # one destination gets them as they came
+    assert "retention.corrected" not in ran.edge.ask("check").stdout  # one destination gets them as they came
     config = ran.edge.config_dir / "10-test.toml"
     text = config.read_text()
     try:
         config.write_text(text.replace('to = ["archive", "raw"]', 'to = ["archive"]'))
-        assert "retention.corrected = true" in ran.edge.cli("check").stdout
+        assert "retention.corrected = true" in ran.edge.ask("check").stdout
     finally:
         config.write_text(text)

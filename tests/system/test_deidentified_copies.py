@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +20,10 @@ from tests.support.querying import final_status, run_dcmtk
 from tests.unit.test_deidentify import canary
 
 CANARIES = (b"canary", b"bird", b"19631122", b"0042-secret", b"1.2.826.0.1.999")
+
+CLOCK = "1.2.826.0.1.999.6"  # of the whole study: a Synchronization Frame of Reference UID
+
+CLOCK = "1.2.826.0.1.999.6"  # of the whole study: a Synchronization Frame of Reference UID
 
 
 class Ran(NamedTuple):
@@ -74,7 +77,8 @@ services = ["query", "retrieve"]
                 "PatientName": "Canary^Bird",
                 "StudyInstanceUID": "1.2.826.0.1.999.5",
             }
-            files = ct_files(tmp_path / "ct", 3, 40_000, **patient, BurnedInAnnotation="NO")
+            clean = {"BurnedInAnnotation": "NO", "SynchronizationFrameOfReferenceUID": CLOCK}
+            files = ct_files(tmp_path / "ct", 3, 40_000, **patient, **clean)
             files += ct_files(tmp_path / "risky", 1, 40_000, **patient)
             storescu([tmp_path / "report.dcm", *files], edge.port)
             dcmsend(_with_text(tmp_path, patient), edge.port)
@@ -101,7 +105,7 @@ def _at_teaching(ran: Ran) -> list[pydicom.Dataset]:
 
 
 def _held(ran: Ran) -> list[dict[str, Any]]:
-    return list(json.loads(ran.edge.cli("queue", "list", "--state", "held", "--json").stdout))
+    return list(json.loads(ran.edge.ask("queue", "list", "--state", "held", "--json").stdout))
 
 
 def test_nothing_that_was_planted_is_on_the_wire_or_in_the_log(ran: Ran) -> None:
@@ -153,7 +157,7 @@ def test_what_a_device_writes_into_its_images_is_black_in_the_copies(ran: Ran) -
 
 
 def _changes(ran: Ran) -> list[dict[str, Any]]:
-    found = json.loads(ran.edge.cli("prove", "--json", "1.2.826.0.1.999.5").stdout)
+    found = json.loads(ran.edge.ask("prove", "--json", "1.2.826.0.1.999.5").stdout)
     return [each for each in found["events"] if each["event"] == "changed"]
 
 
@@ -183,44 +187,20 @@ def test_what_may_name_the_patient_in_its_pixels_waits_for_a_person(ran: Ran) ->
     (held,) = _held(ran)
     assert (held["destination"], held["reason_code"]) == ("teaching", "may-name-patient")
     assert "Burned In Annotation is absent" in held["reason"]
-    retried = ran.edge.cli("queue", "retry", "--destination", "teaching", "--reason", "again")
+    retried = ran.edge.ask("queue", "retry", "--destination", "teaching", "--reason", "again")
     assert retried.returncode in (0, 1, 2)
     assert len(_held(ran)) == 1  # a retry is no decision
-    done = ran.edge.cli("queue", "release", str(held["id"]), "--reason", "inspected: no text in it")
+    done = ran.edge.ask("queue", "release", str(held["id"]), "--reason", "inspected: no text in it")
     assert done.returncode == 0, done.stderr
     wait_until(lambda: _count(ran.edge, "teaching", "confirmed") == 7, 60, "it is proved, too")
     assert not _held(ran)
 
 
 def test_the_proof_of_a_study_names_the_profile(ran: Ran) -> None:
-    found = json.loads(ran.edge.cli("prove", "--json", "1.2.826.0.1.999.5").stdout)
+    found = json.loads(ran.edge.ask("prove", "--json", "1.2.826.0.1.999.5").stdout)
     assert found["proved"]
     rules = {tuple(each["payload"]["rules"]) for each in found["events"] if each["event"] == "changed"}
     assert rules == {("all", "deidentify T17"), ("all", "deidentify T17", "mask scanner")}
-
-
-def test_a_key_that_others_may_read_sends_nothing(tmp_path: Path) -> None:
-    key = tmp_path / "open.key"
-    key.write_text("q8Z2mVw0sX7tB4nL1cR9yK3hJ6gF5dA0")
-    os.chmod(key, 0o644)
-    with StoreScp(tmp_path / "archive") as archive:
-        config = f"""
-[destination.archive]
-ae_title = "{archive.ae_title}"
-host = "127.0.0.1"
-port = {archive.port}
-deidentify = "basic"
-project = "T17"
-project_key = "{key}"
-[route.all]
-to = ["archive"]
-"""
-        with Edge(tmp_path / "edge", config) as edge:
-            storescu(ct_files(tmp_path / "ct", 1, 20_000, BurnedInAnnotation="NO"), edge.port)
-            wait_until(lambda: _count(edge, "archive", "deferred") == 1, 30, "it waits")
-            assert not archive.files()
-            (waiting,) = json.loads(edge.cli("queue", "list", "--json").stdout)
-            assert "chmod 600" in waiting["reason"]
 
 
 def _result(like: pydicom.Dataset, path: Path, study: str) -> str:
@@ -229,6 +209,8 @@ def _result(like: pydicom.Dataset, path: Path, study: str) -> str:
     ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.22", new_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, new_uid(), "SR"
     ds.FrameOfReferenceUID = like.FrameOfReferenceUID
+    ds.SynchronizationFrameOfReferenceUID = like.SynchronizationFrameOfReferenceUID
+    ds.SynchronizationFrameOfReferenceUID = like.SynchronizationFrameOfReferenceUID
     ds.PatientID, ds.PatientName, ds.PatientIdentityRemoved = like.PatientID, like.PatientName, "YES"
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = like.SOPClassUID, like.SOPInstanceUID
     series.SeriesInstanceUID, series.ReferencedSOPSequence = like.SeriesInstanceUID, Sequence([reference])
@@ -249,6 +231,8 @@ def test_a_result_gets_its_patient_back_and_goes_on_under_the_original_study(ran
     assert (got.StudyInstanceUID, got.PatientID, got.PatientName) == ("1.2.826.0.1.999.5", "0042-secret", "Canary^Bird")
     assert "PatientIdentityRemoved" not in got
     assert got.FrameOfReferenceUID in {pydicom.dcmread(each).FrameOfReferenceUID for each in ran.files}
+    assert got.SynchronizationFrameOfReferenceUID == CLOCK != like.SynchronizationFrameOfReferenceUID
+    assert got.SynchronizationFrameOfReferenceUID == CLOCK != like.SynchronizationFrameOfReferenceUID
     evidence = got.CurrentRequestedProcedureEvidenceSequence[0]
     originals = {sop_instance_uid(each) for each in ran.files}
     assert evidence.StudyInstanceUID == "1.2.826.0.1.999.5"
@@ -285,3 +269,19 @@ def _errors(path: Path) -> set[str]:
 def test_who_has_the_way_back_is_the_service_alone(ran: Ran) -> None:
     for path in ran.edge.data_dir.glob("catalog.db*"):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_while_others_may_read_the_key_nothing_is_sent(ran: Ran, tmp_path: Path) -> None:
+    """The last test of this gateway: its key is open for a while."""
+    key, before = ran.edge.directory.parent / "project.key", ran.teaching.instances().keys()
+    key.chmod(0o644)
+    ran.edge.reload()
+    wait_until(lambda: "chmod 600" in ran.edge.log.read_text(), 30, "the gateway complains of the key")
+    storescu(ct_files(tmp_path / "ct", 1, 20_000, BurnedInAnnotation="NO"), ran.edge.port)
+    wait_until(lambda: _count(ran.edge, "teaching", "deferred") == 1, 30, "it waits")
+    (waiting,) = json.loads(ran.edge.ask("queue", "list", "--state", "deferred", "--json").stdout)
+    assert "chmod 600" in waiting["reason"]
+    assert ran.teaching.instances().keys() == before
+    key.chmod(0o600)
+    ran.edge.reload()
+    wait_until(lambda: len(ran.teaching.instances()) == len(before) + 1, 60, "it goes")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.objects import RealFile, ct_files, dataset, read_meta, real_files, sop_instance_uid
+from tests.support.objects import ct_files, dataset, read_meta, real_files, sop_instance_uid
 from tests.support.peers import (
     Edge,
     Orthanc,
@@ -39,21 +39,21 @@ def test_through_an_outage_a_kill_and_out_with_storage_commitment(
 ) -> None:
     orthanc = Orthanc(tmp_path / "orthanc", edge_port)
     edge = running.enter_context(Edge(tmp_path / "edge", routes_to(orthanc, confirm="commitment"), port=edge_port))
-    sent = ct_files(tmp_path / "ct", 600, 128 * 1024)
+    sent = ct_files(tmp_path / "ct", 200, 128 * 1024)
     storescu(sent, edge.port)
     status = edge.status()
-    assert status["instances"] | {"received": 600, "stored": 600} == status["instances"]
+    assert status["instances"] | {"received": 200, "stored": 200} == status["instances"]
     edge.kill()
     assert edge.status()["state"] == "down"
     edge.start()
     running.enter_context(orthanc)
-    wait_until(lambda: edge.api_status()["destinations"]["orthanc"]["confirmed"] == 600, 100, "600 are confirmed")
-    assert orthanc.count() == 600
+    wait_until(lambda: edge.api_status()["destinations"]["orthanc"]["confirmed"] == 200, 100, "200 are confirmed")
+    assert orthanc.count() == 200
     received = orthanc.instances()
     assert set(received) == set(map(sop_instance_uid, sent))
     assert dataset(orthanc.file(received[sop_instance_uid(sent[0])])) == dataset(sent[0])
     status = edge.status()
-    assert status["destinations"]["orthanc"]["sent"] == 600
+    assert status["destinations"]["orthanc"]["sent"] == 200
     assert status["queue"]["pending"] == status["queue"]["active"] == status["queue"]["held"] == 0
     assert edge.cli("prove", study_of(sent[0])).returncode == 0
 
@@ -87,12 +87,12 @@ def test_a_stat_study_overtakes_thousands(tmp_path: Path, running: ExitStack) ->
     archive = StoreScp(tmp_path / "archive", fork=False)
     stat = '[route.stat]\nto = ["archive"]\nwhen = { CallingAETitle = "STAT" }\npriority = "stat"\n'
     edge = running.enter_context(Edge(tmp_path / "edge", routes_to(archive) + stat))
-    routine = ct_files(tmp_path / "routine", 6_000, 1024)
+    routine = ct_files(tmp_path / "routine", 2_000, 1024)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda start: storescu(routine[start : start + 1_500], edge.port), range(0, 6_000, 1_500)))
+        list(pool.map(lambda start: storescu(routine[start : start + 500], edge.port), range(0, 2_000, 500)))
     urgent = ct_files(tmp_path / "urgent", 20, 1024)
     storescu(urgent, edge.port, calling="STAT")
-    assert edge.api_status()["queue"]["pending"] + edge.api_status()["queue"]["deferred"] == 6_020
+    assert edge.api_status()["queue"]["pending"] + edge.api_status()["queue"]["deferred"] == 2_020
     running.enter_context(archive)  # it is tried again every 72 s at the latest
     wait_until(lambda: len(archive.files()) >= 200, 100, "the backlog drains")
     order = sorted(archive.files(), key=lambda path: path.stat().st_mtime_ns)
@@ -147,15 +147,17 @@ def refusing(edge: Edge) -> dict | None:
 Sender = Callable[..., Run]
 
 
-def able(files: list[RealFile], send: Sender, reference: StoreScp) -> list[Path]:
-    """The files that a sender is able to send to a storescp that takes everything."""
-    return [file.path for file in files if _arrives(file.path, send, reference)]
+#: So many files with each run of a sender: a start of DCMTK costs more than what is sent here.
+AT_ONCE = 16
+#: Neither DCMTK's storescp nor Orthanc takes it.
+NOT_TAKEN = "Color Palette Storage"
 
 
-def _arrives(path: Path, send: Sender, reference: StoreScp) -> bool:
-    before = len(reference.files())
-    send([path], reference.port, check=False)
-    return len(reference.files()) > before
+def send_all(send: Sender, port: int, called: str = "EDGE") -> None:
+    """The real files, in groups; what the sender cannot send, or the peer does not take, is left out."""
+    files = [file.path for file in real_files() if file.row["sop_class"] != NOT_TAKEN]
+    for first in range(0, len(files), AT_ONCE):
+        send(files[first : first + AT_ONCE], port, "--no-halt", called=called, check=False)
 
 
 def by_syntax(files: list[Path]) -> dict[str, set[bytes]]:
@@ -184,14 +186,13 @@ def test_every_real_file_arrives_as_it_was_sent(
 ) -> None:
     unique = ["--unique-filenames"]
     reference = running.enter_context(StoreScp(tmp_path / "reference", args=unique, fork=False))
-    sendable = able(real_files(), send, reference)
-    assert len(sendable) > 190
+    send_all(send, reference.port)
+    assert len(reference.files()) > 190
     archive = running.enter_context(StoreScp(tmp_path / "archive", args=unique))
     # One association: two processes of storescp can give two objects one "unique" name.
     config = FORWARD_CONFLICTS + routes_to(archive, more="associations = 1")
     edge = running.enter_context(Edge(tmp_path / "edge", config))
-    for path in sendable:
-        send([path], edge.port, check=False)
+    send_all(send, edge.port)
     expected = len(digests(reference.files())) - LYING[send]
     status = edge.status()
     assert (status["instances"]["received"], status["instances"]["quarantined"]) == (expected, LYING[send])
@@ -212,13 +213,10 @@ def test_every_real_file_that_orthanc_takes_arrives_there_as_it_was_sent(
     tmp_path: Path, running: ExitStack, edge_port: int
 ) -> None:
     direct = running.enter_context(Orthanc(tmp_path / "direct", edge_port))
-    sendable = [file.path for file in real_files()]
-    for path in sendable:
-        storescu([path], direct.port, called="ORTHANC", check=False)
+    send_all(storescu, direct.port, "ORTHANC")
     orthanc = running.enter_context(Orthanc(tmp_path / "orthanc", edge_port))
     edge = running.enter_context(Edge(tmp_path / "edge", FORWARD_CONFLICTS + routes_to(orthanc), port=edge_port))
-    for path in sendable:
-        storescu([path], edge.port, check=False)
+    send_all(storescu, edge.port)
     wait_until(lambda: orthanc.instances().keys() >= direct.instances().keys(), 60, "all that Orthanc takes is there")
     sent: dict[str, set[bytes]] = {}
     for path in spooled(edge):

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydicom
 import pytest
 
-from tests.support.objects import ct_files, new_uid
+from tests.support.objects import ct_files, new_uid, rejection_note, sop_instance_uid
 from tests.support.peers import Edge, Orthanc, free_port, storescu, wait_until
 from tests.support.querying import DcmqrScp, final_status, find, run_dcmtk
 from tests.support.web_archive import web_orthanc
@@ -23,6 +24,8 @@ VIEWER = """
 [query]
 through = [{names}]
 complete_as = "EDGEALL"
+[iocm]
+senders = ["ct1"]
 [modality.ct1]
 ae_title = "CT1"
 [modality.viewer]
@@ -45,6 +48,7 @@ class Site:
     archives: dict[str, Orthanc | DcmqrScp]
     priors: dict[str, str]
     today: str
+    images: list[Path]  # of today
 
     def ask(self, folder: Path, *keys: str, called: str = "EDGE") -> tuple[dict[str, object], str]:
         answers, said = find(folder, self.edge.port, "STUDY", "StudyInstanceUID", *keys, called=called)
@@ -80,9 +84,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             else:
                 text += BY_PORT.format(name=name, title=archive.ae_title, port=archive.port)
         edge = stack.enter_context(Edge(folder / "edge", text, unknown="refuse", port=port))
-        storescu(ct_files(folder / "today", 3, 20_000, StudyInstanceUID=today, **WHOSE), edge.port)
+        images = ct_files(folder / "today", 3, 20_000, StudyInstanceUID=today, **WHOSE)
+        storescu(images, edge.port)
         wait_until(lambda: archives["orthanc"].count() == 23, 60, "today's study is at its archive")
-        yield Site(edge, archives, priors, today)
+        yield Site(edge, archives, priors, today, images)
 
 
 @pytest.mark.slow
@@ -136,3 +141,24 @@ def test_a_dead_archive_is_said_and_the_others_answer(site: Site, tmp_path: Path
         assert "no answer of dcmqrscp" in said
     finally:
         site.archives["dcmqrscp"].resume()
+
+
+@pytest.mark.slow
+def test_a_note_reaches_the_archive_and_hides_what_that_one_still_has(site: Site, tmp_path: Path) -> None:
+    """Orthanc stores a rejection note and heeds none."""
+    storescu([rejection_note(tmp_path / "note.dcm", site.images[:2])], site.edge.port)
+    archive = site.archives["orthanc"]
+    assert isinstance(archive, Orthanc)
+    wait_until(lambda: archive.count() == 24, 60, "the note is at the archive")
+    series = str(pydicom.dcmread(site.images[0]).SeriesInstanceUID)
+    keys = [f"StudyInstanceUID={site.today}", f"SeriesInstanceUID={series}"]
+    answers, _ = find(tmp_path / "out", site.edge.port, "IMAGE", *keys, "SOPInstanceUID")
+    left = sop_instance_uid(site.images[2])
+    assert [each.SOPInstanceUID for each in answers] == [left]
+    got = tmp_path / "got"
+    got.mkdir()
+    where = ["-od", str(got), "-aet", "VIEWER", "-aec", "EDGE", "127.0.0.1", str(site.edge.port)]
+    wanted = [word for key in ("QueryRetrieveLevel=SERIES", *keys) for word in ("-k", key)]
+    ran = run_dcmtk("getscu", "-d", "-S", *where, *wanted)
+    assert final_status(ran.stdout + ran.stderr) == "0000"
+    assert [pydicom.dcmread(path).SOPInstanceUID for path in got.iterdir()] == [left]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import runpy
 import sys
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from edge.daemon.receivers import count_receivers
-from edge.daemon.threads import ANSWERING_THREADS, OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
+from edge.daemon.threads import OTHER_THREADS, PROCESSES, RECEIVER_THREADS, STEP_THREADS
 from edge.worker import ThreadSpec
 from tests.support.objects import ct_files
 from tests.support.peers import REPOSITORY, Edge, StoreScp, free_port, http_get, routes_to, storescu, wait_until
@@ -31,8 +30,6 @@ threading.Thread.start = noted
 from edge.cli import main
 main()
 """
-#: Makers of threads and processes, as they are called in the code.
-MAKERS = {"Thread", "Timer", "ThreadPoolExecutor", "Popen", "run_sync"}
 
 
 class Watched(Edge):
@@ -100,22 +97,6 @@ transport = "udp"
     asked_for = {spec.name for spec in PROCESSES[:3]}
     assert set(children.values()) == asked_for, "others, nothing has asked for"
     assert list(children.values()).count("edge-receiver") == count_receivers()
-
-
-def test_every_module_that_makes_threads_or_processes_is_an_owner() -> None:
-    owners = {spec.owner for spec in (*STEP_THREADS, *OTHER_THREADS, *RECEIVER_THREADS, *ANSWERING_THREADS, *PROCESSES)}
-    makers = set()
-    for path in (REPOSITORY / "edge").rglob("*.py"):
-        module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        if module.startswith(("edge.central", "edge.cli", "edge.store.engine")):
-            continue  # other processes
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                if called.rpartition(".")[2] in MAKERS or called == "subprocess.run":
-                    makers.add(module)
-    #: The class of all workers; the pool of the console's thread, and who uses that of its pages.
-    assert makers - owners == {"edge.worker", "edge.console.server", "edge.console.upload", "edge.web.ocsp"}
 
 
 def test_the_document_shows_the_table() -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.nursery import GATEWAYS
 from tests.support.peers import REPOSITORY
 from tests.torture import report
 from tests.torture.__main__ import ORDER, main
 from tests.torture.custody import Archive, Custody, Made, Sender
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Score
 from tests.torture.rows import ROWS
 from tests.torture.rows.fuzz import Decoder
@@ -50,11 +51,16 @@ def test_three_rows_in_a_hurry(on_disk: Path) -> None:
     assert sorted(path.name for path in on_disk.iterdir()) == ["scorecard.json", "scorecard.md"]
 
 
+def test_the_page_describes_every_row() -> None:
+    page = (REPOSITORY / "docs" / "reliability.md").read_text()
+    assert [row.name for row in ROWS if f"| `{row.name}` | {row.what} |" not in page] == []
+
+
 def test_custody_sees_what_is_wrong(tmp_path: Path) -> None:
     custody = Custody()
-    with Nursery() as nursery, Archive(custody) as archive:
+    with Archive(custody) as archive:
         archive.closed = True
-        with Gateway(tmp_path / "edge", archive_at(archive.port), nursery) as gateway:
+        with Gateway(tmp_path / "edge", archive_at(archive.port), GATEWAYS) as gateway:
             gateway.start()
             Sender(gateway.port, Made(tmp_path / "made", (2_000,)), custody, random.Random(1)).send(4)
             assert custody.taken == 4
@@ -95,7 +101,7 @@ def _received(data: bytes):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize(("act", "alive"), [("kill", False), ("EIO", True), ("none", True)])
 def test_the_tracer_strikes_one_step(tmp_path: Path, act: str, alive: bool) -> None:
-    with Nursery() as nursery, Gateway(tmp_path / "edge", archive_at(1), nursery) as gateway:
+    with Gateway(tmp_path / "edge", archive_at(1), GATEWAYS) as gateway:
         traced = Traced(gateway, tmp_path / "steps", "writes", "mkdir data directory#1", act)
         assert gateway.becomes_ready() is alive  # its first step makes the data directory, which is there already
         steps = traced.end()

@@ -26,12 +26,12 @@ from tests.support.peers import REPOSITORY
 from tests.torture import report
 from tests.torture.disk import mounts_of_our_own
 from tests.torture.row import Budget, Lacking, Row, Score
-from tests.torture.rows import PATIENT, ROWS, suite
+from tests.torture.rows import LIVES, PATIENT, ROWS, suite
 
 ON_MEMORY = ("tmpfs", "ramfs")
 ORDER = [row.name for row in ROWS]
-#: So many rows that mostly wait are played at the same time.
-AT_ONCE = 6
+#: So many rows of short lives, and of those that mostly wait, are played at the same time.
+LIVES_AT_ONCE, PATIENT_AT_ONCE = 3, 6
 #: Where a row neither is quick nor has its minutes set.
 MINUTES = 10.0
 console = Console(highlight=False)
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (out / "scorecard.md").write_text(report.markdown(whole))
         if given.publish:
             kept = report.keep(REPOSITORY / "docs" / "reliability.json", entries[-1:], ORDER)
-            report.insert(REPOSITORY / "docs" / "reliability.md", report.markdown(kept))
+            others = [row for row in ROWS if row.name not in {each["name"] for each in kept}]
+            report.insert(REPOSITORY / "docs" / "reliability.md", report.markdown(kept, others))
     report.show(console, entries)
     return int(bool(report.failed(entries)))
 
@@ -67,10 +68,11 @@ def _is_wanted(row: Row, given: argparse.Namespace) -> bool:
 def _all(rows: list[Row], out: Path, given: argparse.Namespace, told: dict[str, object]) -> Iterator[report.Entry]:
     """Those that work one after the other; then those that wait, side by side."""
     for row in rows:
-        if row not in PATIENT:
+        if row not in (*LIVES, *PATIENT):
             yield _play(row, out, given, told)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(lambda row: _play(row, out, given, told), [row for row in rows if row in PATIENT])
+    for group, most in ((LIVES, LIVES_AT_ONCE), (PATIENT, PATIENT_AT_ONCE)):
+        with ThreadPoolExecutor(most) as pool:
+            yield from pool.map(lambda row: _play(row, out, given, told), [row for row in rows if row in group])
 
 
 def _play(row: Row, out: Path, given: argparse.Namespace, told: dict[str, object]) -> report.Entry:

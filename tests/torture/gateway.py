@@ -23,7 +23,8 @@ from typing import Any
 
 import psutil
 
-from tests.support.peers import ENVIRONMENT, REPOSITORY, free_port, http_get, wait_until
+from tests.support.nursery import REPOSITORY, Child, Nursery
+from tests.support.peers import EDGE, ENVIRONMENT, free_port, http_get, wait_until
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -41,34 +42,6 @@ def archive_at(port: int, confirm: str = "status", more: str = "", host: str = "
     )
 
 
-class Nursery:
-    """tests.torture.nursery as a child of ours; `edge` may lie elsewhere than beside these tests (sabotage)."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.torture.nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)},
-            cwd=REPOSITORY,
-            text=True,
-        )
-
-    def ask(self, *words: object) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(*words, file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        assert answer, "the nursery has died"
-        return int(answer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._process.communicate(timeout=60)
-
-
 class Gateway:
     """See the module's docstring. A context manager: on exit it is killed."""
 
@@ -82,7 +55,7 @@ class Gateway:
         self.environment: dict[str, str] = {}
         self.prefix: list[str] = []
         self.pid = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
         self._notices: socket.socket | None = None
         self.configure(config)
 
@@ -103,15 +76,16 @@ class Gateway:
         notify.unlink(missing_ok=True)
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.bind(str(notify))
-        if self.nursery is not None:
-            self.pid = self.nursery.ask(self.config_dir, self.log, notify, int(wait))
-            return
         environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "NOTIFY_SOCKET": str(notify), **self.environment}
-        command = [*self.prefix, sys.executable, "-m", "edge", "run", "--config", str(self.config_dir)]
+        command = ["run", "--config", str(self.config_dir)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+            if self.nursery is not None:
+                self._process = self.nursery.spawn(command, environment, REPOSITORY, log, stopped=wait)
+            else:
+                command = [*self.prefix, *EDGE, *command]
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                )
         self.pid = self._process.pid
 
     def start(self) -> float:
@@ -139,17 +113,13 @@ class Gateway:
         return False
 
     def has_ended(self) -> bool:
-        """Gone, or a corpse that nobody has fetched."""
-        if self._process is not None:
-            return self._process.poll() is not None
-        try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except FileNotFoundError:
-            return True
+        assert self._process is not None
+        return self._process.poll() is not None
 
     def reap(self) -> int:
         """Wait for its end; its exit code, negative for a signal."""
-        code = self._process.wait(60) if self._process is not None else self.nursery.ask("reap", self.pid)  # type: ignore[union-attr]
+        assert self._process is not None
+        code = self._process.wait(60)
         self.pid, self._process = 0, None
         assert self._notices is not None
         self._notices.close()
@@ -157,11 +127,11 @@ class Gateway:
 
     def kill(self) -> None:
         """SIGKILL to it and its children, at this moment."""
-        if self.pid:
+        if self._process is not None:
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except ProcessLookupError:
-                os.kill(self.pid, signal.SIGKILL)  # it has no session of its own yet
+                self._process.kill()  # it has no session of its own yet
             self.reap()
 
     def stop(self) -> int:

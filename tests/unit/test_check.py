@@ -14,7 +14,8 @@ from edge.cli import cli
 from edge.config import load_config
 from edge.config.sections import Config
 from edge.errors import ConfigError
-from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, secret_warnings, warnings
+from edge.monitor.config_warnings import ASSUMED_DAILY_BYTES, globs_meet, warnings
+from edge.monitor.exposure_warnings import secret_warnings
 from tests.support.certificates import Authority
 
 SAMPLE = Path(__file__).parent.parent.parent / "conf.d"

@@ -1,4 +1,4 @@
-"""Lossless compression of every native real object: exact, or refused with a reason, in each of the three encodings."""
+"""Lossless compression of native real objects of each kind: exact, or refused with a reason, in three encodings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import TransformError, Unreadable
-from edge.transform import Transcoder, pixels
+from edge.transform import Converted, Transcoder, pixels
 from edge.transform.elements import DataSet, ElementKind
 from edge.transform.image import Image
 from edge.transform.syntaxes import COMPRESSIONS, EXPLICIT_LITTLE, NATIVE
-from tests.support.objects import real_files
+from tests.support.objects import RealFile, files_of_each_kind
 
 #: Why an object goes as it is; each is a class of objects, not a fault of one encoding.
 REFUSED = (
@@ -49,40 +49,58 @@ def pixels_of(path: Path, offset: int, syntax: str) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("method", COMPRESSIONS)
-def test_every_native_real_object(transcoder: Transcoder, tmp_path: Path, method: str) -> None:
+def test_native_real_objects_of_each_kind(transcoder: Transcoder, tmp_path: Path) -> None:
     outcome: Counter[str] = Counter()
     unexpected: list[str] = []
-    for file in real_files():
+    plain = tmp_path / "plain"
+    for file in files_of_each_kind():
         try:
             meta = parse_meta(file.path.read_bytes()[:MAX_META])
         except Unreadable:
             continue
-        syntax = meta.kind.transfer_syntax_uid
+        syntax, offset = meta.kind.transfer_syntax_uid, meta.dataset_offset
         if syntax not in NATIVE:
             continue
-        small, plain, back = (tmp_path / name for name in ("small", "plain", "back"))
-        try:
-            made = transcoder.convert(file.path, meta.dataset_offset, syntax, COMPRESSIONS[method], small)
-        except TransformError as error:
-            unexpected += [] if any(reason in str(error) for reason in REFUSED) else [f"{file}: {error}"]
-            continue
-        again = transcoder.convert(small, made.dataset_offset, COMPRESSIONS[method], EXPLICIT_LITTLE, back)
-        first = transcoder.convert(file.path, meta.dataset_offset, syntax, EXPLICIT_LITTLE, plain)
-        theirs = pixels_of(plain, first.dataset_offset, EXPLICIT_LITTLE)
-        ours = pixels_of(back, again.dataset_offset, EXPLICIT_LITTLE)
-        # Colour by plane becomes colour by pixel, and one may have a byte of padding that the other lacks.
-        differ = Counter(ours)
-        differ.subtract(Counter(theirs))
-        assert sum(map(abs, differ.values())) <= 1, str(file)
-        is_planar = b"\x28\x00\x06\x00" in file.path.read_bytes() or b"\x00\x28\x00\x06" in file.path.read_bytes()
-        assert is_planar or ours[: len(theirs)] == theirs[: len(ours)], str(file)
-        outcome["exact"] += 1
-        for path in (small, plain, back):
-            path.unlink(missing_ok=True)
+        theirs = b""
+        for method, small in compressed(transcoder, file, offset, syntax, tmp_path, unexpected):
+            if not theirs:
+                first = transcoder.convert(file.path, offset, syntax, EXPLICIT_LITTLE, plain)
+                theirs = pixels_of(plain, first.dataset_offset, EXPLICIT_LITTLE)
+                plain.unlink()
+            back = transcoder.convert(
+                small.path, small.dataset_offset, COMPRESSIONS[method], EXPLICIT_LITTLE, tmp_path / "back"
+            )
+            check_pixels(file, pixels_of(back.path, back.dataset_offset, EXPLICIT_LITTLE), theirs)
+            back.path.unlink()
+            outcome[method] += 1
     assert not unexpected
     # OpenJPEG makes no image of less than 32 rows or columns.
-    assert outcome["exact"] >= {"jpeg-ls": 104, "jpeg-2000": 63, "rle": 107}[method], outcome
+    assert outcome == {"jpeg-ls": 48, "jpeg-2000": 41, "rle": 50}
+
+
+def compressed(
+    transcoder: Transcoder, file: RealFile, offset: int, syntax: str, tmp_path: Path, unexpected: list[str]
+) -> Iterator[tuple[str, Converted]]:
+    """The object by each method that takes it; why one does not, must be one of REFUSED."""
+    for method, target in COMPRESSIONS.items():
+        small = tmp_path / method
+        try:
+            yield method, transcoder.convert(file.path, offset, syntax, target, small)
+        except TransformError as error:
+            unexpected += [] if any(reason in str(error) for reason in REFUSED) else [f"{file}: {error}"]
+        small.unlink(missing_ok=True)
+
+
+def check_pixels(file: RealFile, ours: bytes, theirs: bytes) -> None:
+    """The same; but colour by plane becomes colour by pixel, and one may have a byte of padding more."""
+    if ours[: len(theirs)] == theirs[: len(ours)]:
+        assert abs(len(ours) - len(theirs)) <= 1, str(file)
+        return
+    blob = file.path.read_bytes()
+    assert b"\x28\x00\x06\x00" in blob or b"\x00\x28\x00\x06" in blob, str(file)  # Planar Configuration
+    differ = Counter(ours)
+    differ.subtract(Counter(theirs))
+    assert sum(map(abs, differ.values())) <= 1, str(file)
 
 
 @pytest.mark.parametrize("syntax", sorted(COMPRESSIONS.values()))

@@ -14,21 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.config import load_config
-from edge.config import values as kinds
+from edge.config import kinds, load_config
 from edge.config.files import Key, locate
-from edge.config.sections import (
-    NAMED_SECTIONS,
-    SINGLE_SECTIONS,
-    Config,
-    ConsoleSection,
-    Listen,
-    RetentionSection,
-    StorageSection,
-    field_of,
-    keys,
-    required_keys,
-)
+from edge.config.sections import Config, ConsoleSection, Listen, RetentionSection, StorageSection
+from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys, required_keys
+from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 from edge.model import Priority
 
@@ -281,7 +271,7 @@ def test_keys_and_lists_where_tables_belong(conf: Directory) -> None:
         (kinds.DESTINATIONS, ["a", "b"], ("a", "b")),
     ],
 )
-def test_right_values(kind: kinds.ValueKind, given_: object, expected: object) -> None:
+def test_right_values(kind: ValueKind, given_: object, expected: object) -> None:
     assert kind.read(given_) == expected
 
 
@@ -328,8 +318,8 @@ def test_right_values(kind: kinds.ValueKind, given_: object, expected: object) -
         (kinds.DESTINATIONS, [], "expected a list of at least one destination, found an empty list"),
     ],
 )
-def test_wrong_values(kind: kinds.ValueKind, given_: object, fault: str) -> None:
-    with pytest.raises(kinds.Unfit, match=re.escape(fault)):
+def test_wrong_values(kind: ValueKind, given_: object, fault: str) -> None:
+    with pytest.raises(Unfit, match=re.escape(fault)):
         kind.read(given_)
 
 
@@ -398,7 +388,7 @@ def test_right_conditions(when: dict[str, Any]) -> None:
     ],
 )
 def test_wrong_conditions(when: dict[str, Any], key: Key, fault: str) -> None:
-    with pytest.raises(kinds.Unfit) as unfit:
+    with pytest.raises(Unfit) as unfit:
         kinds.WHEN.read(when)
     ((found, text),) = unfit.value.faults
     assert found == key

@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 from edge.config.coercion import Coercion
-from edge.config.sections import keys
+from edge.config.tables import keys
 from edge.config.values import Unfit
 from edge.dicom.part10 import parse_meta
 from edge.errors import TransformError, Unreadable

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from edge.cli import cli
-from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, keys
+from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, keys
 from edge.store import database
 from tests.support.peers import REPOSITORY
 
@@ -263,8 +263,8 @@ def is_column(conn: sqlite3.Connection, table: str, column: str, value: str) -> 
 
 
 def is_defined(name: str) -> bool:
-    files = (REPOSITORY / "edge").rglob("*.py")
-    defined = (node for file in files for node in ast.parse(file.read_text("utf-8")).body)
+    texts = (file.read_text("utf-8") for file in (REPOSITORY / "edge").rglob("*.py"))
+    defined = (node for text in texts if f" {name}" in text for node in ast.parse(text).body)
     return any(isinstance(node, LINT["NAMING"]) and node.name == name for node in defined)
 
 

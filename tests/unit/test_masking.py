@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset
 
 from edge.config.masks import Area, Mask
-from edge.config.sections import keys
+from edge.config.tables import keys
 from edge.config.values import Unfit
 from edge.model import InstanceHeader, Origin
 from edge.transform.confidentiality import Deidentification

@@ -40,7 +40,7 @@ from edge.transform.syntaxes import (
     RLE,
 )
 from edge.transform.transcoder import _check_answer
-from tests.support.objects import RealFile, dataset, new_uid, part10, read_meta, real_files
+from tests.support.objects import RealFile, dataset, files_of_each_kind, new_uid, part10, read_meta, real_files
 from tests.support.peers import requires, wait_until
 
 NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED_EXPLICIT, BIG_ENDIAN)
@@ -131,8 +131,8 @@ def normal_form(path: Path, scratch: Path) -> bytes:
 
 def test_native_objects_keep_every_byte_of_every_value(transcoder: Transcoder, tmp_path: Path) -> None:
     """Byte order, VR, deflate; text, private and unknown elements, words and floats, sequences."""
-    files = [(path, syntax) for path, syntax in readable(real_files()) if syntax in NATIVE]
-    assert len(files) > 200
+    files = [(path, syntax) for path, syntax in readable(files_of_each_kind()) if syntax in NATIVE]
+    assert len(files) > 80
     for number, (path, syntax) in enumerate(files):
         if syntax == BIG_ENDIAN and "rtdose" in path.name:
             continue
@@ -160,7 +160,7 @@ DAMAGED = {"emri_small_jpeg_2k_lossless_too_short.dcm"}
 
 @pytest.mark.filterwarnings("ignore")
 def test_compressed_objects_keep_their_pixels_and_all_else(transcoder: Transcoder, tmp_path: Path) -> None:
-    files = [(path, syntax) for path, syntax in readable(real_files()) if syntax not in NATIVE]
+    files = [(path, syntax) for path, syntax in readable(files_of_each_kind()) if syntax not in NATIVE]
     files = [(path, syntax) for path, syntax in files if path.name not in NOT_FOR_PYDICOM | DAMAGED]
     files = [(path, syntax) for path, syntax in files if not path.name.startswith("liver")]
     assert len({syntax for _, syntax in files}) >= 9
@@ -506,7 +506,7 @@ class Stuck:
         self.answer: Future[Converted] = self.threads.submit(
             convert_bare, transcoder, source, DEFLATED_EXPLICIT, self.target
         )
-        wait_until(lambda: has_begun(self.target), 20, "the worker has begun")
+        wait_until(lambda: has_begun(self.target) or self.answer.done(), 60, "the worker has begun")
 
     def error(self) -> BaseException:
         error = self.answer.exception(timeout=60)
@@ -616,11 +616,11 @@ def test_a_worker_that_died_between_objects_is_not_noticed(
 
 
 def test_a_conversion_has_a_time_limit(before: set[int], small: Path, tmp_path: Path) -> None:
-    transcoder = Transcoder(workers=1, timeout=4.0)
+    transcoder = Transcoder(workers=1, timeout=1.0)
     try:
         error = Stuck(transcoder, tmp_path).error()
         assert isinstance(error, TransformError)
-        assert "longer than 4 s" in str(error)
+        assert "longer than 1 s" in str(error)
         transcoder._workers[0]._timeout = 100.0
         convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "out.dcm")
     finally:

@@ -7,14 +7,17 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from edge.config.sections import Feed
 from edge.errors import StorageFull
-from edge.hl7.door import DoorLimits
+from edge.hl7.connection import DoorLimits
 from edge.hl7.framing import FrameReader, FrameTooLong, frame
+from edge.hl7.recorder import FRAME_LAG_SECONDS
+from edge.journal.door import JournalDoor
 from edge.store import resolved_patients
 from tests.support import hl7_messages
 from tests.support.certificates import Authority
@@ -33,7 +36,7 @@ def receiving(tmp_path: Path) -> Iterator[Hl7Receiving]:
 
 def facts(receiving: Hl7Receiving, number: str) -> tuple[str, str, bool]:
     with receiving.db.reading() as conn:
-        (found,) = resolved_patients.resolve_identifier(conn, number, "MTF0067", time.strftime("%Y%m%d"))
+        (found,) = resolved_patients.resolve_identifier(conn, number, "MTF0067")
     return found.name, found.birth_date, found.is_in_doubt
 
 
@@ -51,16 +54,24 @@ _SETS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hl7Receiving]:
+    """One gateway for all that is read; each test has patients of its own."""
+    with Hl7Receiving(tmp_path_factory.mktemp("reading")) as gateway:
+        yield gateway
+
+
 @pytest.mark.parametrize("ends", hl7_messages.ENDS.values(), ids=hl7_messages.ENDS)
 @pytest.mark.parametrize(("declared", "codec", "name"), _SETS, ids=[each[1] for each in _SETS])
-def test_line_ends_and_character_sets(receiving: Hl7Receiving, ends: str, declared: str, codec: str, name: str) -> None:
+def test_line_ends_and_character_sets(reading: Hl7Receiving, ends: str, declared: str, codec: str, name: str) -> None:
     """Second bytes that are separators or escapes split nothing: the text is decoded before."""
     written = "~".join(f"{group}^^^^^L^{code}" for group, code in zip(name.split("="), "AI", strict=False))
-    head = f"MSH|^~\\&|HIS|MTF|EDGE|MTF|20260105||ADT^A08|M1|P|2.5.1||||||{declared}"
-    text = ends.join((head, f"PID|1||T1^^^MTF0067^MR||{written}||19700101|F", ""))
-    with receiving.client() as client:
+    number = f"{codec}-{ends.encode().hex()}"
+    head = f"MSH|^~\\&|HIS|MTF|EDGE|MTF|20260105||ADT^A08|{number}|P|2.5.1||||||{declared}"
+    text = ends.join((head, f"PID|1||{number}^^^MTF0067^MR||{written}||19700101|F", ""))
+    with reading.client() as client:
         assert [each.code for each in client.ask(text.encode(codec))] == ["AA"]
-    assert facts(receiving, "T1") == (name, "19700101", False)
+    assert facts(reading, number) == (name, "19700101", False)
 
 
 def test_messages_in_four_line_ends(receiving: Hl7Receiving) -> None:
@@ -113,16 +124,29 @@ def test_new_connection_for_each_message_keeps_the_order(receiving: Hl7Receiving
     assert facts(receiving, "T1")[0] == "TURN^T49"
 
 
-def test_thousands_of_repeats_are_one_effect(receiving: Hl7Receiving) -> None:
+def test_hundreds_of_repeats_are_one_effect(receiving: Hl7Receiving) -> None:
     with receiving.client() as client:
         assert client.ask(update("M1", "T1", "FIRST^A"))[0].code == "AA"
         assert client.ask(update("M2", "T1", "SECOND^A"))[0].code == "AA"
-        client.sock.sendall(frame(update("M1", "T1", "FIRST^A")) * 2000)
-        for _ in range(2000):
+        client.sock.sendall(frame(update("M1", "T1", "FIRST^A")) * 300)
+        for _ in range(300):
             client.receive()
     assert facts(receiving, "T1")[0] == "SECOND^A"
-    assert receiving.rows("SELECT repeats FROM hl7_message WHERE control_id = 'M1'") == [(2000,)]
+    assert receiving.rows("SELECT repeats FROM hl7_message WHERE control_id = 'M1'") == [(300,)]
     assert receiving.rows("SELECT count(*) FROM patient_event") == [(2,)]
+
+
+def test_a_batch_in_enhanced_mode_is_answered_by_two_batches(receiving: Hl7Receiving) -> None:
+    """What is accepted in one frame, then what is applied in another: one acknowledgement a message in each."""
+    both = [update(f"M{n}", f"T{n}", "BATCH^A").replace(b"|2.5.1\r", b"|2.5.1|||AL|AL\r") for n in (1, 2)]
+    head, tail = b"BHS|^~\\&|HIS|MTF|EDGE|MTF\r", b"BTS|2\r"
+    with receiving.client() as client:
+        client.send(head + b"".join(both) + tail)
+        for code in ("CA", "AA"):
+            frame_of = client.receive()
+            assert [(each.code, each.control_id) for each in read_answers(frame_of)] == [(code, "M1"), (code, "M2")]
+            assert (frame_of[:8], frame_of.endswith(tail)) == (b"BHS|^~\\&", True)
+    assert facts(receiving, "T2")[0] == "BATCH^A"
 
 
 # -- who may send -----------------------------------------------------------------------------------------------------
@@ -163,6 +187,39 @@ def test_a_port_scan_is_closed(receiving: Hl7Receiving) -> None:
     assert receiving.refusals == ["HL7: more than 4096 bytes came outside a frame"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (DoorLimits(connections=1), "there are as many HL7 connections as there may be"),
+        (DoorLimits(feed_connections=1), "feed his has as many connections as it may have"),
+    ],
+)
+def test_connections_are_bounded(tmp_path: Path, limits: DoorLimits, why: str) -> None:
+    """One too many is closed; those that are there go on."""
+    with Hl7Receiving(tmp_path, limits=limits) as receiving, receiving.client() as client:
+        client.ask(update("M1", "T1", "FIRST^A"))
+        with receiving.client() as another:
+            assert another.sock.recv(1) == b""
+        assert receiving.refusals == [f"HL7: {why}"]
+        assert client.ask(update("M2", "T1", "STILL^THERE"))[0].code == "AA"
+
+
+def test_frames_that_have_begun_are_bounded_together(tmp_path: Path) -> None:
+    """Who holds the most is closed, and the others end theirs."""
+    with (
+        Hl7Receiving(tmp_path, limits=DoorLimits(all_bytes=700 << 10)) as receiving,
+        receiving.client() as large,
+        receiving.client() as small,
+    ):
+        large.sock.sendall(b"\x0b" + b"x" * (500 << 10))
+        small.sock.sendall(b"\x0b" + update("M1", "T1", "SMALL^ONE") + b"ZZZ|" + b"x" * (300 << 10))
+        with suppress(ConnectionResetError):  # what it had sent was not read
+            assert large.sock.recv(1) == b""
+        small.sock.sendall(b"\r\x1c\r")
+        assert read_answers(small.receive())[0].code == "AA"
+    assert receiving.refusals == ["HL7: frames take too much memory; its is the largest"]
+
+
 # -- no answer without a record ---------------------------------------------------------------------------------------
 
 
@@ -192,6 +249,22 @@ def test_after_a_failed_write_nothing_is_answered(receiving: Hl7Receiving) -> No
             client.receive()
 
 
+@pytest.mark.parametrize(("waited", "is_taken"), [(FRAME_LAG_SECONDS - 5.0, True), (FRAME_LAG_SECONDS + 5.0, False)])
+def test_what_is_not_applied_for_a_minute_holds_up_what_comes(
+    receiving: Hl7Receiving, monkeypatch: pytest.MonkeyPatch, waited: float, is_taken: bool
+) -> None:
+    """Nothing is answered then: the sender keeps it."""
+    monkeypatch.setattr(JournalDoor, "waiting_since", property(lambda _: time.monotonic() - waited))
+    with receiving.client() as client:
+        client.send(update("M1", "T1", "LATE^A"))
+        if is_taken:
+            assert read_answers(client.receive())[0].code == "AA"
+            return
+        with pytest.raises(EOFError):
+            client.receive()
+    assert "stays with its sender" in receiving.refusals[0]
+
+
 # -- TLS --------------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +291,12 @@ def test_tls(tmp_path: Path) -> None:
             client.send(update("M2", "T1", "PLAIN^A"))
             with pytest.raises((EOFError, OSError)):
                 client.receive()
-    assert receiving.refusals[-1] == "HL7: it must call over TLS"
+        assert receiving.refusals[-1] == "HL7: it must call over TLS"
+    brief = DoorLimits(handshake_seconds=0.1)
+    (tmp_path / "brief").mkdir()
+    with Hl7Receiving(tmp_path / "brief", CONFIG + table, brief) as receiving, MllpClient(receiving.tls_port) as silent:
+        assert silent.sock.recv(1) == b""
+    assert receiving.refusals == ["HL7: no TLS handshake in time"]
 
 
 # -- framing, pure ----------------------------------------------------------------------------------------------------

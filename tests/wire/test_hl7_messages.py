@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge.hl7.door import DoorLimits
+from edge.hl7.connection import DoorLimits
 from edge.hl7.framing import FrameReader, frame
 from edge.store import orders, resolved_patients
 from tests.support.hl7 import Answer, Hl7Receiving, cases, read_answers
@@ -76,6 +75,7 @@ def _play(receiving: Hl7Receiving, case: Case) -> None:
     if case.answer != "CA AA":
         assert " ".join(filter(None, (each.control_id for each in answers))) == (case.msa2 if answers else "")
     assert [each.error for each in answers if each.error] == ([case.error] if case.error else [])
+    assert not [each for each in answers if b"PATIENT" in each.data], "an answer names the place, and no value"
     for statement in case.afterwards.split("; "):
         _check(receiving, case, statement)
 
@@ -129,7 +129,7 @@ def _last(receiving: Hl7Receiving, columns: str) -> tuple[object, ...]:
 
 def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> resolved_patients.ResolvedPatient:
     with receiving.db.reading() as conn:
-        (found,) = resolved_patients.resolve_identifier(conn, number, authority, time.strftime("%Y%m%d"))
+        (found,) = resolved_patients.resolve_identifier(conn, number, authority)
     return found
 
 

@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
+from edge.dicom.commitment_data import AskedCommitment
+from edge.journal.kinds.commitment_request import CommitmentRequest
+from edge.model import Origin
+from edge.outbound.commitment_reports.outcome import decide_outcome
 from edge.outbound.job import Leased
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.store import held, leases, operator_actions, queried, queries, rejections, studies
+from edge.store import commitment_requests, held, leases, operator_actions, queried, queries, rejections, studies
+from tests.support.committing import CT_CLASS
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, rejection_note, sop_instance_uid
 from tests.support.peers import storescu
@@ -219,6 +224,20 @@ def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:
     assert (study.rejected, "2 rejected" in study.marks) == (2, True)
     assert study.instances == len(found) - 2
     assert [each.marks for each in found if each.sop_instance_uid == site.uids[0]] == [["rejected for its quality"]]
+
+
+def test_commitment_to_what_is_rejected_stays_true(site: Rejecting) -> None:
+    """The bytes are held, whoever may see them."""
+    site.send(*site.images)
+    site.send(site.note(SAFETY))
+    asked = AskedCommitment("2.25.7", dict.fromkeys(site.uids, (CT_CLASS,)))
+    request = CommitmentRequest("2.25.7", "", Origin("CT1", "EDGE", "127.0.0.1", 1.0), "any")
+    site.edge.db.write(lambda conn: commitment_requests.enter_request(conn, "asked", request, asked))
+    with site.edge.db.reading() as conn:
+        (due,) = commitment_requests.list_due_requests(conn, 2.0)
+        named = commitment_requests.read_named_instances(conn, due.id)
+    outcomes = [decide_outcome(each, due, "local", is_awaited=False, is_overdue=False).failure for each in named]
+    assert outcomes == [0, 0, 0]
 
 
 def test_what_was_evicted_is_rejected_as_well(site: Rejecting) -> None:

@@ -60,6 +60,17 @@ def test_a_step_from_its_beginning_to_its_end(edge: Receiving, syntax: str) -> N
     assert events[0][1:] == ("CT1", "step 1.9 is IN PROGRESS, from 127.0.0.1")
 
 
+def test_the_reason_of_a_discontinuation_goes_on_as_it_came(edge: Receiving) -> None:
+    """It is a code that nothing here reads; so are the modality's times, however late they go on."""
+    assert send_step(edge.port, "1.9", CREATED).status == 0
+    reason = items.item({0x00080100: "110513", 0x00080102: "DCM", 0x00080104: "Discontinued for unspecified reason"})
+    data = items.item({**ended([], "DISCONTINUED"), 0x00400281: [reason]})
+    body = items.encode_items(data, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert send_step(edge.port, "1.9", body, is_set=True).status == 0
+    assert edge.rows("SELECT body FROM step_message WHERE is_final = 1") == [(body,)]
+    assert steps(edge)[0][1] == "DISCONTINUED"
+
+
 def test_the_state_is_judged_before_anything_is_applied(edge: Receiving) -> None:
     """An N-SET comes 50 ms after its N-CREATE, before the catalog knows of it; a crash loses neither."""
     edge.applier.apply = _hindered  # type: ignore[method-assign]

@@ -273,7 +273,7 @@ def test_some_that_fail_are_b000_with_their_list(tmp_path: Path) -> None:
         server.shutdown()
 
 
-def test_a_file_that_is_damaged_fails_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_fails_alone_and_is_examined(tmp_path: Path) -> None:
     with StoreScp(tmp_path / "dest") as scp, Filled(tmp_path / "edge", move_to(scp.port)) as filled:
         path = filled.edge.files()[0]
         blob = bytearray(path.read_bytes())
@@ -285,6 +285,9 @@ def test_a_file_that_is_damaged_fails_alone(tmp_path: Path) -> None:
         final, _ = getter.get(filled.keys())[-1]
         assert (final.Status, final.NumberOfCompletedSuboperations) == (0xB000, 4)
         assert listed is not None
+        path.unlink()
+        assert Getter(filled, [EXPLICIT]).get(filled.keys())[-1][0].NumberOfFailedSuboperations == 1
+        assert filled.edge.damaged == [str(path.relative_to(filled.edge.data_dir / "spool"))] * 3
 
 
 def test_a_cancel_ends_within_one_object(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ import pytest
 from edge.config.sections import Calendar
 from edge.dicom import items
 from edge.dicom.dialogue import Deadline, Dialogue
+from edge.dicom.items import Attributes
+from edge.dicom.scu import Peer, Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from edge.outbound import worklist as outbound_worklist
 from edge.outbound.worklist import WorklistKeeper, store_list, views_of
 from edge.query.worklist import WorklistItem, find_items, split_steps
 from edge.scp.services import worklist, worklist_source
@@ -146,6 +149,24 @@ def test_a_study_without_uid_has_the_same_at_every_poll(site: Site) -> None:
     (after,) = site.find("AccessionNumber=A3", "StudyInstanceUID")
     assert "[2.25." in before
     assert after == before
+
+
+def test_a_source_that_is_known_to_match_dates_is_asked_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has never had anything for the days is asked for all it has as well."""
+    asked: list[str] = []
+    ask = outbound_worklist.find_worklist
+
+    def note(where: Peer, title: str, keys: Attributes, secure: Secure | None) -> list[Attributes]:
+        asked.append(title)
+        return ask(where, title, keys, secure)
+
+    monkeypatch.setattr(outbound_worklist, "find_worklist", note)
+    site.ris.clear()
+    site.poll()
+    assert len(asked) == 1
+    new = WorklistKeeper(site.edge.db, lambda: site.edge.config, lambda _: None, site.clock)
+    new.step()
+    assert len(asked) == 3
 
 
 def test_the_last_list_is_served_while_the_source_is_away_and_not_for_ever(site: Site) -> None:

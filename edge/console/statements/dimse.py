@@ -154,9 +154,10 @@ def _query_retrieve(config: Config, who: Callable[[str], str], list_users: Calla
         if each is FIND_SERVICE or at == 0
     )
     joined = f"Answers are joined with those of {', '.join(config.query.through)}." if config.query.through else ""
-    users = [list_users(each) for each in (_FIND, _GET, _MOVE)]
+    named = ((_FIND, "C-FIND"), (_GET, "C-GET"), (_MOVE, "C-MOVE"))
+    users = [f"{command}. {who(each)} {list_users(each)}" for each, command in named]
     moves = "C-MOVE goes to any [destination], and to each [modality] that can be called back."
-    text = (who(_FIND), who(_GET), *users, moves, *filter(None, [joined]))
+    text = (*users, moves, *filter(None, [joined]))
     headings = ("service", "extended negotiation", "supported")
     return Section(
         "5.2.7", "Query/Retrieve Service", text, (table, TableOf("Extended negotiation", headings, extended))

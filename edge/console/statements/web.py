@@ -10,17 +10,8 @@ from edge.query.levels import KEYWORDS_OF, Level
 from edge.scp.dicomweb.exchange import WEB_ROOT
 from edge.scp.dicomweb.resources import RETRIEVE_WORD, SEARCH_WORD, STORE_WORD, WEB_RESOURCES, WebResource
 
-#: Addresses of PS3.18 beside those that are served (chapters 8 to 14): a test asks for all of them.
-UNSERVED_PATHS = (
-    "/", "/studies/{study}/bulkdata",
-    "/studies/{study}/pixeldata", "/studies/{study}/series/{series}/bulkdata",
-    "/studies/{study}/series/{series}/instances/{instance}/bulkdata",
-    "/studies/{study}/series/{series}/instances/{instance}/pixeldata", "/workitems", "/workitems/{study}",
-    "/workitems/{study}/state", "/workitems/{study}/cancelrequest", "/workitems/{study}/subscribers/EDGE",
-    "/color-palettes", "/defined-procedure-protocol", "/hanging-protocol", "/implant-template", "/inventory",
-    "/commitment-requests/{study}", "/modality-scheduled-procedure-steps", "/modality-performed-procedure-steps",
-)  # fmt: skip
-METHODS = ("GET", "POST", "PUT", "DELETE")
+#: The transactions of the Studies service, in the order of PS3.18 sections 10.4 to 10.6.
+_STUDIES = {RETRIEVE_WORD: "retrieve (WADO-RS)", STORE_WORD: "store (STOW-RS)", SEARCH_WORD: "search (QIDO-RS)"}
 #: HTTP statuses (RFC 9110), and what they mean here.
 _STATUSES = (
     ("200", "OK", "answered; STOW-RS: every instance is stored"),
@@ -61,15 +52,10 @@ def web_overview(config: Config, clients: Mapping[str, Sequence[WebResource]]) -
     """Section 1.3: as the server of which services, and as the user agent of which."""
     served = {each.service for found in clients.values() for each in found}
     used = {each for found in list_web_uses(config).values() for each in found}
-    services = (
-        (STORE_WORD, "store (STOW-RS)"),
-        (SEARCH_WORD, "search (QIDO-RS)"),
-        (RETRIEVE_WORD, "retrieve (WADO-RS)"),
-    )
     rows = (
         ("URI service (WADO-URI)", "no", "no"),
-        *((f"Studies service: {name}", _yes(word in used), _yes(word in served)) for word, name in services),
-        *((f"{name} service", "no", "no") for name in ("Worklist (UPS-RS)", "Non-patient instance",
+        *((f"Studies service: {name}", _yes(word in used), _yes(word in served)) for word, name in _STUDIES.items()),
+        *((f"{name} service", "no", "no") for name in ("Worklist (UPS-RS)", "Non-patient instance", "Notification",
           "Storage commitment", "Scheduled procedure step", "Performed procedure step")),
     )  # fmt: skip
     return TableOf("DICOM Web services", ("service", "user agent", "origin server"), rows)
@@ -82,18 +68,25 @@ def _yes(value: bool) -> str:
 def describe_web_services(config: Config, clients: Mapping[str, Sequence[WebResource]]) -> Iterator[Section]:
     """Section 5.3."""
     yield absent("5.3.1", "URI Web Service")
+    asked = [
+        f"{', '.join(_STUDIES[word] for word in uses)}: of {name}." for name, uses in list_web_uses(config).items()
+    ]
+    user = f"As user agent: {' '.join(asked)}" if asked else "As user agent: not configured."
     if config.dicomweb.is_on:
         tables = tuple(_resources_of(name, found) for name, found in clients.items())
-        yield Section("5.3.2", "Studies Web Service", (f"They are below {WEB_ROOT}.",), tables, tuple(_studies()))
+        text = (f"As origin server: below {WEB_ROOT}.", user)
+        yield Section("5.3.2", "Studies Web Service", text, tables, tuple(_studies()))
     else:
-        yield Section("5.3.2", "Studies Web Service", ("Closed: there is no [dicomweb] port.",))
+        text = ("As origin server: closed, there is no [dicomweb] port.", user)
+        yield Section("5.3.2", "Studies Web Service", text)
     names = ("Worklist", "Non-Patient Instance", "Notification", "Storage Commitment",
              "Modality Scheduled Procedure Step", "Modality Performed Procedure Step")  # fmt: skip
     yield from (absent(f"5.3.{at}", f"{name} Web Service") for at, name in enumerate(names, 3))
 
 
 def _resources_of(client: str, found: Sequence[WebResource]) -> TableOf:
-    rows = tuple((each.transaction, each.method, each.path, ", ".join(each.media)) for each in found)
+    ordered = sorted(found, key=lambda each: list(_STUDIES).index(each.service))
+    rows = tuple((each.transaction, each.method, each.path, ", ".join(each.media)) for each in ordered)
     headings = ("transaction", "method", "resource", "media types of the answer")
     return TableOf(f"Resources that [client.{client}] is served, as origin server", headings, rows)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from edge.config.alarms import ALERT_KINDS, Alarm
 from edge.config.sections import StorageSection as Marks
-from edge.monitor.snapshot_model import Action, Alert, ExceptionCount, Keeping, Live, Snapshot, UnknownCaller
+from edge.monitor.live import Live
+from edge.monitor.snapshot_model import Action, Alert, ExceptionCount, Keeping, Snapshot, UnknownCaller
 from edge.store.clock import Correction
 from edge.store.downtimes import Downtime
 from edge.store.mismatches import Mismatches

@@ -8,7 +8,8 @@ from edge.config.alarms import MAJOR, MINOR
 from edge.errors import Cause
 from edge.errors.hindrance import CauseClass, Hindrance, classify_cause, remedy_of, words_of
 from edge.monitor.alerts.observed import Observed, alert
-from edge.monitor.snapshot_model import REFUSING, Action, Alert, Keeping
+from edge.monitor.live import REFUSING
+from edge.monitor.snapshot_model import Action, Alert, Keeping
 from edge.text import amount, moment_text, percent, size, span
 
 #: An open alert about the disk stays until its use is below the mark by this fraction: no flapping.
@@ -150,6 +151,15 @@ def ledger_broken(seen: Observed) -> Iterator[Alert]:
             Action("keep a copy of the data directory"),
             Action("{} says more", ("edge", "ledger", "verify")),
             Action("find out who could write there"),
+        )
+    if seen.live.folds_damaged:
+        yield alert(
+            "yearly files",
+            seen.at,
+            f"A yearly file of the custody ledger was altered or damaged ({seen.live.folds_damaged})",
+            "images are received and sent as before, but old studies have no evidence here",
+            Action("{} names each", ("edge", "verify")),
+            Action("put the file back from a backup, then {}", ("systemctl", "restart", "edge")),
         )
 
 

@@ -242,7 +242,7 @@ class Prefetcher:
         fetcher.close()
 
     def _missing(self, archive: Finder, study_uid: str) -> list[Located]:
-        """What the archive has of a study and is not here."""
+        """What the archive has of a study and is not here, nor hidden by a rejection note."""
         found: list[Located] = []
         of_study = {QUERY_RETRIEVE_LEVEL: "SERIES", _STUDY_UID: study_uid, _SERIES_UID: ""}
         for series in list(archive.find(items.item(of_study))):
@@ -255,7 +255,8 @@ class Prefetcher:
             if len(found) > _MOST_INSTANCES:
                 raise ProtocolError(f"more than {_MOST_INSTANCES} instances of one study")
         with self._db.reading() as conn:
-            here = queried.known_instances(conn, [each.sop_instance_uid for each in found])
+            uids = [each.sop_instance_uid for each in found]
+            here = queried.known_instances(conn, uids) | queried.list_hidden(conn, uids)
         return [each for each in found if each.sop_instance_uid not in here | {""}]
 
     def _check_wanted(self, study: WantedStudy) -> None:

@@ -24,9 +24,10 @@ from edge.dicom.scu import Secure
 from edge.errors import EdgeError, PeerError, place_of
 from edge.outbound.steps.availability import Availability
 from edge.outbound.steps.outcome import StepOutcome, decide_step_outcome
-from edge.store import performed_steps
+from edge.store import step_deliveries
 from edge.store.database import Store, Transaction
-from edge.store.performed_steps import AVAILABLE, CREATE, DueMessage
+from edge.store.performed_steps import AVAILABLE, CREATE
+from edge.store.step_deliveries import DueMessage
 from edge.worker import ThreadSpec, Worker
 from edge.worker.backoff import backoff
 
@@ -87,13 +88,13 @@ class StepForwarding:
             return _EXAMINE_SECONDS
         self._availability.step()
         now, config = self._clock(), self._config()
+        mpps = config.mpps
         with self._db.reading() as conn:
-            is_new = performed_steps.has_unassigned(conn)
-        if is_new and config.mpps.to:  # without a target the messages wait for one to be configured
-            mpps = config.mpps
-            self._db.write(lambda conn: performed_steps.assign_targets(conn, mpps.to, mpps.ian))
+            is_new = step_deliveries.has_unassigned(conn, mpps.to, mpps.ian)
+        if is_new:
+            self._db.write(lambda conn: step_deliveries.assign_targets(conn, mpps.to, mpps.ian))
         with self._db.reading() as conn:
-            due = performed_steps.list_targets_with_work(conn, now)
+            due = step_deliveries.list_targets_with_work(conn, now)
         for name in due:
             is_free = name not in self._called and self._pause_of(name).until <= self._monotonic()
             if is_free and name in config.destinations:
@@ -159,11 +160,11 @@ class StepForwarding:
     def _refill(self, name: str, due: deque[DueMessage]) -> None:
         now = self._clock()
         with self._db.reading() as conn:
-            due.extend(performed_steps.list_due_messages(conn, name, now))
+            due.extend(step_deliveries.list_due_messages(conn, name, now))
 
     def _send(self, exchange: NormalizedExchange, name: str, message: DueMessage) -> None:
         """Send one message and record its answer. Raises PeerError where the target takes nothing now."""
-        self._db.write(lambda conn: performed_steps.note_sending(conn, message.message_id, name))
+        self._db.write(lambda conn: step_deliveries.note_sending(conn, message.message_id, name))
         notified = message.kind == AVAILABLE
         sop_class = INSTANCE_AVAILABILITY_NOTIFICATION if notified else MODALITY_PERFORMED_PROCEDURE_STEP
         send = exchange.create if notified or message.kind == CREATE else exchange.set
@@ -182,16 +183,16 @@ class StepForwarding:
     ) -> None:
         now, number = self._clock(), message.message_id
         if outcome is StepOutcome.TAKEN:
-            performed_steps.note_step_sent(conn, message, name, status, now)
+            step_deliveries.note_step_sent(conn, message, name, status, now)
         elif outcome is StepOutcome.CREATE_FIRST:
-            performed_steps.repeat_create(conn, message, name, status, now)
+            step_deliveries.repeat_create(conn, message, name, status, now)
         elif outcome is StepOutcome.HELD:
-            performed_steps.note_step_failed(conn, number, name, status, peer_text, None)
+            step_deliveries.note_step_failed(conn, number, name, status, peer_text, None)
         elif outcome is StepOutcome.LATER:
             again = now + backoff(message.tries + 1, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
-            performed_steps.note_step_failed(conn, number, name, status, peer_text, again)
+            step_deliveries.note_step_failed(conn, number, name, status, peer_text, again)
         else:  # the target's own failure counts against no message
-            performed_steps.note_refused_by_target(conn, number, name, status, f"status {status:04X}")
+            step_deliveries.note_refused_by_target(conn, number, name, status, f"status {status:04X}")
 
     def _note_unreachable(self, name: str, due: deque[DueMessage], error: str) -> None:
         """All stays owed; the target is tried again later."""
@@ -205,6 +206,6 @@ class StepForwarding:
         log.log(level, "performed steps wait for %s: %s", name, error)
         try:
             if due:
-                self._db.write(lambda conn: performed_steps.note_unreachable(conn, due[0].message_id, name, error))
+                self._db.write(lambda conn: step_deliveries.note_unreachable(conn, due[0].message_id, name, error))
         except EdgeError as problem:
             log.error("%s %s: %s", STEP_TARGET_THREAD.name, name, problem)

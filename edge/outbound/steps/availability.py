@@ -1,7 +1,8 @@
 """What was performed and what arrived: missing images, and Instance Availability Notification (PS3.4 annex R).
 
 A notification is made only when every instance of the step that is here is proved by its destinations, and names the
-archive that has it, by its Retrieve AE Title (PS3.3 section C.4.23). While images may still come it waits for them.
+archive that has it, by its Retrieve AE Title (PS3.3 section C.4.23). While images may still come it waits for them, and
+as long for a person where none has what is held; then the others are announced, and all of them once that is proved.
 A study that no modality reports is announced as well, once it has rested for [mpps] ian_after.
 """
 
@@ -26,8 +27,8 @@ INSTANCE_AVAILABILITY, WORKITEM_CODES = 0x00080056, 0x00404019
 
 #: A step with missing images is compared again this often, until it is this old.
 COMPARE_SECONDS, COMPARED_FOR_SECONDS = 20.0, 7 * 86_400.0
-#: Notifications that are owed are examined this often.
-NOTIFY_SECONDS = 2.0
+#: Notifications that are owed are examined this often, some at a time.
+NOTIFY_SECONDS, MOST_EXAMINED = 2.0, 50
 #: Up to which moment studies without a step are examined, in the table of the gateway's own values.
 _EXAMINED = "unreported studies examined"
 #: That moment is written down at least this often, in seconds.
@@ -46,6 +47,7 @@ class Availability:
     ) -> None:
         self._db, self._config, self._clock, self._monotonic = db, config, clock, monotonic
         self._notify_at = 0.0  # monotonic
+        self._examined = 0  # the last step that was, of those that are owed a notification
 
     def step(self) -> None:
         """Compare what is due, and make the notifications of what is proved."""
@@ -94,7 +96,8 @@ class Availability:
     def _notify(self) -> None:
         config, now = self._config(), self._clock()
         with self._db.reading() as conn:
-            owed = step_images.list_owed_notifications(conn)
+            owed = step_images.list_owed_notifications(conn, self._examined, MOST_EXAMINED)
+        self._examined = owed[-1].step_id if len(owed) == MOST_EXAMINED else 0
         for each in owed:
             with self._db.reading() as conn:
                 found = step_images.list_proved_instances(conn, each.step_id)
@@ -102,27 +105,47 @@ class Availability:
             is_late = now - each.ended_at > config.mpps.missing_after
             if not config.mpps.ian or (not found and is_late):
                 self._end(each.step_id)
-            elif found and not any(one.is_open for one in found) and (not missing or is_late):
-                self._enter(each.step_id, each.sop_instance_uid if each.is_reported else "", found)
+            elif proved := choose_announced(found, missing, is_late=is_late):
+                step_uid, is_last = each.sop_instance_uid if each.is_reported else "", not any_held(found)
+                self._enter(each.step_id, step_uid, proved, is_last=is_last)
 
     def _end(self, step: int) -> None:
         self._db.write(lambda conn: step_images.end_notification(conn, step))
 
-    def _enter(self, step: int, uid: str, found: Sequence[ProvedInstance]) -> None:
-        """One notification for each study (PS3.3 section C.4.23)."""
+    def _enter(self, step: int, uid: str, found: Sequence[ProvedInstance], *, is_last: bool) -> None:
+        """One notification for each study (PS3.3 section C.4.23), and again where more of it is proved by now."""
         titles = {name: each.ae_title for name, each in self._config().destinations.items()}
         studies: dict[str, list[ProvedInstance]] = defaultdict(list)
         for each in found:
             studies[each.study_uid].append(each)
-        bodies = [(study, notification(uid, study, members, titles)) for study, members in studies.items()]
+        named = {f"available {step} {study} {len(members)}": study for study, members in studies.items()}
+        with self._db.reading() as conn:
+            new = {name: study for name, study in named.items() if not performed_steps.is_known_message(conn, name)}
+        bodies = {name: notification(uid, study, studies[study], titles) for name, study in new.items()}
         now = self._clock()
 
         def enter(conn: Transaction) -> None:
-            for study, body in bodies:
-                name, own = f"available {step} {study}", new_step_uid()
-                performed_steps.enter_notification(conn, step, name, own, EXPLICIT_VR_LITTLE_ENDIAN, body, now)
+            for name, body in bodies.items():
+                given = name, new_step_uid(), EXPLICIT_VR_LITTLE_ENDIAN, body, now
+                performed_steps.enter_notification(conn, step, *given)
+            if is_last:
+                step_images.end_notification(conn, step)
 
-        self._db.write(enter)
+        if bodies or is_last:
+            self._db.write(enter)
+
+
+def any_held(found: Sequence[ProvedInstance]) -> bool:
+    """Does a person decide about any that no destination has?"""
+    return any(each.is_held for each in found)
+
+
+def choose_announced(found: Sequence[ProvedInstance], missing: int, *, is_late: bool) -> list[ProvedInstance]:
+    """What may be announced now: nothing while something is on its way, or may still come."""
+    is_whole = not missing and not any_held(found)
+    if any(each.is_open for each in found) or not (is_whole or is_late):
+        return []
+    return [each for each in found if each.kept_by]
 
 
 def notification(step_uid: str, study_uid: str, found: Sequence[ProvedInstance], titles: dict[str, str]) -> bytes:

@@ -6,7 +6,8 @@ from enum import Enum
 
 from edge.dicom.failures import GENERAL
 from edge.dicom.performed_step import DUPLICATE_STEP, MAY_NOT_BE_UPDATED, NO_SUCH_STEP
-from edge.store.performed_steps import CREATE, SET, DueMessage
+from edge.store.performed_steps import CREATE, SET
+from edge.store.step_deliveries import DueMessage
 
 #: A failure that may pass is tried again this often before a person decides.
 MOST_TRIES = 5

@@ -2,7 +2,7 @@
 
 200 is no proof of anything (edge.outbound.transport.stow_answer). A request that fails as a whole is made again with
 half as many, down to one, so that an object that the server cannot take never holds up the others. A file of ours that
-is not what was received is never sent. The boundary has 128 random bits: no object has it by accident or design.
+is not what was received is never sent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import hashlib
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from edge.dicom.part10 import plain_head
 from edge.errors import PeerError, Unavailable, Unreadable, hindrance
 from edge.model import ContextKey, Parameter, Reason, ReasonCode
 from edge.network.http_client import FileSlice, HttpResult
+from edge.network.multipart import PartDelimiters
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, add_site, has_passed, read_site
 from edge.network.web_service import WebConnection, WebService
 from edge.outbound.crew import SenderRole
@@ -108,21 +108,17 @@ class WebSession(WebConnection):
 
     def store(self, parcels: Sequence[RequestPart], note_gone: Callable[[int], None] = lambda _: None) -> HttpResult:
         """One request with these objects. `note_gone` gets the place of each once the socket has all of it."""
-        boundary = secrets.token_hex(16)
-        heads = [_part_head(boundary, each) for each in parcels]
-        closing = f"\r\n--{boundary}--\r\n".encode()
-        length = sum(map(len, heads)) + sum(each.count for each in parcels) + len(closing)
-        headers = {
-            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
-            "Accept": "application/dicom+json",
-        }
+        delimiters = PartDelimiters("application/dicom")
+        heads = [delimiters.open_part("application/dicom", each.fields) + each.head for each in parcels]
+        length = sum(map(len, heads)) + sum(each.count for each in parcels) + len(delimiters.closing)
+        headers = {"Content-Type": delimiters.content_type, "Accept": "application/dicom+json"}
 
         def body() -> Iterator[bytes | FileSlice]:
             for at, each in enumerate(parcels):
                 yield heads[at]
                 yield FileSlice(each.fd, each.offset, each.count)
                 note_gone(at)
-            yield closing
+            yield delimiters.closing
 
         return self.request("POST", "/studies", headers, body, length)
 
@@ -138,7 +134,7 @@ class RequestPart:
     offset: int
     count: int
     head: bytes
-    fields: str = ""  # more headers of it
+    fields: str = ""  # more headers of it, each with the end of its line
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +153,6 @@ def _head_of(job: Job) -> bytes:
     key = job.lease.context_key
     syntax = job.copy.transfer_syntax_uid if job.copy is not None else key.transfer_syntax_uid
     return plain_head(ContextKey(key.sop_class_uid, syntax), _uid_of(job))
-
-
-def _part_head(boundary: str, parcel: RequestPart) -> bytes:
-    return f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n{parcel.fields}\r\n".encode() + parcel.head
 
 
 def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning]) -> None:

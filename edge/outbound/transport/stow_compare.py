@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
 
 from edge.dicom import header
@@ -12,10 +11,10 @@ from edge.dicom.part10 import parse_meta
 from edge.errors import PeerError
 from edge.model import Lease
 from edge.network.http_client import HttpResult
+from edge.network.multipart import find_boundary
 
 _SERIES_INSTANCE_UID = 0x0020000E
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-_BOUNDARY = re.compile(r'boundary="?([^";]+)"?', re.IGNORECASE)
 #: Longer than the object: headers of the part, preamble and File Meta Information.
 _AROUND = 1 << 20
 
@@ -43,10 +42,10 @@ def has_same_bytes(get: Get, fd: int, offset: int, lease: Lease) -> bool:
 
 def _single_part(answer: HttpResult) -> bytes:
     """The file, whether it comes alone or as the one part of a multipart body."""
-    boundary = _BOUNDARY.search(answer.headers.get("content-type", ""))
-    if boundary is None:
+    boundary = find_boundary(answer.headers.get("content-type", ""))
+    if not boundary:
         return answer.body
-    delimiter = b"--" + boundary[1].encode("latin-1")
+    delimiter = b"--" + boundary.encode("ascii")
     begin = answer.body.find(delimiter)
     start, end = answer.body.find(b"\r\n\r\n", begin) + 4, answer.body.rfind(b"\r\n" + delimiter)
     return answer.body[start:end] if 0 <= begin < start < end else b""

@@ -13,6 +13,6 @@ that no viewer stands in a scanner's way. It reads the catalog and the spool, an
     composed.py      metadata and bulk data are put together;  report.py  the answer, in JSON or XML
     query.py         QIDO-RS
     holdings.py      what may be given away;  archives.py  what only an archive has is brought here
-    retrieve.py      WADO-RS of objects and metadata;  converted.py  in another transfer syntax
+    retrieve.py      WADO-RS of objects;  converted.py  in another transfer syntax;  metadata.py
     pixels.py        frames and bulk data;  rendered.py, view_parameters.py  pictures
 """

@@ -6,12 +6,13 @@ archive that does not answer costs what its circuit allows (edge.query.archive),
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edge.config.sections import Config
@@ -23,10 +24,10 @@ from edge.query.levels import tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
 from edge.scp.fetch_through import Carrier, ThroughFetch
-from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
+from edge.scp.remote_link import RemoteLink
 
-#: An archive that had nothing more of a study or series is not asked again within this time.
+#: Where all that the archives have is here, they are not asked again within this time, unless all was evicted.
 ASK_AGAIN_SECONDS = 30.0
 _KEPT = 2000
 _NAMES = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID", "instance": "SOPInstanceUID"}
@@ -41,7 +42,8 @@ class Elsewhere:
     """What archives have of an address and the cache has not."""
 
     missing: tuple[Located, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)  # archives that did not answer
+    left_out: tuple[str, ...] = ()  # archives that did not answer
+    asked_for: tuple[str, ...] = ()  # UIDs of the study, and of the series and instance where it was narrower
 
 
 @dataclass(slots=True)
@@ -78,18 +80,17 @@ class WebArchives:
         self._complete: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, names: Mapping[str, str]) -> Elsewhere:
-        """What is missing here of a study, series or instance."""
+    def find(self, names: Mapping[str, str], *, is_some_here: bool) -> Elsewhere:
+        """What is missing here of a study, series or instance. `is_some_here`: instances of it are."""
         config = self._door.config
         if not config.query.through or not config.serves_queries:
             return Elsewhere()
         wanted = {_NAMES[each]: names[each] for each in _NAMES if each in names}
-        key = tuple(wanted.values())
-        if self._is_complete(key):
+        if is_some_here and self._is_complete(tuple(wanted.values())):
             return Elsewhere()
         found = self._ask(wanted)
-        if not found.missing and not found.left_out:
-            self._note_complete(key)
+        if not found.missing:
+            self._note_complete(found)
         return found
 
     def _ask(self, wanted: Mapping[str, str]) -> Elsewhere:
@@ -106,23 +107,29 @@ class WebArchives:
                     left_out += batch.left_out
         except NoAnswer:
             left_out = list(self._door.config.query.through)
-        return Elsewhere(tuple(missing), dict.fromkeys(left_out, ""))
+        return Elsewhere(tuple(missing), tuple(dict.fromkeys(left_out)), tuple(wanted.values()))
 
     def bring(self, elsewhere: Elsewhere, take: TakeArrived) -> list[str]:
         """Have all fetched; `take` gets some at a time. Returns the UIDs of those that did not come."""
         progress = _Arrivals(self._door.link, take)
         ThroughFetch(self._door).run(list(elsewhere.missing), progress, progress)
+        if not progress.failed:
+            self._note_complete(elsewhere)
         return progress.failed
 
-    def _is_complete(self, key: tuple[str, ...]) -> bool:
+    def _is_complete(self, asked_for: tuple[str, ...]) -> bool:
+        """Of a series also where its study is, and so on."""
         with self._lock:
-            since = self._complete.get(key)
-        return since is not None and time.monotonic() - since < ASK_AGAIN_SECONDS
+            since = max(self._complete.get(asked_for[:end], -math.inf) for end in range(1, len(asked_for) + 1))
+        return time.monotonic() - since < ASK_AGAIN_SECONDS
 
-    def _note_complete(self, key: tuple[str, ...]) -> None:
+    def _note_complete(self, found: Elsewhere) -> None:
+        """All that was found is here now."""
+        if found.left_out or not found.asked_for:
+            return
         with self._lock:
-            self._complete[key] = time.monotonic()
-            self._complete.move_to_end(key)
+            self._complete[found.asked_for] = time.monotonic()
+            self._complete.move_to_end(found.asked_for)
             while len(self._complete) > _KEPT:
                 self._complete.popitem(last=False)
 

@@ -1,58 +1,70 @@
-"""Copies of objects in another transfer syntax, made by the daemon's transcoder; each is gone once it was sent."""
+"""Objects in another transfer syntax: copies that the daemon makes, each gone once it was sent."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from itertools import islice
 from pathlib import Path
 
+from edge.scp.copies import RequestedCopy
 from edge.scp.dicomweb.exchange import FilePart
 from edge.scp.dicomweb.media import MediaType
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import RemoteLink
+from edge.scp.link import GatewayLink
 from edge.store.held import HeldInstance
 from edge.transform import possible
 
-#: For one conversion, and between two questions whether it is done.
-_MOST_SECONDS, _PAUSE_SECONDS = 300.0, 0.01
+#: Copies that are made while one is sent: as many as the daemon makes at a time.
+LOOK_AHEAD = 2
 
 
 class ConvertedCopies:
     """See the module's docstring. Thread-safe."""
 
-    def __init__(self, link: RemoteLink) -> None:
+    def __init__(self, link: GatewayLink) -> None:
         self._link = link
 
     @contextmanager
     def open_copy(self, instance: HeldInstance, syntax: str) -> Iterator[FilePart]:
         """The data set in another transfer syntax, for as long as this is open. Raises HttpError."""
-        token = self._link.start_copy(instance.path, syntax)
-        try:
-            yield self._await(token, syntax)
-        finally:
-            self._link.drop_copy(token)
+        with RequestedCopy(self._link, instance.path, syntax) as copy:
+            yield _await(copy, syntax)
 
-    def _await(self, token: int, syntax: str) -> FilePart:
-        end = time.monotonic() + _MOST_SECONDS
-        while time.monotonic() < end:
-            copy = self._link.find_copy(token)
-            if copy is not None and not copy.path:
-                text = f"An object cannot be converted to {syntax}; the gateway's log says why."
-                raise HttpError(HTTPStatus.NOT_ACCEPTABLE, text)
-            if copy is not None:
-                return FilePart(Path(copy.path), copy.dataset_offset, copy.size - copy.dataset_offset)
-            time.sleep(_PAUSE_SECONDS)
+    def open_in_order(self, wanted: Sequence[tuple[HeldInstance, str]]) -> Generator[FilePart, None, None]:
+        """The data sets, each in the transfer syntax beside it, until the next one is asked for. Raises HttpError."""
+        left, requested = iter(wanted), deque[tuple[RequestedCopy, str]]()
+        try:
+            while True:
+                for instance, syntax in islice(left, LOOK_AHEAD + 1 - len(requested)):
+                    requested.append((RequestedCopy(self._link, instance.path, syntax), syntax))
+                if not requested:
+                    return
+                yield _await(*requested[0])
+                requested.popleft()[0].drop()
+        finally:
+            for copy, _ in requested:
+                copy.drop()
+
+
+def _await(requested: RequestedCopy, syntax: str) -> FilePart:
+    copy = requested.wait()
+    if copy is None:
         raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "A conversion takes too long.", {"Retry-After": "30"})
+    if not copy.path:
+        text = f"An object cannot be converted to {syntax}; the gateway's log says why."
+        raise HttpError(HTTPStatus.NOT_ACCEPTABLE, text)
+    return FilePart(Path(copy.path), copy.dataset_offset, copy.size - copy.dataset_offset)
 
 
 def choose_syntaxes(accepted: Sequence[MediaType], kept: set[str]) -> Mapping[str, str] | None:
     """In which transfer syntax each object goes, by the one in which it is kept; None: one cannot go at all.
 
-    `accepted`: ranges that allow objects, the dearest first; where several are equally dear, as it is kept. Without a
-    transfer syntax a range allows all, so that objects go bit for bit (PS3.18 section 8.7.3.5.2 would have Explicit VR
-    Little Endian).
+    `accepted`: ranges that allow objects, the most wanted first; of several that are wanted alike, the kept one. A
+    range without a transfer syntax allows all, so that objects go bit for bit (PS3.18 section 8.7.3.5.2 would have
+    Explicit VR Little Endian).
     """
     chosen: dict[str, str] = {}
     for syntax in kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -43,7 +44,7 @@ class WebAnswer:
     """An answer: a body in memory, or parts that are sent one after another.
 
     `length`: of all parts in bytes; None where it is not known, then what raises cuts the body off. `write` sends the
-    last parts as they come.
+    last parts as they come. `opened`: what the body needs, closed once it was sent, or is not sent.
     """
 
     status: HTTPStatus
@@ -52,6 +53,7 @@ class WebAnswer:
     parts: Iterable[bytes | FilePart] | None = None
     length: int | None = 0
     write: Callable[[SendPart], None] | None = None
+    opened: ExitStack = field(default_factory=ExitStack)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from edge.query.unapplied import JournalView
 from edge.scp.dicomweb.archives import Elsewhere, WebArchives
 from edge.scp.dicomweb.exchange import Exchange
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import RemoteLink
+from edge.scp.remote_link import RemoteLink
 from edge.store import headers, held
 from edge.store.held import HeldInstance
 from edge.store.read_only import CatalogReader
@@ -46,6 +46,11 @@ def read_at(fd: int, offset: int) -> Read:
     return lambda at, n: os.pread(fd, n, offset + at)
 
 
+def inflated_syntax(transfer_syntax_uid: str) -> str:
+    """How a data set is encoded once it is inflated (PS3.5 section A.5)."""
+    return EXPLICIT_VR_LITTLE_ENDIAN if transfer_syntax_uid in DEFLATED else transfer_syntax_uid
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderOfFile:
     """All before the pixel data, as it is encoded, and where that is."""
@@ -61,6 +66,7 @@ class WantedInstances:
     here: list[HeldInstance]
     missing: list[Located]
     left_out: tuple[str, ...] = ()
+    asked_for: tuple[str, ...] = ()  # see Elsewhere; empty: `missing` is not all
 
     @property
     def headers(self) -> dict[str, str]:
@@ -109,7 +115,7 @@ class Holdings:
         """What is here of it; where nothing is, one instance of an archive."""
         wanted = self.want(exchange, names, access)
         if not wanted.here and wanted.missing:
-            one = replace(wanted, missing=wanted.missing[len(wanted.missing) // 2 :][:1])
+            one = replace(wanted, missing=wanted.missing[len(wanted.missing) // 2 :][:1], asked_for=())
             self.bring(exchange, one, access, lambda _: None)
             wanted = replace(wanted, here=self._find_here(names))
         _check_found(wanted.here, wanted.left_out)
@@ -119,13 +125,14 @@ class Holdings:
         """What is here of an address, which is on record, and what only an archive has. Raises HttpError as `find`."""
         self._settle()
         here = self._find_here(names)
-        elsewhere = Elsewhere() if here and "instance" in names else self._archives.find(names)
+        is_all = bool(here) and "instance" in names
+        elsewhere = Elsewhere() if is_all else self._archives.find(names, is_some_here=bool(here))
         known = {each.sop_instance_uid for each in here}
         missing = [each for each in elsewhere.missing if each.sop_instance_uid not in known]
         if not missing:
             _check_found(here, elsewhere.left_out)
         self._note(exchange, {each.study_id for each in here}, access)
-        return WantedInstances(here, missing, tuple(elsewhere.left_out))
+        return WantedInstances(here, missing, elsewhere.left_out, elsewhere.asked_for)
 
     def bring(
         self, exchange: Exchange, wanted: WantedInstances, access: str, take: Callable[[list[HeldInstance]], None]
@@ -146,7 +153,8 @@ class Holdings:
             self._note(exchange, {each.study_id for each in found}, access)
             take(found)
 
-        return self._archives.bring(Elsewhere(tuple(wanted.missing)), take_arrived)
+        elsewhere = Elsewhere(tuple(wanted.missing), wanted.left_out, wanted.asked_for)
+        return self._archives.bring(elsewhere, take_arrived)
 
     def _find_here(self, names: Mapping[str, str]) -> list[HeldInstance]:
         study, series, instance = (names.get(each, "") for each in ("study", "series", "instance"))
@@ -189,9 +197,8 @@ class Holdings:
         """How many frames it has, also where the catalog does not know that yet. Raises Unreadable or OSError."""
         if instance.frames is not None:
             return instance.frames or 1
-        header, syntax = self.read_header(instance).data, instance.transfer_syntax_uid
-        plain = EXPLICIT_VR_LITTLE_ENDIAN if syntax in DEFLATED else syntax
-        said = scan(lambda at, n: header[at : at + n], len(header), plain, frozenset({_FRAMES}))
+        header, syntax = self.read_header(instance).data, inflated_syntax(instance.transfer_syntax_uid)
+        said = scan(lambda at, n: header[at : at + n], len(header), syntax, frozenset({_FRAMES}))
         text = "".join(said.get(_FRAMES, ())[:1])
         return int(text) if text.isdigit() and int(text) else 1
 

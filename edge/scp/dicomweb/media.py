@@ -44,7 +44,7 @@ def parse_media(text: str) -> MediaType:
 
 
 def parse_accepted(text: str) -> list[MediaType]:
-    """What is accepted, the dearest first; everything where nothing is said."""
+    """What is accepted, the most wanted first; everything where nothing is said."""
     found = [parse_media(each) for each in _ITEM.findall(text)] if text.strip() else [MediaType("*/*")]
     return sorted((each for each in found if each.q > 0 and each.name), key=lambda each: -each.q)
 

@@ -8,25 +8,25 @@ without loss, one by one in the transcoder's worker; their colours are then what
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from edge.dicom import header as headers
-from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, IMPLICIT, ITEM, ITEM_END, UNDEFINED, Form, read_head
+from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS
 from edge.dicom.pixel_data import ByteRange, PixelData, encapsulated_frames, native_frames
+from edge.dicom.place import locate_value
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import EdgeError, Hindered, TransformError, Unreadable
+from edge.network.multipart import PartDelimiters
 from edge.scp.dicomweb import media
 from edge.scp.dicomweb.exchange import Exchange, FilePart, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings, read_at
 from edge.scp.dicomweb.media import MediaType
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.dicomweb.ranges import count_bytes, not_modified, with_range
-from edge.scp.dicomweb.retrieve import etag_of
+from edge.scp.dicomweb.ranges import count_bytes, etag_of, not_modified, with_range
 from edge.store.held import HeldInstance
 from edge.transform import Transcoder, possible
 from edge.transform.syntaxes import EXPLICIT_LITTLE, JPEG_2000, JPEG_LS, RLE
@@ -84,7 +84,7 @@ class PixelResource:
         (instance,) = self._holdings.find(exchange, names, "wado-rs frames")
         accepted = media.parse_accepted(exchange.accept)
         form = choose_frames(accepted, instance.transfer_syntax_uid, is_single=names["list"].count(",") == 0)
-        etag = etag_of([instance], f"frames {names['list']} {form.syntax}")
+        etag = etag_of([instance], f"{names['list']} {form}")
         if not_modified(exchange.request, etag):
             return WebAnswer(HTTPStatus.NOT_MODIFIED, {"ETag": etag})
         if form.syntax == _syntax_of(instance.transfer_syntax_uid):
@@ -100,14 +100,16 @@ class PixelResource:
         first = self._recode(instance, numbers[0], form.syntax)  # a failure is said before the answer begins
         if not form.is_multipart:
             return _answer(exchange, form, [[first]], etag)
+        delimiters = PartDelimiters(form.name)
 
-        def parts() -> Iterator[bytes]:
-            yield form.part_head() + first
+        def list_parts() -> Iterator[bytes]:
+            yield delimiters.open_part(form.content_type) + first
             for number in numbers[1:]:
-                yield form.part_head() + self._recode(instance, number, form.syntax)
-            yield form.closing
+                yield delimiters.open_part(form.content_type) + self._recode(instance, number, form.syntax)
+            yield delimiters.closing
 
-        return WebAnswer(HTTPStatus.OK, {**form.headers, "ETag": etag}, parts=parts(), length=None)
+        headers = _headers_of(delimiters.content_type, etag)
+        return WebAnswer(HTTPStatus.OK, headers, parts=list_parts(), length=None)
 
     def _recode(self, instance: HeldInstance, number: int, syntax: str) -> bytes:
         path, offset = self._holdings.path_of(instance), instance.dataset_offset
@@ -165,7 +167,7 @@ class PixelResource:
         """GET .../bulkdata/{tag}: a value, also of an item. Pixel data that is compressed goes frame by frame."""
         (instance,) = self._holdings.find(exchange, names, "wado-rs bulk data")
         place = [int(each, 10 if at % 2 else 16) for at, each in enumerate(names["tag"].split("/"))]
-        etag = etag_of([instance], names["tag"])
+        etag = etag_of([instance], f"{names['tag']} {exchange.accept}")
         if not_modified(exchange.request, etag):
             return WebAnswer(HTTPStatus.NOT_MODIFIED, {"ETag": etag})
         accepted = media.parse_accepted(exchange.accept)
@@ -189,76 +191,21 @@ class PixelResource:
             if [pixels.tag] == list(place):
                 return pixels
             header = self._holdings.read_header(instance).data
-            return locate_value(header, FORMS.get(instance.transfer_syntax_uid, EXPLICIT), place)
+            value = locate_value(header, FORMS.get(instance.transfer_syntax_uid, EXPLICIT), place)
+            return PixelData(value.offset, place[-1], "", value)
         except (Unreadable, OSError) as error:
             raise HttpError(HTTPStatus.NOT_FOUND, f"It cannot be given: {error}.") from None
 
     def _value_of(self, instance: HeldInstance, place: Sequence[int]) -> bytes:
-        """Of a deflated object: its header, or its pixels by the worker."""
+        """Of a deflated object, as far as it is inflated here: what is longer is never cut short."""
         try:
             header = self._holdings.read_header(instance).data
             found = locate_value(header, EXPLICIT, place)
-            return header[found.value.offset : found.value.offset + found.value.count]
+            if found.offset + found.count > len(header):
+                raise Unreadable("its object is deflated, and too long; ask for frames")
+            return header[found.offset : found.offset + found.count]
         except (Unreadable, OSError) as error:
             raise HttpError(HTTPStatus.NOT_FOUND, f"It cannot be given: {error}.") from None
-
-
-def locate_value(header: bytes, form: Form, place: Sequence[int]) -> PixelData:
-    """Where a value of a header is: a tag, or tags and numbers of items before it. Raises Unreadable."""
-    at, end = 0, len(header)
-    for depth in range(0, len(place), 2):
-        begin, stop, vr = _find_element(header, at, end, form, place[depth])
-        if depth == len(place) - 1:
-            return PixelData(begin, place[depth], "", ByteRange(begin, stop - begin))
-        form = IMPLICIT if vr == b"UN" else form  # PS3.5 section 6.2.2
-        at, end = _find_item(header, begin, stop, form, place[depth + 1])
-    raise Unreadable("there is no such value")
-
-
-def _walk_over(header: bytes) -> headers.Walk:
-    window = headers.Window(lambda at, n: header[at : at + n], len(header), headers.MAX_LOOK)
-    return headers.Walk(window, frozenset(), frozenset(), 0)
-
-
-def _find_element(header: bytes, at: int, end: int, form: Form, wanted: int) -> tuple[int, int, bytes]:
-    """Where the value of an element begins and ends, and its VR."""
-    padded = header + bytes(12)
-    walk = _walk_over(header)
-    while at < end:
-        tag, vr, start, size = read_head(padded, at, form)
-        if tag == ITEM_END:
-            break
-        stop = start + size if size != UNDEFINED else walk.walk_sequence(at, form)
-        if tag == wanted:
-            return start, stop, vr
-        at = stop
-    raise Unreadable("there is no such value")
-
-
-def _find_item(header: bytes, at: int, end: int, form: Form, wanted: int) -> tuple[int, int]:
-    """Where the data set of an item begins, and where it ends at most."""
-    padded, number = header + bytes(12), 0
-    while at < end:
-        tag, _, start, size = read_head(padded, at, form)
-        if tag != ITEM:
-            break
-        number += 1
-        stop = start + size if size != UNDEFINED else _end_of_item(padded, start, end, form)
-        if number == wanted:
-            return start, stop
-        at = stop + (8 if size == UNDEFINED else 0)
-    raise Unreadable("there is no such item")
-
-
-def _end_of_item(padded: bytes, at: int, end: int, form: Form) -> int:
-    """Where the delimiter of an item of undefined length stands."""
-    walk = _walk_over(padded)
-    while at < end:
-        tag, _, start, size = read_head(padded, at, form)
-        if tag == ITEM_END:
-            return at
-        at = start + size if size != UNDEFINED else walk.walk_sequence(at, form)
-    raise Unreadable("an item is not closed")
 
 
 def count_frames(holdings: Holdings, instance: HeldInstance) -> int:
@@ -289,23 +236,11 @@ class FrameForm:
     name: str
     syntax: str
     is_multipart: bool
-    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
     def content_type(self) -> str:
+        """Of a frame or value, alone or as a part."""
         return f"{self.name}; transfer-syntax={self.syntax}"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        kind = f'multipart/related; type="{self.name}"; boundary={self.boundary}'
-        return {"Cache-Control": "private, no-cache", "Content-Type": kind if self.is_multipart else self.content_type}
-
-    def part_head(self) -> bytes:
-        return f"\r\n--{self.boundary}\r\nContent-Type: {self.content_type}\r\n\r\n".encode()
-
-    @property
-    def closing(self) -> bytes:
-        return f"\r\n--{self.boundary}--\r\n".encode()
 
 
 def _syntax_of(syntax: str) -> str:
@@ -354,12 +289,17 @@ def choose_bulk(accepted: Sequence[MediaType], kept: str) -> FrameForm:
     raise HttpError(HTTPStatus.NOT_ACCEPTABLE, f'Accept is to allow multipart/related; type="{OCTETS}".')
 
 
+def _headers_of(content_type: str, etag: str) -> dict[str, str]:
+    return {"ETag": etag, "Cache-Control": "private, no-cache", "Content-Type": content_type}
+
+
 def _answer(exchange: Exchange, form: FrameForm, parts: Sequence[Sequence[bytes | FilePart]], etag: str) -> WebAnswer:
-    headers = {"ETag": etag, **form.headers}
     if not form.is_multipart:
-        return with_range(exchange.request, headers, parts[0])
+        return with_range(exchange.request, _headers_of(form.content_type, etag), parts[0])
+    delimiters = PartDelimiters(form.name)
     body: list[bytes | FilePart] = []
     for each in parts:
-        body += [form.part_head(), *each]
-    body.append(form.closing)
+        body += [delimiters.open_part(form.content_type), *each]
+    body.append(delimiters.closing)
+    headers = _headers_of(delimiters.content_type, etag)
     return WebAnswer(HTTPStatus.OK, headers, parts=body, length=count_bytes(body))

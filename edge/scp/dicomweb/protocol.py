@@ -114,26 +114,12 @@ class HttpConnection:
 
     def next_request(self) -> HttpRequest | None:
         """The head of the next request; None when the caller has ended. Raises HttpError and ConnectionEnded."""
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_HEAD)
-        until, room = self._clock() + NEXT_REQUEST_SECONDS, memoryview(bytearray(MAX_REQUEST_HEAD))
-        self.is_waiting = True
-        try:
-            while (end := self._left.find(b"\r\n\r\n")) < 0:
-                if len(self._left) > MAX_REQUEST_HEAD:
-                    raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too long.")
-                if (seconds := until - self._clock()) <= 0:
-                    raise ConnectionEnded("no request is whole")
-                self.sock.settimeout(seconds)
-                count = self._receive_into(room)
-                if not count:
-                    return None
-                self._left += room[:count]
-        finally:
-            self.is_waiting = False
-        head, self._left = self._left[: end + 4], self._left[end + 4 :]
-        self.sock.settimeout(PROGRESS_SECONDS)
+        head = self._receive_head()
+        if head is None:
+            return None
         if b"\r\n " in head or b"\r\n\t" in head:  # RFC 9112 section 5.2: who is before us may read it otherwise
             raise HttpError(HTTPStatus.BAD_REQUEST, "A header has a line that is folded.")
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_HEAD)
         try:
             self._h11.receive_data(head)
             event = self._h11.next_event()
@@ -150,6 +136,27 @@ class HttpConnection:
             self._h11.receive_data(self._left)
             self._left = b""
         return self._request
+
+    def _receive_head(self) -> bytes | None:
+        """Up to the blank line; what follows it is kept. Raises HttpError and ConnectionEnded."""
+        until, room = self._clock() + NEXT_REQUEST_SECONDS, memoryview(bytearray(MAX_REQUEST_HEAD))
+        self.is_waiting = True
+        try:
+            while (end := self._left.find(b"\r\n\r\n")) < 0:
+                if len(self._left) > MAX_REQUEST_HEAD:
+                    raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too long.")
+                if (seconds := until - self._clock()) <= 0:
+                    raise ConnectionEnded("no request is whole")
+                self.sock.settimeout(seconds)
+                count = self._receive_into(room)
+                if not count:
+                    return None
+                self._left += room[:count]
+        finally:
+            self.is_waiting = False
+        self.sock.settimeout(PROGRESS_SECONDS)
+        head, self._left = self._left[: end + 4], self._left[end + 4 :]
+        return head
 
     @staticmethod
     def _is_last(event: h11.Request) -> bool:

@@ -24,12 +24,17 @@ from edge.scp.admission import Caller
 from edge.scp.dicomweb import media
 from edge.scp.dicomweb.exchange import DICOM_JSON, Exchange, WebAnswer
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import RemoteLink
+from edge.scp.remote_link import RemoteLink
 
 #: Answers where the caller sets no limit, and at most.
 USUAL_LIMIT, _MOST_ANSWERS = 1_000, 10_000
 _QUERY_LEVEL, _RETRIEVE_URL, _RETRIEVE_AE = 0x00080052, 0x00081190, 0x00080054
-_PLAIN = frozenset({"limit", "offset", "fuzzymatching", "includefield", "orderby", "accept", "charset"})
+#: Parameters that are no keys. Empty values (`""`) and several ones match whether or not they are announced.
+_NO_KEYS = frozenset({"limit", "offset", "fuzzymatching", "emptyvaluematching", "multiplevaluematching",
+                      "includefield", "orderby", "accept", "charset"})  # fmt: skip
+#: What a Warning says (PS3.18 sections 8.3.4.2 and 8.3.4.4).
+_NOT_FUZZY = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
+_MORE = "There are additional results that can be requested"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 #: What is returned of each level where nothing more is asked for (PS3.18 tables 10.6.3-3 to 10.6.3-5).
 _ALWAYS = {
@@ -77,7 +82,7 @@ class QueryResource:
         else:
             found, last, is_more = self._collect(asked, keys, exchange, offset, limit)
         if is_more:
-            warnings.append(f"There are more than {limit} results; ask with offset and limit")
+            warnings.append(_MORE)
         for each in last.left_out:
             warnings.append(f"{each} did not answer: the results are those of the cache alone")
         headers = {"Content-Type": DICOM_JSON, "Cache-Control": "no-store"}
@@ -133,7 +138,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
     for tag in _list_returned(exchange, names, level, known):
         keys[tag] = ElementValue(vr_of(tag))
     for name, value in exchange.request.query:
-        if name in _PLAIN:
+        if name in _NO_KEYS:
             continue
         path = [_tag_of(each) for each in name.split(".")]
         if not all(path):
@@ -143,7 +148,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
             continue
         _put(keys, [each for each in path if each], value)
     if any(value.lower() == "true" for value in exchange.values("fuzzymatching")):
-        warnings.append("Fuzzy matching is not supported; only literal matching has been performed")
+        warnings.append(_NOT_FUZZY)
     for keyword, name in (("StudyInstanceUID", "study"), ("SeriesInstanceUID", "series")):
         if name in names:
             _put(keys, [tag_of(keyword)], names[name])

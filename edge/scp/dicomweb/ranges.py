@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +10,17 @@ from http import HTTPStatus
 
 from edge.scp.dicomweb.exchange import FilePart, WebAnswer
 from edge.scp.dicomweb.protocol import HttpError, HttpRequest
+from edge.store.held import HeldInstance
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def etag_of(found: Sequence[HeldInstance], form: str = "") -> str:
+    """It changes with the instances, their bytes, and the form in which they go (RFC 9110 section 8.8.3)."""
+    running = hashlib.sha256(form.encode("utf-8", "replace"))
+    for each in found:
+        running.update(each.sop_instance_uid.encode() + each.sha256 + repr(sorted(each.today.items())).encode())
+    return f'"{running.hexdigest()[:32]}"'
 
 
 def not_modified(request: HttpRequest, etag: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.dicom.uids import usable_uid
-from edge.errors import Cause, Hindered, StorageUnhealthy, Unreadable, hindrance
+from edge.errors import Cause, Hindered, Shortage, StorageUnhealthy, Unreadable, hindrance
 from edge.model import ContextKey, InstanceHeader, Origin, Priority
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, read_passed
 from edge.scp.dicomweb.report import StoredPart
@@ -115,12 +115,21 @@ class StowReceiver:
                 priority = part.priority if part.passed else Priority.ROUTINE
                 origin = replace(self._origin, received_at=time.time(), passed=part.passed, priority=priority)
                 part.origin = origin
-                part.recording = self._recorder.begin(meta.kind, meta.sop_instance_uid, origin)
+                part.recording = self._begin_recording(meta.kind, meta.sop_instance_uid, origin)
                 part.recording.write([memoryview(part.head)[meta.dataset_offset :]])
         except Unreadable as error:
             part.failure = StoreResponse(CANNOT_UNDERSTAND, str(error))
         except (Hindered, StorageUnhealthy, MemoryError) as error:
             part.failure = answer_for(error)
+
+    def _begin_recording(self, kind: ContextKey, uid: str, origin: Origin) -> Recording:
+        """Where buffers are short, those that wait for a flush are flushed first: so no two requests wait in vain."""
+        if self._group:
+            try:
+                return self._recorder.begin(kind, uid, origin, patience=0.0)
+            except Shortage:
+                self.flush()
+        return self._recorder.begin(kind, uid, origin)
 
     def _record(self, part: _Part, recording: Recording, data: memoryview) -> None:
         try:

@@ -6,27 +6,27 @@ JPEG, or PNG where that is accepted and JPEG is not. Of several frames or instan
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain
 
 from edge.errors import EdgeError, Hindered, TransformError
+from edge.network.multipart import PartDelimiters
 from edge.scp.dicomweb import media
 from edge.scp.dicomweb.exchange import Exchange, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings
 from edge.scp.dicomweb.pixels import count_frames, read_frame_numbers
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.dicomweb.ranges import not_modified
+from edge.scp.dicomweb.ranges import etag_of, not_modified
 from edge.scp.dicomweb.resources import JPEG, PNG
-from edge.scp.dicomweb.retrieve import etag_of
 from edge.scp.dicomweb.view_parameters import list_unsupported, read_picture_view
 from edge.store.held import HeldInstance
 from edge.text import MIB
 from edge.transform import Transcoder
 from edge.transform.view import View
 
+_ACCESS = "wado-rs rendered"
 #: Longest sides of a picture, of a thumbnail, and of a thumbnail where nothing is said, in pixels.
 _LARGEST, _LARGEST_THUMBNAIL, _THUMBNAIL = 4096, 1024, 128
 #: One picture takes at most this time, a frame at most this number of bytes once it is decoded; a worker stays.
@@ -43,25 +43,21 @@ class RenderedResource:
 
     def one(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         """GET .../rendered of an instance, or of one frame or several."""
-        view, (instance,) = (
-            read_picture_view(exchange, _LARGEST),
-            self._holdings.find(exchange, names, "wado-rs rendered"),
-        )
+        view = read_picture_view(exchange, _LARGEST)
+        (instance,) = self._holdings.find(exchange, names, _ACCESS)
         numbers = read_frame_numbers(names.get("list", "1"), count_frames(self._holdings, instance))
         return self._answer(exchange, [(instance, replace(view, frame=each)) for each in numbers])
 
     def several(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         """GET .../rendered of a study or series: the first frame of each instance that has an image."""
-        view, found = read_picture_view(exchange, _LARGEST), self._holdings.find(exchange, names, "wado-rs rendered")
+        view = read_picture_view(exchange, _LARGEST)
+        found = self._holdings.find(exchange, names, _ACCESS)
         return self._answer(exchange, [(each, view) for each in found], passes_over=True)
 
     def thumbnail(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         """GET .../thumbnail; of a study or series, the instance in its middle stands for it."""
-        view, found = (
-            read_picture_view(exchange, _LARGEST_THUMBNAIL, _THUMBNAIL),
-            self._holdings.find_some(exchange, names, "wado-rs rendered"),
-        )
-        instance = _pick(found)
+        view = read_picture_view(exchange, _LARGEST_THUMBNAIL, _THUMBNAIL)
+        instance = _pick(self._holdings.find_some(exchange, names, _ACCESS))
         (number,) = read_frame_numbers(names.get("frame", "1"), count_frames(self._holdings, instance))
         return self._answer(exchange, [(instance, replace(view, frame=number))])
 
@@ -83,15 +79,15 @@ class RenderedResource:
             raise HttpError(HTTPStatus.NOT_ACCEPTABLE, "There is no picture of it: it has no images.")
         if not is_multipart:
             return WebAnswer(HTTPStatus.OK, {**headers, "Content-Type": name}, first)
-        boundary = secrets.token_hex(16)
-        headers["Content-Type"] = f'multipart/related; type="{name}"; boundary={boundary}'
+        delimiters = PartDelimiters(name)
+        headers["Content-Type"] = delimiters.content_type
 
-        def parts() -> Iterator[bytes]:
+        def list_parts() -> Iterator[bytes]:
             for each in chain((first,), pictures):
-                yield f"\r\n--{boundary}\r\nContent-Type: {name}\r\n\r\n".encode() + each
-            yield f"\r\n--{boundary}--\r\n".encode()
+                yield delimiters.open_part(name) + each
+            yield delimiters.closing
 
-        return WebAnswer(HTTPStatus.OK, headers, parts=parts(), length=None)
+        return WebAnswer(HTTPStatus.OK, headers, parts=list_parts(), length=None)
 
     def _pictures(self, wanted: Sequence[tuple[HeldInstance, View]], passes_over: bool) -> Iterator[bytes]:
         for instance, view in wanted:

@@ -31,16 +31,17 @@ from edge.scp.dicomweb.access import PERSON_SERVICES, WebCaller, identify_client
 from edge.scp.dicomweb.converted import ConvertedCopies
 from edge.scp.dicomweb.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings
+from edge.scp.dicomweb.metadata import MetadataResource
 from edge.scp.dicomweb.pixels import PixelResource
 from edge.scp.dicomweb.protocol import ConnectionEnded, HttpConnection, HttpError, HttpRequest
 from edge.scp.dicomweb.query import QueryResource
 from edge.scp.dicomweb.rendered import DRAWERS, MOST_RENDERED, RENDER_IDLE_SECONDS, RENDER_SECONDS, RenderedResource
 from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS
 from edge.scp.dicomweb.resources import WEB_RESOURCES
-from edge.scp.dicomweb.retrieve import InstanceResource, MetadataResource
+from edge.scp.dicomweb.retrieve import InstanceResource
 from edge.scp.dicomweb.store import StoreResource
-from edge.scp.link import RemoteLink
 from edge.scp.recorder import Recorder
+from edge.scp.remote_link import RemoteLink
 from edge.store.web_clients import CLIENT_PREFIX
 from edge.transform import Transcoder
 
@@ -160,7 +161,8 @@ class WebDoor:
         ends = connection.ends
         if connection.has_unread_body and not ends:
             connection.drop_body()
-        may_follow = _send(connection, request, answer, self._cors(request))
+        with answer.opened:
+            may_follow = _send(connection, request, answer, self._cors(request))
         if ends and connection.has_unread_body:
             connection.linger()
         return may_follow and not ends

@@ -45,6 +45,7 @@ class _OwnAssociation:
         try:
             # Bytes that are not what was received would end the caller's association: that is found out before.
             if opened.expected is not None and not is_intact(opened.fd, instance):
+                self._responder.link.note_damaged(instance.path)
                 return None
             where = taken[syntax], instance.sop_class_uid, opened.sop_instance_uid
             return self._responder.dialogue.store(*where, opened.fd, opened.offset, opened.length)[0]

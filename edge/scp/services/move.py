@@ -87,6 +87,8 @@ class _OtherAssociations:
             return association.store(*where, *data, expected, originator=self._originator)[0]
         except (Unreadable, PeerError, OSError) as error:
             log.warning("an object of a retrieval could not be sent to %s: %s", self._to.ae_title, error)
+            if not isinstance(error, PeerError):
+                self._responder.link.note_damaged(instance.path)
             self._association = None
             return None
         finally:

@@ -26,6 +26,7 @@ from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
+from edge.scp.copies import RequestedCopy
 from edge.scp.fetch_through import Carrier
 from edge.scp.link import MadeCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
@@ -39,8 +40,6 @@ FAILED_UIDS = 0x00080058
 MOST_FAILED = 1000
 #: Instances of one retrieval: their number is a US.
 MOST_WANTED = 0xFFFF
-#: For one copy, and between two questions whether it is made: at first, and at most.
-COPY_SECONDS, SHORTEST_COPY_PAUSE_SECONDS, LONGEST_COPY_PAUSE_SECONDS = 300.0, 0.001, 0.02
 #: Between two pending answers.
 PENDING_SECONDS = 1.0
 
@@ -270,23 +269,14 @@ def open_object(instance: Located, syntax: str, responder: Responder, destinatio
             return Opened(fd, instance.dataset_offset, length, expected_digest(instance), instance.sop_instance_uid)
         return _open_copy(instance, syntax, responder, destination)
     except OSError:
+        responder.link.note_damaged(instance.path)
         return None
 
 
 def _open_copy(instance: Located, syntax: str, responder: Responder, destination: str) -> Opened | None:
-    """A copy that the daemon has made: no program is started from here."""
-    link, end, pause = responder.link, time.monotonic() + COPY_SECONDS, SHORTEST_COPY_PAUSE_SECONDS
-    token = link.start_copy(instance.path, syntax, destination)
-    try:
-        while time.monotonic() < end:
-            copy = link.find_copy(token)
-            if copy is not None:
-                return _open_made(copy, instance) if copy.path else None
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_COPY_PAUSE_SECONDS)
-        return None
-    finally:
-        link.drop_copy(token)
+    with RequestedCopy(responder.link, instance.path, syntax, destination) as requested:
+        copy = requested.wait()
+        return _open_made(copy, instance) if copy is not None and copy.path else None
 
 
 def _open_made(copy: MadeCopy, instance: Located) -> Opened:

@@ -3,7 +3,8 @@
 One thread reads the files in the order of their arrival, at the rate that makes a week of the whole spool, from the
 disk itself; it waits while the gateway is busy, unless it has fallen a day behind. Its place is kept in the catalog.
 What it finds is repaired where a destination has the instance (edge.storage.repair), else it is lost: an alarm. What
-was lost before is tried again at times. When a round ends, the catalog itself is checked.
+was lost before is tried again at times, and what a retrieval met is examined at once. When a round ends, the catalog
+itself is checked.
 
 Limits: rot is found within a week, and before anything is sent (edge.dicom.pdu compares a quick checksum); where the
 disk's own cache hides it, later.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -39,6 +41,8 @@ REST_SECONDS = 60.0
 SAVE_SECONDS = 60.0
 #: What is lost is tried again: the destination that has it may be back.
 RETRY_SECONDS = 3600.0
+#: Files that readers found damaged, and that are not examined yet; more are left to the round.
+_MOST_DOUBTED = 1000
 KEY = "scrub"
 SCRUB_THREAD = ThreadSpec(
     "scrub", __name__, "its place, instances, ledger; spooled files", "after the file that it reads"
@@ -92,6 +96,7 @@ class Scrub:
         self._db, self._spool, self._repairer, self._busy, self._clock = db, spool, repairer, busy, clock
         self.worker = Worker(SCRUB_THREAD, self.step)
         self._versions: frozenset[str] = frozenset()
+        self._doubted: deque[str] = deque(maxlen=_MOST_DOUBTED)
         self._saved_at = self._retried_at = float("-inf")
         self.place = Place(clock())
 
@@ -107,10 +112,17 @@ class Scrub:
         if self._db.failure is None:
             self._save()
 
+    def examine(self, path: str) -> None:
+        """Have one file of the spool examined soon: a reader found it damaged. Any thread."""
+        if path not in self._doubted:
+            self._doubted.append(path)
+        self.worker.wake()
+
     def step(self) -> float:
         """Read the next few files; returns the seconds until the next step."""
         if self._db.failure is not None:
             return DONE  # nothing can be recorded until a restart
+        self._examine_doubted()
         now = self._clock()
         if not 0 <= now - self._retried_at < RETRY_SECONDS:  # below 0: the clock was set back
             self._retried_at = now
@@ -136,10 +148,20 @@ class Scrub:
 
     def _may_read(self, total: int) -> bool:
         """Waits for a quiet moment; bounded."""
+        self._examine_doubted()
         while self._busy() and seconds_behind(self.place, total, self._clock()) < BEHIND_SECONDS:
             if self.worker.pause(_QUIET_SECONDS):
                 return False
+            self._examine_doubted()
         return True
+
+    def _examine_doubted(self) -> None:
+        while self._doubted and not self.worker.is_stopping:
+            path = self._doubted.popleft()
+            with self._db.reading() as conn:
+                instance = kept_files.instance_at(conn, path)
+            if instance is not None:
+                self._repairer.repair(instance)
 
     def _look(self, row: FileRow) -> None:
         damage = verify.check_file(self._spool.path_of(row.path), row, self._versions)

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from edge.config.coercion import Coercion
-from edge.config.sections import keys
+from edge.config.tables import keys
 from edge.dicom import part10
 from edge.model import InstanceHeader, Origin
 from edge.transform import Transcoder

@@ -6,14 +6,16 @@ asks to its end.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench.lean import send_lean
 from tests.bench.peers import EDGE, LONGEST, ORTHANC, STORESCU, Gateway, QuietOrthanc, Storescp, archive_at, send
 from tests.bench.row import SECONDS, Figures, Target
 from tests.bench.stage import GB, KIB, Stage
@@ -80,7 +82,7 @@ class Find:
 
     def measure(self, peer: str, stage: Stage) -> Figures:
         count = stage.few(self.studies, 20)
-        made = stage.once(f"studies-{count}", lambda path: self._make(path, count))
+        made = stage.once(f"studies-{count}", lambda path: make_studies(path, count))
         with stage.directory() as directory, query_server(peer, directory, free_port()) as server:
             send(STORESCU, sorted(made.iterdir()), server.port, server.ae_title)
             wanted = keys("StudyInstanceUID", "PatientName", "StudyDate")
@@ -88,10 +90,10 @@ class Find:
             whole = min(ask("findscu", server, *wanted, "-k", "PatientID") for _ in range(TIMES))
         return {ONE: 1000 * one, ALL: 1000 * whole}
 
-    @staticmethod
-    def _make(path: Path, count: int) -> None:
-        for number in range(count):
-            ct_files(path / f"{number}", 1, 2 * KIB, StudyInstanceUID=new_uid(), PatientID=f"P{number}")
+
+def make_studies(path: Path, count: int) -> None:
+    for number in range(count):
+        ct_files(path / f"{number}", 1, 2 * KIB, StudyInstanceUID=new_uid(), PatientID=f"P{number}")
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,57 @@ class Retrieve:
         return {RATE: seconds / gigabytes, SECONDS: seconds}
 
 
+NOBODY_ASKS = "edge, nobody asks"
+EACH, P99 = "ms an object", "ms, answers p99"
+#: Between two questions of the viewer that asks all the while.
+PAUSE_SECONDS = 0.25
+
+
+@contextmanager
+def asking(server: Any, log: Path) -> Iterator[None]:
+    """A viewer meanwhile: `findscu` for all studies, again and again. AssertionError where it had no answer."""
+    where = ["-v", "-S", "-aet", "BENCH", "-aec", server.ae_title, "127.0.0.1", str(server.port)]
+    question = shlex.join([requires("findscu"), *where, *keys("StudyInstanceUID", "PatientName", "PatientID")])
+    loop = f"while {question}; do sleep {PAUSE_SECONDS}; done"
+    with log.open("wb") as output:
+        viewer = subprocess.Popen(["sh", "-c", loop], stdout=output, stderr=output, env=ENVIRONMENT)
+        try:
+            yield
+            assert viewer.poll() is None, log.read_text()[-2000:]
+        finally:
+            viewer.kill()
+            viewer.wait()
+    assert "(Success)" in log.read_text(), "the viewer had no answer"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """C-STORE while a viewer asks, and while nobody does: two senders from memory, a catalog of 200 studies."""
+
+    name: str = "beside"
+    what: str = "in, CT 512 KiB, lean sender, 2 associations, while findscu asks four times a second"
+    studies: int = 200
+    count: int = 600
+    peers: tuple[str, ...] = (EDGE, NOBODY_ASKS)
+    targets: tuple[Target, ...] = (Target(EACH, (NOBODY_ASKS,), 0.97), Target(P99, (NOBODY_ASKS,)))
+
+    def measure(self, peer: str, stage: Stage) -> Figures:
+        studies, count = stage.few(self.studies, 20), stage.few(self.count, 40)
+        made = stage.once(f"studies-{studies}", lambda path: make_studies(path, studies))
+        slice_ = stage.objects(1, 512 * KIB).files()[0]
+        with stage.directory() as directory, query_server(EDGE, directory, free_port()) as server:
+            if not stage.quick:
+                server.wait_at_rest()
+            send(STORESCU, sorted(made.iterdir()), server.port, server.ae_title)
+            with asking(server, directory / "asked.log") if peer == EDGE else nullcontext():
+                sent = send_lean(server.port, server.ae_title, slice_, 2, count)
+        assert len(sent.answers) == count, f"{len(sent.answers)} of {count} objects were answered"
+        return {EACH: 1000 * sent.seconds / count, P99: 1000 * sent.percentile(0.99)}
+
+
 ROWS = (
     Find(),
+    Beside(),
     Retrieve("get", "C-GET, CT 512 KiB", "getscu", ("--ignore",)),
     Retrieve("move", "C-MOVE, CT 512 KiB, to a storescp", "movescu", ("-aem", "ARCHIVE")),
 )

@@ -47,5 +47,7 @@ ROWS: tuple[Row, ...] = (
     *rubbish.ROWS,
 )
 
+#: Rows of many short lives, each of which waits as often as it works: a few may be played side by side.
+LIVES: tuple[Row, ...] = tuple(row for row in ROWS if isinstance(row, points.Points))
 #: Rows that mostly wait, for timeouts and for the other side: they may be played side by side.
 PATIENT: tuple[Row, ...] = tuple(row for row in ROWS if isinstance(row, siege.Siege | line.BadLine | line.MoodyPeer))

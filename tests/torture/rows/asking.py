@@ -36,6 +36,7 @@ MB = 1 << 20
 #: A turn of the process that answers, with the callers before it, and a machine that others use.
 ECHO_SECONDS = 2.0
 ANSWERS_MB = 256
+ANSWERS_SECONDS = 120.0
 
 
 def start_filled(place: Path, studies: int) -> Gateway:
@@ -140,7 +141,7 @@ class Askers:
             ]
             for caller in callers:
                 caller.start()
-            echoes, refused = self._use(gateway, place, budget)
+            echoes, refused = self._use(gateway, place, budget, counts)
             stopping.set()
             memory = max(each.memory_info().rss for each in gateway.processes() if each.name() == "edge-answers") / MB
             for caller in callers:
@@ -181,11 +182,14 @@ class Askers:
                 association.abort()
 
     @staticmethod
-    def _use(gateway: Gateway, place: Path, budget: Budget) -> tuple[list[float], int]:
-        """Echoes and objects for a while: the seconds of each echo, and how many objects were refused."""
+    def _use(gateway: Gateway, place: Path, budget: Budget, answers: list[int]) -> tuple[list[float], int]:
+        """Echoes and objects for a while: the seconds of each echo, and how many objects were refused.
+
+        It goes on until somebody has all answers: each caller has a share of a machine that may be slow.
+        """
         echoes, custody, made = list[float](), Custody(), Made(place / "made", (20_000,))
         chance, end, sent = budget.chance(), time.monotonic() + budget.few(60, 15), 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or (not answers and time.monotonic() < end + ANSWERS_SECONDS):
             Sender(gateway.port, made, custody, chance).send(5)
             sent += 5
             try:

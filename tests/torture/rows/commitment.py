@@ -12,9 +12,10 @@ from pathlib import Path
 from edge.dicom.commitment_data import new_transaction_uid
 from edge.errors import EdgeError
 from tests.support.committing import CT_CLASS, ask
+from tests.support.nursery import Nursery
 from tests.support.peers import free_port
 from tests.torture.disk import Disk
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Score
 
 MODALITY = (

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.hl7 import MllpClient, update
+from tests.support.nursery import Nursery
 from tests.support.peers import free_port
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Score
 
 FEED = '[hl7]\nhost = "127.0.0.1"\nport = {port}\n[feed.his]\nhosts = ["127.0.0.1"]\nauthority = "MTF0067"\n'

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge.dicom import items
 from edge.dicom.command import CommandField, Element, response_to
 from tests.support.committing import CT_CLASS
+from tests.support.nursery import Nursery
 from tests.support.objects import ct_files, new_uid, sop_instance_uid
 from tests.support.peers import storescu
 from tests.support.scripted import Link, ScriptedScp
@@ -29,7 +30,7 @@ from tests.support.viewer import (
     call,
     study_keys,
 )
-from tests.torture.gateway import Gateway, Nursery
+from tests.torture.gateway import Gateway
 from tests.torture.row import Budget, Score
 from tests.torture.rows.services import wrong_of_fetched
 

@@ -25,9 +25,10 @@ from pathlib import Path
 from edge.dicom import part10
 from edge.dicom.scu import Patience
 from edge.model import ContextKey, Origin
+from tests.support.nursery import Nursery
 from tests.support.peers import ENVIRONMENT, REPOSITORY, wait_until
 from tests.torture.custody import APPLY_SECONDS, CT, EXPLICIT, Archive, Custody, Made, Sender, applied
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Lacking, Score
 from tests.torture.tracer import Step, read_report
 

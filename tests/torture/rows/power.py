@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.peers import QuietOrthanc, Storescp
+from tests.support.nursery import Nursery
 from tests.support.objects import dataset
 from tests.support.peers import free_port
 from tests.torture.custody import Archive, Custody, Load, Made, Sender
 from tests.torture.disk import Disk
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Score, percentile
 
 SENDERS = 3

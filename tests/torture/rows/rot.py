@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.nursery import Nursery
 from tests.torture.custody import Archive, Custody, Load, Made, Sender
-from tests.torture.gateway import Gateway, Nursery, archive_at
+from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Score
 
 

@@ -19,11 +19,12 @@ from pynetdicom import AE, evt
 
 from edge.dicom.performed_step import MODALITY_PERFORMED_PROCEDURE_STEP
 from edge.errors import EdgeError
+from tests.support.nursery import Nursery
 from tests.support.objects import ct_files
 from tests.support.peers import Orthanc, free_port, storescu, wait_until
 from tests.support.performing import CREATED, ended, send_step
 from tests.support.worklists import ITEMS, WorklistScp
-from tests.torture.gateway import Gateway, Nursery
+from tests.torture.gateway import Gateway
 from tests.torture.row import Budget, Score
 
 STEPS = """

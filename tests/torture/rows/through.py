@@ -18,12 +18,13 @@ from edge.dicom.command import CommandField, Element
 from edge.dicom.scu import Association
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_GET
 from edge.errors import EdgeError
+from tests.support.nursery import Nursery
 from tests.support.objects import ct_files, dataset, new_uid, sop_instance_uid
 from tests.support.peers import free_port, storescu, wait_until
 from tests.support.querying import DcmqrScp
 from tests.support.viewer import ARCHIVE, ECHO, GET, THROUGH, associate, call, study_keys
 from tests.torture.custody import Custody, Made, Sender
-from tests.torture.gateway import Gateway, Nursery
+from tests.torture.gateway import Gateway
 from tests.torture.row import Budget, Score, percentile
 from tests.torture.rows.services import wrong_of_fetched
 

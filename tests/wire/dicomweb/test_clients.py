@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import pydicom
 
 from edge.config.sections import WebClient
 from edge.store import callers
@@ -53,20 +56,19 @@ def test_when_the_certificates_of_configured_clients_end(tmp_path: Path) -> None
             assert list_certificate_ends(conn, {"ai", "old"}, since=10.0) == {"ai": 2000.0}
 
 
-def test_the_command_and_the_audit_trail_have_each_client(tmp_path: Path) -> None:
-    with WebEdge(tmp_path / "edge", "[query]\n") as edge:
-        files = ct_files(tmp_path / "ct", 3, 4096)
-        assert edge.stow(*(path.read_bytes() for path in files)).status == 200
-        study = edge.web("GET", "/studies", client="looker").json()[0]["0020000D"]["Value"][0]
-        assert edge.web("GET", f"/studies/{study}/metadata", client="looker").status == 200
+def test_the_command_and_the_audit_trail_have_each_client(edge: WebEdge, tmp_path: Path) -> None:
+    files = ct_files(tmp_path / "ct", 3, 4096)
+    assert edge.stow(*(path.read_bytes() for path in files)).status == 200
+    study = str(pydicom.dcmread(files[0]).StudyInstanceUID)
+    assert edge.web("GET", f"/studies/{study}/metadata", client="looker").status == 200
 
-        def listed() -> dict[str, dict[str, object]]:
-            return {each["name"]: each for each in json.loads(edge.cli("clients", "list", "--json").stdout)}
+    def listed() -> dict[str, dict[str, Any]]:
+        return {each["name"]: each for each in json.loads(edge.cli("clients", "list", "--json").stdout)}
 
-        wait_until(lambda: all(each["last_seen_at"] for each in listed().values()), 20, "both were noted", interval=0.5)
-        found = listed()
-        assert (found["viewer"]["stored"], found["looker"]["stored"]) == (3, 0)
-        assert found["looker"]["signs_in_with"] == "token"
-        assert "looker" in edge.cli("clients", "list").stdout
-        shown = edge.cli("audit", "report", "--study", study, "--json")
-        assert "client.looker" in shown.stdout, shown.stderr
+    wait_until(lambda: all(each["last_seen_at"] for each in listed().values()), 20, "both were noted", interval=0.5)
+    found = listed()
+    assert found["viewer"]["stored"] >= 3 > found["looker"]["stored"] == 0
+    assert found["looker"]["signs_in_with"] == "token"
+    assert "looker" in edge.cli("clients", "list").stdout
+    shown = edge.cli("audit", "report", "--study", study, "--json")
+    assert "client.looker" in shown.stdout, shown.stderr

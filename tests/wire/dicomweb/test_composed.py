@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ JSON, XML = "application/dicom+json", "application/dicom+xml"
 Parts = list[tuple[str, bytes]]
 
 
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebEdge]:
-    with WebEdge(tmp_path_factory.mktemp("composed"), "[query]\n") as running:
-        yield running
-
-
 def send(edge: WebEdge, kind: str, parts: Parts, *, cut: int = 0) -> Answer:
     """`parts`: headers and content of each."""
     body = b"".join(b"--b\r\n%b\r\n\r\n%b\r\n" % (head.encode(), content) for head, content in parts) + b"--b--\r\n"
@@ -38,7 +31,15 @@ def send(edge: WebEdge, kind: str, parts: Parts, *, cut: int = 0) -> Answer:
 
 def make(folder: Path, **more: Any) -> pydicom.Dataset:
     ds = pydicom.dcmread(
-        ct_files(folder, 1, 20_000, PatientName="Müller^Jörg=山田^太郎", SpecificCharacterSet="ISO_IR 192", **more)[0]
+        ct_files(
+            folder,
+            1,
+            20_000,
+            PatientID="C1",
+            PatientName="Müller^Jörg=山田^太郎",
+            SpecificCharacterSet="ISO_IR 192",
+            **more,
+        )[0]
     )
     item = pydicom.Dataset()
     item.CodeValue, item.CodeMeaning = "1", "täglich"

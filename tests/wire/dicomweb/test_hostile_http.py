@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,6 @@ from tests.support.web_door import BOUNDARY, TOKEN, WebEdge, multipart, related
 HEAD = f"Host: x\r\nAuthorization: Bearer viewer-{TOKEN}\r\n"
 STORE = f"POST /dicom-web/studies HTTP/1.1\r\n{HEAD}Content-Type: {related()}\r\n"
 LOOK = f"GET /dicom-web/studies?limit=1 HTTP/1.1\r\n{HEAD}\r\n"
-
-
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebEdge]:
-    folder = tmp_path_factory.mktemp("hostile")
-    with WebEdge(folder, "[query]\n") as running:
-        process = [each for each in running.log.read_text().splitlines() if "dicomweb" in each]
-        yield running
-        assert "unexpected" not in running.log.read_text().lower(), process
 
 
 @pytest.fixture(scope="module")

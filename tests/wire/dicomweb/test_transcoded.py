@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -96,10 +95,8 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
-    folder = tmp_path_factory.mktemp("transcoded")
-    with WebEdge(folder / "edge", "[query]\n") as edge:
-        yield Kept(edge, folder)
+def kept(edge: WebEdge, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return Kept(edge, tmp_path_factory.mktemp("transcoded"))
 
 
 def parts(answer: Answer) -> list[tuple[str, bytes]]:
@@ -151,6 +148,15 @@ def test_the_dearest_that_can_be_had(kept: Kept, accept: str, syntax: str) -> No
     assert parse_meta(body[:65536]).kind.transfer_syntax_uid == syntax
 
 
+def test_of_a_copy_that_nobody_reads_nothing_is_left(kept: Kept) -> None:
+    as_rle = {"Accept": f"application/dicom; transfer-syntax={RLE}"}
+    answer = kept.edge.web("HEAD", kept.at(kept.ct), as_rle, client="looker")
+    assert (answer.status, answer.body) == (200, b"")
+    beyond = kept.get(kept.at(kept.ct), as_rle["Accept"], Range="bytes=99999999-")
+    assert beyond.status == 416
+    wait_until(lambda: not list(kept.edge.data_dir.rglob("retrieval-*")), 5, "the copies are gone")
+
+
 def test_what_cannot_be_had_without_loss_is_406(kept: Kept) -> None:
     assert kept.get(kept.at(kept.ct), DICOM_PARTS + "1.2.840.10008.1.2.4.50").status == 406
     assert kept.get(kept.study, DICOM_PARTS + "1.2.840.10008.1.2.4.102").status == 406
@@ -188,12 +194,22 @@ def test_a_frame_alone_and_in_ranges(kept: Kept) -> None:
     assert part.headers["content-range"] == f"bytes 10-19/{len(whole.body)}"
     etag = whole.headers["etag"]
     assert kept.get(kept.at(kept.rle, "/frames/2"), "application/octet-stream", If_None_Match=etag).status == 304
+    assert kept.get(kept.at(kept.rle, "/frames/2"), OCTET_PARTS, If_None_Match=etag).status == 200
 
 
 def test_frames_of_a_deflated_object(kept: Kept) -> None:
     ((_, frame),) = parts(kept.get(kept.at(kept.deflated, "/frames/1"), f"{OCTET_PARTS}; transfer-syntax=*"))
     assert frame == kept.pixels[0].tobytes()
     assert kept.get(kept.at(kept.deflated, "/frames/2")).status == 404
+
+
+def test_a_value_that_is_too_long_to_be_inflated_is_never_cut_short(kept: Kept) -> None:
+    ds = kept._like(np.zeros((1100, 1000), "u2"), "CT")
+    ds["PixelData"].VR = "OW"
+    assert kept.edge.stow(part10(ds, DeflatedExplicitVRLittleEndian)).status == 200
+    bulk = kept.get(kept.at(ds, "/bulkdata/7FE00010"), "application/octet-stream")
+    assert (bulk.status, b"ask for frames" in bulk.body) == (404, True)
+    assert len(kept.get(kept.at(ds, "/frames/1"), "application/octet-stream").body) == 2_200_000
 
 
 def test_a_lossy_colour_frame_once_decoded_is_what_the_metadata_says(kept: Kept) -> None:
