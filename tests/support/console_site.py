@@ -21,7 +21,7 @@ from edge.console.accounts import record_in_ledger
 from edge.console.application import NAVIGATION, build_console
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, announce_to_centre
 from edge.model import Outcome
-from edge.monitor import health
+from edge.monitor.status_document import status_json
 from edge.storage.release import Releaser
 from edge.store import configuration_versions, imports, ledger, legal_holds, relays, samples, worklist
 from edge.store.callers import Calls, remember_peer
@@ -91,7 +91,7 @@ class ConsoleSite(staging.Site):
         self._clients: list[httpx.Client] = []
 
     def _status(self) -> Any:
-        return health.status_json(self.seen())
+        return status_json(self.seen())
 
     def _change(self, name: str, fields: dict[str, Any]) -> Any:
         """A command of the control socket."""
