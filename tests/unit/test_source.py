@@ -254,4 +254,10 @@ def test_every_module_that_makes_threads_or_processes_is_an_owner(found: Found) 
         if not name.startswith(("central", "cli", "store/engine"))  # other processes
     }
     #: The class of all workers; the pool of the console's thread, and who uses that of its pages.
-    assert modules - owners == {"edge.worker", "edge.console.server", "edge.console.upload", "edge.web.ocsp"}
+    assert modules - owners == {
+        "edge.worker",
+        "edge.console.server",
+        "edge.console.upload",
+        "edge.web.ocsp",
+        "edge.web.pages",
+    }
