@@ -316,6 +316,7 @@ def list_pages(site: ConsoleSite) -> list[str]:
         f"/instances/{image}",
         f"/exceptions/{conflict}",
         "/import/1",
+        f"/report?month={time.strftime('%Y-%m')}",
         "/configuration/history?state=1",
         "/password",
         "/help",
