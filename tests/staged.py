@@ -1,4 +1,5 @@
-"""Stages failures on a real gateway and a real centre, and takes the pictures of docs/console.md and docs/central.md:
+"""Stages failures on a real gateway and a real centre, and takes the pictures of docs/console.md, docs/central.md and
+docs/guide/see-the-month.md:
 
     python -m tests.staged docs
 
@@ -133,7 +134,7 @@ def day(peak: float) -> Any:
 def main(docs: Path) -> None:
     with chromium() as browser:
         take_console(browser, docs / "console")
-        take_services(browser, docs / "console")
+        take_services(browser, docs)
         take_central(browser, docs / "central")
 
 
@@ -148,15 +149,17 @@ def take_console(browser: Browser, folder: Path) -> None:
         _rest(stage, browser, page, folder)
 
 
-def take_services(browser: Browser, folder: Path) -> None:
-    """What equipment and people ask of the gateway."""
+def take_services(browser: Browser, docs: Path) -> None:
+    """What equipment and people ask of the gateway, and its month."""
     with tempfile.TemporaryDirectory() as name, ConsoleSite(Path(name)) as site:
         fill(site)
         page = site.open(browser, "operator", viewport={"width": 1280, "height": 860})
         page.goto(site.url)  # without the notice about the last sign-in
         for path, name in (("worklist", "worklist"), ("steps", "steps"), ("asked", "queries")):
             page.goto(f"{site.url}/{path}")
-            _shoot(page, folder, name)
+            _shoot(page, docs / "console", name)
+        page.goto(f"{site.url}/report?month={time.strftime('%Y-%m')}")
+        page.screenshot(path=docs / "guide" / "see-the-month.png")
 
 
 def _signed_in(browser: Browser, stage: Stage) -> Page:

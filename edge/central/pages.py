@@ -6,6 +6,7 @@ Each handler reads the database in one view. Every account sees all sites.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -183,6 +184,7 @@ def _column(each: SiteStanding, column: str, now: float) -> Any:
     if column == "state":
         return f"{fleet.LEVELS.index(each.level)} {each.word}"
     values = {
+        "id": _number_order(each.id),
         "since": each.since,
         "heard": each.heard_at,
         "used": each.used_fraction,
@@ -190,6 +192,11 @@ def _column(each: SiteStanding, column: str, now: float) -> Any:
         "backlog": each.backlog,
     }
     return values[column] if column in values else getattr(each, column)
+
+
+def _number_order(site: str) -> str:
+    """What sites are ordered by: 9 comes before 10."""
+    return re.sub(r"\d+", lambda found: found[0].zfill(12), site)
 
 
 def _text(each: SiteStanding) -> str:
@@ -214,7 +221,7 @@ def _need_action(found: Iterable[SiteStanding]) -> list[list[SiteStanding]]:
 
 def _by_region(found: Iterable[SiteStanding]) -> list[tuple[str, list[SiteStanding]]]:
     """The sites of each region by id; the regions by name."""
-    ordered = sorted(found, key=lambda each: (each.region, each.id))
+    ordered = sorted(found, key=lambda each: (each.region, _number_order(each.id)))
     return [(region, list(sites)) for region, sites in groupby(ordered, key=lambda each: each.region)]
 
 

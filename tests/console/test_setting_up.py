@@ -130,7 +130,6 @@ def test_the_month_is_shown_on_the_page_and_on_paper(desk: Desk) -> None:
     for path in ("/charts?over=day", "/charts?over=year", "/report?month=" + time.strftime("%Y-%m")):
         page = desk.go(path)
     expect(page.get_by_role("heading", name="Capacity")).to_be_visible()
-    desk.shoot("see-the-month")
     page.emulate_media(media="print")
     assert not page.get_by_role("navigation", name="Pages").is_visible()
     page.emulate_media(media="screen")

@@ -21,7 +21,7 @@ from edge.console.accounts import record_in_ledger
 from edge.console.application import NAVIGATION, build_console
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, announce_to_centre
 from edge.model import Outcome
-from edge.monitor import health
+from edge.monitor.status_document import status_json
 from edge.storage.release import Releaser
 from edge.store import configuration_versions, imports, ledger, legal_holds, relays, samples, worklist
 from edge.store.callers import Calls, remember_peer
@@ -91,7 +91,7 @@ class ConsoleSite(staging.Site):
         self._clients: list[httpx.Client] = []
 
     def _status(self) -> Any:
-        return health.status_json(self.seen())
+        return status_json(self.seen())
 
     def _change(self, name: str, fields: dict[str, Any]) -> Any:
         """A command of the control socket."""
@@ -269,7 +269,9 @@ def _fill_history(site: ConsoleSite) -> None:
     def work(conn: Any) -> None:
         for hour in range(48):
             found = {"disk.used": 1e11 + 1e8 * hour, "received.bytes": 1e9 * hour, "backlog/archive": 10.0 * (hour % 7)}
-            found |= {"received.answers/ct1": 100.0 * hour, "received.answer.seconds/ct1": 2.0 * hour}
+            for way, name in (("received", "ct1"), ("sent", "archive")):
+                found |= {f"{way}.answers/{name}": 100.0 * hour, f"{way}.answer.seconds/{name}": 2.0 * hour}
+                found[f"{way}.answer.bytes/{name}"] = 1e9 * hour
             samples.add_sample(conn, now - 3600 * (48 - hour), found)
         files = read_files(site.directory)
         for number, reason in enumerate(("a second scanner", "the reader has moved")):
@@ -281,7 +283,7 @@ def _fill_history(site: ConsoleSite) -> None:
 
     site.db.write(work)
     site.execute(
-        "INSERT INTO downtime (began, ended, why, planned) VALUES (?, ?, 'killed', 0)", now - 2 * DAY, now - DAY
+        "INSERT INTO downtime (began, ended, why, planned) VALUES (?, ?, 'killed', 0)", now - DAY, now - DAY + 1200
     )
     for day in range(5):
         values = "(?, 'CT1', 100, 99, 90, 80, 70, 1, 2)"
@@ -314,6 +316,7 @@ def list_pages(site: ConsoleSite) -> list[str]:
         f"/instances/{image}",
         f"/exceptions/{conflict}",
         "/import/1",
+        f"/report?month={time.strftime('%Y-%m')}",
         "/configuration/history?state=1",
         "/password",
         "/help",
