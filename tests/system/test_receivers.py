@@ -195,7 +195,7 @@ def test_when_the_daemon_is_killed_nothing_is_answered_that_is_not_replayed(edge
     children = psutil.Process(edge.pid).children(recursive=True)
     os.kill(edge.pid, signal.SIGKILL)
     psutil.wait_procs(children, 60)
-    assert not any(map(is_alive, children))
+    wait_until(lambda: not any(map(is_alive, children)), 5, "none is left")
     for each in threads:
         each.join(60)
         assert not each.is_alive(), "nobody answers it any more"
