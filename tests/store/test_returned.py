@@ -23,7 +23,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     with Filled(tmp_path_factory.mktemp("returned")) as made:
         made.receive(1, **DOE, StudyInstanceUID="1.2.3.1")
         made.receive(2, **DOE, StudyInstanceUID="1.2.3.2", AccessionNumber="A2", FrameOfReferenceUID=FRAME)
-        made.receive(1, **DOE, StudyInstanceUID="1.2.3.2", SynchronizationFrameOfReferenceUID=CLOCK)
+        made.receive(
+            1, **DOE, StudyInstanceUID="1.2.3.2", AccessionNumber="A2", SynchronizationFrameOfReferenceUID=CLOCK
+        )
         made.receive(1, PatientID="P2", StudyInstanceUID="1.2.3.9")
         made.db.write(note_ways_back)
         backfill = Backfill(made.db, made.intake)

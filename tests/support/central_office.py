@@ -110,6 +110,7 @@ class OpenDatabase:
         if scheme != "sqlite" or path.exists():
             self.on_loop(_nothing)
         elif _MADE:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_MADE[0])
         else:
             self.on_loop(_nothing)

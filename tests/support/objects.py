@@ -56,9 +56,11 @@ def _ct(uid: str, size: int, attributes: Attributes) -> bytes:
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.Rows, ds.Columns = 1, "MONOCHROME2", rows, 512
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
     ds.add_new(0x7FE00010, "OW", random.Random(size).randbytes(rows * 1024))
-    for keyword, value in attributes.items():
-        setattr(ds, keyword, value)
-    return part10(ds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some are wrong on purpose
+        for keyword, value in attributes.items():
+            setattr(ds, keyword, value)
+        return part10(ds)
 
 
 def object_named(path: Path, name: bytes, charset: str = "", number: int = 1) -> Path:
@@ -127,6 +129,14 @@ def real_files() -> list[RealFile]:
         pytest.skip(f"NOT TESTED HERE: no real DICOM files: {manifest} is absent")
     with manifest.open(encoding="utf-8", newline="") as lines:
         return [RealFile(REAL_DATA / row["file"], row) for row in csv.DictReader(lines)]
+
+
+def for_each_real_file() -> pytest.MarkDecorator:
+    """A test for each of the real objects, as `file`; where they are not, one that is skipped as loudly."""
+    try:
+        return pytest.mark.parametrize("file", real_files(), ids=str)
+    except pytest.skip.Exception as absent:
+        return pytest.mark.parametrize("file", [pytest.param(None, marks=pytest.mark.skip(str(absent)))])
 
 
 _KIND = (

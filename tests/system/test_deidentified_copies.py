@@ -23,8 +23,6 @@ CANARIES = (b"canary", b"bird", b"19631122", b"0042-secret", b"1.2.826.0.1.999")
 
 CLOCK = "1.2.826.0.1.999.6"  # of the whole study: a Synchronization Frame of Reference UID
 
-CLOCK = "1.2.826.0.1.999.6"  # of the whole study: a Synchronization Frame of Reference UID
-
 
 class Ran(NamedTuple):
     edge: Edge

@@ -16,7 +16,7 @@ from edge.transform.confidentiality import Deidentification, _read_table, option
 from edge.transform.correct import reading
 from edge.transform.deidentify import DeidentifiedEdits, deidentify, pixel_risk
 from edge.transform.editing import edited_pieces
-from tests.support.objects import RealFile, real_files
+from tests.support.objects import RealFile, for_each_real_file
 from tests.unit.test_corrections import EXPLICIT, IMPLICIT, decoded, encoded
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -236,7 +236,7 @@ def test_an_overlay_in_the_pixels_is_one_of_them() -> None:
     assert pixel_risk(reading(data), len(data), EXPLICIT) == "an overlay in unused bits of the pixels"
 
 
-@pytest.mark.parametrize("file", real_files(), ids=str)
+@for_each_real_file()
 def test_every_real_object_loses_its_identity(file: RealFile) -> None:
     blob = file.path.read_bytes()
     try:

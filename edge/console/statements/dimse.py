@@ -83,15 +83,13 @@ def list_proposed(config: Config) -> list[tuple[str, str, str]]:
 
 
 def _list_proposed_to(config: Config, destination: Destination) -> Iterator[tuple[str, str]]:
-    """To a destination. A restore, by a person, asks any of them by C-FIND and C-GET."""
-    yield from ((_ECHO, VERIFICATION), (_STORE, ANY_STORAGE), (_FIND, STUDY_ROOT_FIND), (_GET, STUDY_ROOT_GET))
+    """To a destination. A restore and a test of the link, by a person, ask any of them by C-FIND, C-GET and C-MOVE."""
+    yield from ((_ECHO, VERIFICATION), (_STORE, ANY_STORAGE), (_FIND, STUDY_ROOT_FIND))
+    yield from ((_GET, STUDY_ROOT_GET), (_MOVE, STUDY_ROOT_MOVE))
     if destination.confirm == "commitment":
         yield _COMMIT, STORAGE_COMMITMENT_PUSH
-    is_asked = config.serves_queries and destination.name in config.query.through
-    if is_asked:
+    if config.serves_queries and destination.name in config.query.through:
         yield _FIND, PATIENT_ROOT_FIND
-    if is_asked or destination.name in {each.from_ for each in config.prefetches.values()}:
-        yield _MOVE, STUDY_ROOT_MOVE
 
 
 # -- 5.2 --------------------------------------------------------------------------------------------------------------
