@@ -31,7 +31,7 @@ from edge.web.passwords import hash_password
 from tests.support.browser import chromium
 from tests.support.central_office import CentralOffice, OpenDatabase, document, encoded, key_of, some_sites, status
 from tests.support.console_site import ConsoleSite, fill
-from tests.support.objects import REAL_DATA, ct_files
+from tests.support.objects import REAL_CT, ct_files
 from tests.support.peers import Edge, StoreScp, storescu, wait_until
 
 PASSWORD = "correct horse battery"
@@ -216,7 +216,7 @@ def _rest(stage: Stage, browser: Browser, page: Page, folder: Path) -> None:
         page.goto(stage.edge.url(path))
         _shoot(page, folder, name)
     received = stage.edge.api_status()["instances"]["received"]
-    storescu([REAL_DATA / "pydicom" / "CT_small.dcm"], stage.edge.port, calling="CT1")
+    storescu([REAL_CT], stage.edge.port, calling="CT1")
     wait_until(lambda: stage.edge.api_status()["instances"]["received"] > received, 20, "it is here")
     page.goto(stage.edge.url(f"/instances/{received + 1}"))
     page.wait_for_function("document.querySelector('.look img').naturalWidth > 0")

@@ -21,12 +21,11 @@ from tests.support.browser import chromium, listening
 from tests.support.desk import NAME, PASSWORD, Desk, sit_down
 from tests.support.discs import burn_disc
 from tests.support.hl7 import MllpClient, order
-from tests.support.objects import REAL_DATA, ct_files, new_uid
+from tests.support.objects import REAL_CT, ct_files, new_uid
 from tests.support.peers import Edge, Orthanc, free_port, storescu, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 DESTINATION = '[destination.{name}]\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\nconfirm = "query"\n'
-CT = REAL_DATA / "pydicom" / "CT_small.dcm"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ def is_sent(desk: Desk) -> bool:
 
 def versions(folder: Path) -> list[Path]:
     """An image, and two others under its SOP Instance UID: turned, and turned once more."""
-    ds, paths = pydicom.dcmread(CT), []
+    ds, paths = pydicom.dcmread(REAL_CT), []
     pixels = ds.pixel_array
     for number in range(3):
         ds.PixelData, ds.SeriesDescription = np.rot90(pixels, number).tobytes(), f"ABDOMEN {number + 1}"
@@ -145,7 +144,7 @@ def kept(archive: Orthanc, description: str) -> bool:
 
 def foreign_disc(folder: Path) -> Path:
     """Two images of a patient as another clinic knows her; her birth date is mistyped there."""
-    ds, paths = pydicom.dcmread(CT), []
+    ds, paths = pydicom.dcmread(REAL_CT), []
     ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Foreign^Lea", "KH-20817", "19700110", "F"
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.StudyDescription = new_uid(), new_uid(), "CT ABDOMEN"
     for number in range(2):
@@ -249,7 +248,7 @@ def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orth
     form.get_by_label("Destination").select_option("newarchive")
     form.get_by_label("Reason").fill("the old archive is switched off")
     form.get_by_role("button", name="Send").click()
-    uid = pydicom.dcmread(CT, stop_before_pixels=True).SOPInstanceUID
+    uid = pydicom.dcmread(REAL_CT, stop_before_pixels=True).SOPInstanceUID
     wait_until(lambda: uid in new_archive.instances(), 60, "what is still here can be sent")
 
 

@@ -13,10 +13,13 @@ from typing import Any
 
 import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.uid import PYDICOM_ROOT_UID, UID, CTImageStorage, ExplicitVRLittleEndian
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "data" / "dicom"
 
+#: A real slice, which pydicom brings along.
+REAL_CT = Path(str(get_testdata_file("CT_small.dcm")))
 #: DICOM attributes by keyword, to set in made objects.
 Attributes = dict[str, Any]
 
