@@ -6,6 +6,7 @@ devices of one file stand for the device as each of them sees it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -108,15 +109,19 @@ def send(port: int, objects: list[Any], acknowledged: set[str]) -> None:
     entity.dimse_timeout = 120  # a disk may be busy with others
     entity.add_requested_context(objects[0].SOPClassUID, objects[0].file_meta.TransferSyntaxUID)
     association = entity.associate("127.0.0.1", port, ae_title="EDGE")
-    for each in objects:
-        try:
-            status = association.send_c_store(each)
-        except (RuntimeError, OSError):
-            return  # the association has ended
-        if "Status" not in status:
-            return
-        if status.Status == 0:
-            acknowledged.add(each.SOPInstanceUID)
+    # pynetdicom does not close the socket of a peer that has died.
+    with contextlib.closing(association.dul.socket.socket):
+        for each in objects:
+            try:
+                status = association.send_c_store(each)
+            except (RuntimeError, OSError):
+                break  # the association has ended
+            if "Status" not in status:
+                break
+            if status.Status == 0:
+                acknowledged.add(each.SOPInstanceUID)
+        association.abort()
+        association.join(60)
 
 
 def test_a_file_system_without_protection_is_refused(stack: ExitStack, tmp_path: Path) -> None:
