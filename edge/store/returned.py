@@ -13,8 +13,8 @@ from enum import Enum
 
 from edge.dicom.compact import plain_syntax
 from edge.dicom.items import Attributes, decode_items
-from edge.errors import Unreadable
-from edge.store import headers
+from edge.errors import Shortage, Unreadable
+from edge.store import header_progress, headers
 from edge.store.database import Transaction
 
 
@@ -77,6 +77,7 @@ def read_identity(
 
     `map_uids`: by destination that may have it; None where the project's key cannot be read: then what the result
     refers to beyond its study, and UIDs that are no instance's, stay as they are.
+    Raises Shortage while headers of that study are still to be read, which takes seconds.
     """
     for name, map_uid in map_uids.items():
         row = conn.execute(_SAID, (sent_study_uid, name)).fetchone()
@@ -85,6 +86,7 @@ def read_identity(
         instance, study_uid, *said = row
         uids = _sent_uids(conn, name, [sent_study_uid])
         if map_uid is not None:
+            _require_headers(conn, study_uid)
             others = [map_uid(uid) for uid in _studies_of_the_patient(conn, study_uid)]
             uids |= _sent_uids(conn, name, others) | {map_uid(uid): uid for uid in _uids_in_headers(conn, study_uid)}
         return StudyIdentity(uids, study_uid, dict(zip(_KEYWORDS, said, strict=True)), instance)
@@ -124,6 +126,16 @@ def _studies_of_the_patient(conn: Transaction, study_uid: str) -> list[str]:
         (study_uid,),
     )
     return [row[0] for row in rows]
+
+
+def _require_headers(conn: Transaction, study_uid: str) -> None:
+    found = conn.execute(
+        "SELECT 1 FROM study s JOIN instance i ON i.study_id = s.id"
+        " WHERE s.study_uid = ? AND i.id > ? AND i.state <> 'evicted' LIMIT 1",
+        (study_uid, header_progress.read_place(conn)),
+    ).fetchone()
+    if found is not None:
+        raise Shortage("the headers of its original study are not read yet")
 
 
 def _uids_in_headers(conn: Transaction, study_uid: str) -> set[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge.errors import Shortage
 from edge.storage.backfill import Backfill
 from edge.store.returned import read_identity
 from edge.transform.confidentiality import Deidentification
@@ -75,3 +77,11 @@ def test_without_the_key_the_study_alone_comes_back(filled: Filled) -> None:
 def test_of_what_was_not_sent_there_nothing_comes_back(filled: Filled, destination: str, study: str) -> None:
     with filled.db.reading() as conn:
         assert read_identity(conn, {destination: PROJECT.map_uid}, PROJECT.map_uid(study)) is None
+
+
+def test_a_study_whose_headers_are_not_read_yet_is_waited_for(tmp_path: Path) -> None:
+    with Filled(tmp_path) as made:
+        made.receive(1, **DOE, StudyInstanceUID="1.2.3.2")
+        made.db.write(note_ways_back)
+        with made.db.reading() as conn, pytest.raises(Shortage, match="not read yet"):
+            read_identity(conn, {"teaching": PROJECT.map_uid}, PROJECT.map_uid("1.2.3.2"))

@@ -230,7 +230,6 @@ def test_a_result_gets_its_patient_back_and_goes_on_under_the_original_study(ran
     assert "PatientIdentityRemoved" not in got
     assert got.FrameOfReferenceUID in {pydicom.dcmread(each).FrameOfReferenceUID for each in ran.files}
     assert got.SynchronizationFrameOfReferenceUID == CLOCK != like.SynchronizationFrameOfReferenceUID
-    assert got.SynchronizationFrameOfReferenceUID == CLOCK != like.SynchronizationFrameOfReferenceUID
     evidence = got.CurrentRequestedProcedureEvidenceSequence[0]
     originals = {sop_instance_uid(each) for each in ran.files}
     assert evidence.StudyInstanceUID == "1.2.826.0.1.999.5"

@@ -95,8 +95,12 @@ def test_when_everything_fails_the_log_stays_short(tmp_path: Path, running: Exit
     files = ct_files(tmp_path / "ct", 3, 20_000)
     storescu(files[:1], edge.port)
     (disk / "data" / "ballast").unlink(missing_ok=True)
-    fill_bytes(disk)
-    wait_until(lambda: http_get(edge.url("/readyz"))[0] == 503, 20, "it refuses")
+
+    def is_refusing() -> bool:
+        fill_bytes(disk)  # again: a segment of the journal that finds no room is removed
+        return http_get(edge.url("/readyz"))[0] == 503
+
+    wait_until(is_refusing, 20, "it refuses")
     lines = len(edge.log.read_text().splitlines())
     for _ in range(40):
         storescu(files[1:2], edge.port, check=False)
