@@ -110,8 +110,8 @@ def test_the_tracer_strikes_one_step(tmp_path: Path, act: str, alive: bool) -> N
     assert (len(steps) > 20) is alive
 
 
-def step(number: int, call: str, target: str, struck: bool = False) -> Step:
-    return Step(number, call, target if target.startswith("socket:") else f"/x/data/{target}", struck)
+def step(number: int, call: str, target: str, struck: bool = False, thread: int = 1) -> Step:
+    return Step(number, thread, call, target if target.startswith("socket:") else f"/x/data/{target}", struck)
 
 
 def test_a_sync_that_is_repeated_is_seen() -> None:
@@ -134,6 +134,15 @@ def test_a_sync_that_is_repeated_is_seen() -> None:
 def test_what_is_written_again_may_be_synced_again(call: str, target: str, again: tuple[str, str]) -> None:
     assert synced_again([step(1, call, target, True), step(2, *again), step(3, call, target)]) == []
     assert synced_again([step(1, call, target, True), step(2, call, target), step(3, *again)]) != []
+
+
+def test_each_thread_syncs_its_own_names_in_the_journal() -> None:
+    failed, other = step(1, "fsync", "journal", True), step(2, "fsync", "journal", thread=2)
+    assert synced_again([failed, other]) == []
+    assert synced_again([failed, other, step(3, "fsync", "journal")]) != []
+    others = step(2, "rename", "journal/00000003.new", thread=2)
+    assert synced_again([failed, others, step(3, "fsync", "journal")]) != []
+    assert synced_again([failed, step(2, "unlink", "journal/01ab.part"), step(3, "fsync", "journal")]) == []
 
 
 def test_a_missing_sync_is_seen() -> None:

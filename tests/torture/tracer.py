@@ -6,7 +6,7 @@ PID stands still (SIGSTOP) and is let go once it is traced. `kill` ends it with 
 them which takes the step. Their steps are numbered over all their threads, in the order in which they begin: every
 system call that writes, syncs, names, removes or sends (or, with `reads`, reads) below the data directory or on a
 socket. A site is a call and what it is done to ("fsync partial file"); the N-th step there is struck, for the order of
-the threads differs from run to run. REPORT gets a line for each step: its number, its call, what it was done to; the
+the threads differs from run to run. REPORT gets a line for each step: number, thread, call, what it was done to; the
 one that was struck has a "*". This ends with the process. strace(1) can do the same only thread by thread.
 
 Limits: x86_64 Linux.
@@ -51,6 +51,7 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 @dataclass(frozen=True)
 class Step:
     number: int
+    thread: int
     call: str
     target: str
     struck: bool
@@ -83,8 +84,8 @@ def place_of(target: str) -> str:
 def read_report(path: Path) -> list[Step]:
     steps = []
     for line in path.read_text().splitlines():
-        number, call, struck, target = line.split(" ", 3)
-        steps.append(Step(int(number), call, target, struck == "*"))
+        number, thread, call, struck, target = line.split(" ", 4)
+        steps.append(Step(int(number), int(thread), call, target, struck == "*"))
     return steps
 
 
@@ -152,7 +153,7 @@ class Tracer:
             self._left -= 1
         struck = self._left == 0 and self.act != "none"
         self._left -= struck
-        print(self.count, call, "*" if struck else "-", target, file=self._report)
+        print(self.count, tid, call, "*" if struck else "-", target, file=self._report)
         if struck and self.act == "kill":
             os.killpg(self.pid, signal.SIGKILL)
         elif struck and self.act == "kill-own":

@@ -39,6 +39,8 @@ LONGEST = 8.0
 SYNCS = ("fsync", "fdatasync", "syncfs")
 #: Writes a record of the journal, and flushes it.
 FLUSH = "pwritev2"
+#: Of a new segment's name, or of a long object's.
+NAMES_SYNC = "fsync journal"
 #: What may fail without a word: it is there already, or is made again at the next start.
 HARMLESS = {
     "mkdir data directory", "mkdir incoming", "mkdir spool", "unlink control.sock", "sendto socket", "recvfrom socket",
@@ -318,7 +320,8 @@ def synced_again(steps: list[Step]) -> list[str]:
             continue
         if is_written_again(struck, step):
             return []
-        if step.target == struck.target and step.call in (*SYNCS, FLUSH):
+        is_other = struck.site == NAMES_SYNC and step.thread != struck.thread  # it syncs a name of its own
+        if step.target == struck.target and step.call in (*SYNCS, FLUSH) and not is_other:
             return [f"{step.call} on {step.target} after its sync had failed"]
     return []
 
@@ -328,8 +331,8 @@ def is_written_again(struck: Step, step: Step) -> bool:
     records become files of the spool once more."""
     if struck.site == "syncfs data directory":
         return step.site in ("writev spooled file", "writev partial file")
-    if struck.site == "fsync journal":
-        return step.site == "rename new segment"
+    if struck.site == NAMES_SYNC:
+        return step.thread == struck.thread and step.site in ("rename new segment", "unlink partial file")
     if struck.site == "pwritev2 segment":
         return step.call == "rename" and Path(step.target).stem == Path(struck.target).stem
     return struck.target.endswith(".new") and step.call == "unlink" and step.target == struck.target

@@ -98,7 +98,8 @@ class PerformedStepKill:
                 lost = [f"{uid} lost {each}" for each in answered[uid] if each not in _recorded(gateway, uid)]
                 score.tell(lost, f"round {number}")
             wanted = {uid: each for uid, each in answered.items() if each}
-            wait_until(lambda: all(ris.steps[uid][-1:] == each[-1:] for uid, each in wanted.items()), 120, "the RIS")
+            # What was recorded and not answered any more is sent, too: the RIS may have more than was answered.
+            wait_until(lambda: all(len(ris.steps[uid]) >= len(each) for uid, each in wanted.items()), 120, "the RIS")
             wrong = [f"{uid}: {ris.steps[uid]}" for uid, each in wanted.items() if ris.steps[uid][: len(each)] != each]
             score.tell([*ris.disorder, *wrong], "at the RIS")
         ris.close()
