@@ -21,7 +21,9 @@ from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.items import MAX_DATA_SET
-from edge.dicom.pdu import IDLE_SECONDS, DataSetTarget, Digest, Released, Sink, Wire
+from edge.dicom.pdu import IDLE_SECONDS, Released
+from edge.dicom.pdu_reader import DataSetTarget, Sink
+from edge.dicom.wire import Digest, Wire
 from edge.errors import PeerError, ProtocolError
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).

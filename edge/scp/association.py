@@ -20,8 +20,9 @@ from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.part10 import EDGE_UID
-from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.pdu import Aborted, Released
 from edge.dicom.scu import Secure
+from edge.dicom.wire import Wire
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.model import UNNAMED_CALLER

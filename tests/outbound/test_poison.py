@@ -77,7 +77,7 @@ def peer(running: ExitStack) -> Callable[..., ScriptedScp]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suspects are tried again soon, one that is silent has little time."""
-    monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 1.0)
+    monkeypatch.setattr("edge.dicom.pdu_reader.PDU_SECONDS", 1.0)
     monkeypatch.setattr(suspects, "AGAIN_FIRST", 0.05)
     monkeypatch.setattr(suspects, "AGAIN_LATE", 0.1)
     monkeypatch.setattr(suspects, "AGAIN_LONGEST", 0.2)

@@ -14,7 +14,7 @@ from edge.daemon.receivers import MOST_RECEIVERS
 from edge.dicom import acse, command, pdu
 from edge.dicom.acse import Context, RequestRefused, Role
 from edge.dicom.command import CommandField, Element
-from edge.dicom.pdu import Wire
+from edge.dicom.wire import Wire
 from edge.errors import ProtocolError
 from edge.scp import listener
 from tests.support import variants

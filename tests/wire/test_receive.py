@@ -17,8 +17,8 @@ from edge.config.sections import Listen
 from edge.dicom import acse, command, pdu
 from edge.dicom.acse import Context, Request
 from edge.dicom.command import CommandField, Element
-from edge.dicom.pdu import Wire
 from edge.dicom.uids import STORAGE_COMMITMENT_PUSH
+from edge.dicom.wire import Wire
 from edge.errors import AssociationRejected, StorageFull
 from edge.network import shares
 from edge.network.shares import Share

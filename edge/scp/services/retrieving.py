@@ -21,7 +21,7 @@ import xxhash
 from edge.dicom import items
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import DimseMessage, SubOperations
-from edge.dicom.pdu import Digest
+from edge.dicom.wire import Digest
 from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED

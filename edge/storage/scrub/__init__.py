@@ -6,7 +6,7 @@ What it finds is repaired where a destination has the instance (edge.storage.rep
 was lost before is tried again at times, and what a retrieval met is examined at once. When a round ends, the catalog
 itself is checked.
 
-Limits: rot is found within a week, and before anything is sent (edge.dicom.pdu compares a quick checksum); where the
+Limits: rot is found within a week, and before anything is sent (edge.dicom.wire compares a quick checksum); where the
 disk's own cache hides it, later.
 """
 
