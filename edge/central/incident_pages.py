@@ -13,7 +13,8 @@ from edge.central.columns import PART_ROWS
 from edge.store.central import incidents, outages
 from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.text import amount
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 from edge.web.listing import cut_page, filter_rows, parse_view
 from edge.web.pages import Pages
 

@@ -19,7 +19,8 @@ from edge.store.central import maintenance
 from edge.store.central.centre_state import journal
 from edge.store.engine import EngineStore
 from edge.text import amount
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
 #: Windows that are over are listed for this time.

@@ -12,7 +12,8 @@ from edge.errors import EdgeError
 from edge.store import hl7_messages, relays
 from edge.store.hl7_messages import MessageState
 from edge.store.hl7_text import describe_notes, describe_outcome
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 
 MESSAGES_SHOWN = 100
 #: action -> (command, done)
