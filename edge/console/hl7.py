@@ -33,7 +33,7 @@ class Hl7Page(ConsolePage):
         with self._access.db.reading() as conn:
             found = hl7_messages.list_messages(conn, state=state, limit=MESSAGES_SHOWN)
             parked = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=MESSAGES_SHOWN)
-            relayed = relays.list_relayed(conn, limit=MESSAGES_SHOWN)
+            relayed = relays.list_relayed(conn, MESSAGES_SHOWN)
         if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
             relayed = [replace(each, peer_text=MASK if each.peer_text else "") for each in relayed]
         return self._pages.render(

@@ -166,12 +166,6 @@ def compile_key(vr: str, key: Values, rules: MatchRules = PLAIN_RULES) -> Matche
     return match
 
 
-def match_text(vr: str, key: str, value: str) -> bool:
-    """Does one value match a key, both as DICOM writes them?"""
-    values = (value,) if vr in SINGLE_TEXT else tuple(value.split("\\"))
-    return compile_key(vr, tuple(key.split("\\")))(values)
-
-
 def _compile_value(vr: str, key: str, rules: MatchRules) -> Callable[[str], bool]:
     if vr in MOMENT_VRS:
         return _compile_moment(vr, key, rules)

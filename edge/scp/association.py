@@ -155,10 +155,6 @@ class Receiver:
     def refresh(self) -> None:
         """There is nothing to read again."""
 
-    @property
-    def open_associations(self) -> int:
-        return len(self._open)
-
     def drain(self, seconds: float) -> None:
         """Stop in order: quiet associations end at once, busy ones when they pause, at the latest after `seconds`."""
         self.stopping.set()

@@ -136,11 +136,10 @@ def enter_announcement(
     return Announcement(int(row[0]), kind, at, who, from_date, expected, said)
 
 
-def announcements(conn: Transaction, limit: int = 50) -> Iterator[Announcement]:
-    """The latest first."""
+def announcements(conn: Transaction) -> Iterator[Announcement]:
+    """The latest fifty, the latest first."""
     rows = conn.execute(
         "SELECT id, kind, at, who, from_date, expected_bytes_per_month, said FROM announcement"
-        " ORDER BY id DESC LIMIT ?",
-        (limit,),
+        " ORDER BY id DESC LIMIT 50"
     )
     return (Announcement(*row) for row in rows)

@@ -146,11 +146,11 @@ class ListedRelay:
     ended_at: float | None
 
 
-def list_relayed(conn: Transaction, *, only_open: bool = True, limit: int = 50) -> list[ListedRelay]:
+def list_relayed(conn: Transaction, limit: int) -> list[ListedRelay]:
     rows = conn.execute(
         "SELECT r.relay, r.message_id, m.control_id, m.event, r.state, r.tries, r.code, r.peer_text, m.received_at,"
         " r.not_before, r.ended_at FROM hl7_relay r JOIN hl7_message m ON m.id = r.message_id"
-        " WHERE NOT :only_open OR r.state IN ('waiting', 'held') ORDER BY r.id LIMIT :limit",
-        {"only_open": only_open, "limit": limit},
+        " WHERE r.state IN ('waiting', 'held') ORDER BY r.id LIMIT ?",
+        (limit,),
     )
     return [ListedRelay(*row) for row in rows]

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from edge.store.database import Transaction
 from edge.store.gateway_values import recall, remember
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+HOUR, DAY = 3600.0, 86400.0
 FINE_SECONDS, KEPT_SECONDS = 2 * DAY, 396 * DAY
 THINNED_UNTIL = "thinned_until"
 

@@ -475,7 +475,7 @@ def test_a_limit_that_is_hit_is_reported(edge: Receiving, offence: bytes, why: s
         wire.send_raw(offence)
         with pytest.raises(pdu.Aborted):
             wire.read_command(60)
-    wait_until(lambda: edge.receiver.open_associations == 0, 10, "all are over")
+    wait_until(lambda: edge.associations.total == 0, 10, "all are over")
     (told,) = edge.refused()
     assert told.startswith(why)
 
