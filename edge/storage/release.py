@@ -20,12 +20,22 @@ from edge.dicom.uids import usable_uid
 from edge.errors import Unreadable
 from edge.intake import Intake
 from edge.intake.policy import Policy
-from edge.model import EMPTY_REASON, Assignment, ContextKey, DeliveryState, InstanceHeader, InstanceState, ReasonCode
+from edge.model import (
+    EMPTY_REASON,
+    Assignment,
+    ContextKey,
+    DeliveryState,
+    InstanceHeader,
+    InstanceState,
+    Reason,
+    ReasonCode,
+)
 from edge.spool import HASH_CHUNK, Spool, Stored
 from edge.store import companions, deliveries, identity_checks, kept_files, ledger, operator_actions, patients, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.kept_files import FileRow
+from edge.store.patients import Placed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -195,9 +205,7 @@ def _release(
     placed = patients.find_placed(conn, instance)
     if named and placed is not None:
         patients.accept(conn, placed)
-    is_conflict = kept.state is InstanceState.CONFLICT
-    check = identity_checks.find_check(conn, placed.series_id) if placed is not None and not named else None
-    held_for = EMPTY_REASON if named else policy.waits_for(assigned, placed, check, is_conflict=is_conflict)
+    held_for = EMPTY_REASON if named else _waits_for(conn, kept, assigned, placed, policy)
     held = held_for is not EMPTY_REASON
     known = {row["destination"] for row in rows}
     to = [each for each in assigned if each.destination in waiting or each.destination not in known]
@@ -205,7 +213,6 @@ def _release(
     if named:
         operator_actions.close_conflict(conn, instance)
     names = [each.destination for each in to]
-    where = ", ".join(names)
     payload = {"destinations": names, "reason": why} if names else {"reason": why}
     event = ledger.RETRIED if held else ledger.RELEASED
     ledger.append(conn, now, event, who, [instance], study_id=kept.study_id, payload=payload)
@@ -213,7 +220,15 @@ def _release(
         what = "a conflict" if held_for.code is ReasonCode.CONFLICT else "of another patient than its study"
         return Decided(instance, False, f"it has a route now, but is {what}: `edge instances show {instance}`")
     left = [name for name in waiting if name and name not in {each.destination for each in assigned}]
-    return Decided(instance, True, f"released to {where or 'nowhere'}{_left(left, waiting)}")
+    return Decided(instance, True, f"released to {', '.join(names) or 'nowhere'}{_left(left, waiting)}")
+
+
+def _waits_for(
+    conn: Transaction, kept: FileRow, assigned: Sequence[Assignment], placed: Placed | None, policy: Policy
+) -> Reason:
+    """Why it must wait for a person's decision about this instance, as on arrival; EMPTY_REASON: it need not."""
+    check = identity_checks.find_check(conn, placed.series_id) if placed is not None else None
+    return policy.waits_for(assigned, placed, check, is_conflict=kept.state is InstanceState.CONFLICT)
 
 
 def _may_move(row: CatalogRow, kept: FileRow, named: bool) -> bool:

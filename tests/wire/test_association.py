@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.dicom import pdu
+from edge.dicom import pdu, pdu_reader
 from edge.dicom.acse import Context
 from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
@@ -224,7 +224,7 @@ def store(association: Association, path: Path, uid: str = "1.2.3", priority: in
 def test_the_data_set_arrives_byte_for_byte_at_any_pdu_length(
     tmp_path: Path, max_pdu: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdu, "MAX_PDU_IN", pdu.MAX_PDU_OUT)  # 0 and 1 << 31 let us send our longest
+    monkeypatch.setattr(pdu_reader, "MAX_PDU_IN", pdu.MAX_PDU_OUT)  # 0 and 1 << 31 let us send our longest
     paths = [*ct_files(tmp_path / "a", 2, 300_000), *ct_files(tmp_path / "b", 2, 3_000)]
     with ScriptedScp(associations=[scripted.accept(max_pdu=max_pdu)]) as scp:
         association = connect(scp.port)
