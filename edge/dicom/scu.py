@@ -47,7 +47,7 @@ RELEASE_SECONDS = 5.0
 #: A round trip of at least these seconds is a long line.
 LONG_LINE = 0.02
 
-#: Begins TLS on a connection within these seconds, or raises PeerError with it closed: edge.network.tls.Caller.
+#: Begins TLS on a connection within these seconds, or raises PeerError with it closed (edge.network.tls).
 Secure = Callable[[socket.socket, float], socket.socket]
 
 

@@ -3,7 +3,7 @@
 Promise: a channel's messages arrive in the order in which they arose, each once as long as the other end answers; one
 whose answer was lost is sent again, unchanged, so that it can be known again. What is stored survives a restart.
 A failure of the channel (network, login, recipients) is tried again indefinitely, with backoff up to LONGEST_SECONDS. A
-message that the other end refuses for what it is, is parked (edge.outbox) and the next one goes.
+message that the other end refuses for what it is, is parked (edge.store.outbox) and the next one goes.
 No body and no secret reaches the log: of a failure only the channel's own words.
 """
 

@@ -352,7 +352,7 @@ class Store:
                 self._readers.pop()[0].close()
             self._checkpointer.close()
             self._writer.close()
-            if self._index is not None:  # last: see edge.wal_index
+            if self._index is not None:  # last: see edge.store.wal_index
                 os.close(self._index)
                 self._index = None
 
