@@ -50,7 +50,7 @@ class CommandSession:
 
     @cached_property
     def directory(self) -> Path:
-        """Where the configuration lies."""
+        """The directory of the configuration."""
         named = self.given or os.environ.get("EDGE_CONFIG")
         return Path(named or (INSTALLED_CONFIG if INSTALLED_CONFIG.is_dir() else SAMPLE))
 

@@ -242,7 +242,7 @@ class Outbound:
         return confirmer.report(transaction_uid, committed, failed)
 
     def describe(self) -> dict[str, Health]:
-        """How it stands with each destination."""
+        """The state of each destination."""
         return {name: station.forwarder.describe() for name, station in self._stations.all().items()}
 
     @property

@@ -126,7 +126,7 @@ class Intake:
             entry.finish()
 
     def _write_unfolding(self, work: Callable[[Transaction], None], most: int) -> None:
-        """Each object of a batch may be of a study that lies in a yearly file."""
+        """Each object of a batch may be of a study that is in a yearly file."""
         for _ in range(most + 1):
             try:
                 return self._db.write(work)
@@ -190,7 +190,7 @@ class Intake:
         return self._enter(stored, facts, self.policy, ledger.ADOPTED, also)
 
     def facts_of(self, name: str) -> InstanceHeader:
-        """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""
+        """The facts of a file of the spool, by its own head. Raises Unreadable or OSError."""
         meta = self.spool.read_meta(name)
         origin = meta.origin or Origin("", "", "", self.spool.path_of(name).stat().st_mtime)
         return self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
@@ -208,7 +208,7 @@ class Intake:
             return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
-        """The facts of a file that lies in the spool."""
+        """The facts of a file of the spool."""
         with self.spool.path_of(name).open("rb") as file:
             offset = self.spool.read_meta(name).dataset_offset
             length = os.fstat(file.fileno()).st_size - offset

@@ -135,7 +135,7 @@ class IntakeApplier:
             return None
 
     def _put_aside(self, record: JournalRecord) -> None:
-        """The file of a damaged body, from wherever it lies, goes beside the segments for a person."""
+        """The file of a damaged body, from wherever it is, goes beside the segments for a person."""
         if record.head.file:
             home = record.part10[0]
             for path in (home, *self._spool.root.glob(f"*/{record.identity.name}.dcm")):

@@ -25,7 +25,7 @@ NOTICES_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class RecordNotice:
-    """Where a record lies. `slot`: a buffer of the `pool`, now the reader's to give back; -1: none."""
+    """Where a record is. `slot`: a buffer of the `pool`, now the reader's to give back; -1: none."""
 
     pool: int
     slot: int

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: Associations beside the allowed ones, for objects that do not move on.
 MOST_LATE = 32
-#: Between checks whether what is under way moves on, while other work waits for its place.
+#: Between checks whether what is under way progresses, while other work waits for its place.
 WATCH_SECONDS = 0.05
 #: Until a suspect that could not be tried may be leased again.
 UNTRIED_SECONDS = 1.0

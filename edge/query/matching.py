@@ -293,11 +293,11 @@ def _date_text(moment: int, beyond: str) -> str:
 
 
 def literal_prefix(key: str) -> str:
-    """What stands before the first wildcard of a folded name; of a name that is whole, all of it."""
+    """The text before the first wildcard of a folded name; of a name without one, all of it."""
     found = re.search(r"[*?]", key)
     return (key[: found.start()] if found else key).rstrip("^ ")
 
 
 def split_wildcards(key: str) -> list[str]:
-    """What stands between the wildcards."""
+    """The texts between the wildcards."""
     return re.split(r"[*?]", key)

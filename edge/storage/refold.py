@@ -1,4 +1,4 @@
-"""`edge recover` and the yearly files: it refers to what is there alone; of what is in use they are a witness."""
+"""`edge recover` and the yearly files: it refers to what is there alone; what is in use is compared with them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FoldedPast:
         return found
 
     def range_of(self, seq: int) -> Range | None:
-        """The range in which a row lies that only the files need to have."""
+        """The range of a row that only the files need to have."""
         at = bisect.bisect_right(self._starts, seq) - 1
         return self._ranges[at] if at >= 0 and seq <= self._ranges[at].last else None
 

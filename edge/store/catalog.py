@@ -316,6 +316,6 @@ def mark_found(conn: Transaction, instance: int) -> bool:
 
 
 def replace_file(conn: Transaction, instance: int, stored: Stored) -> None:
-    """An instance's data set lies in another file from now on."""
+    """An instance's data set is in another file from now on."""
     sql = "UPDATE instance SET path = ?, size = ?, dataset_offset = ? WHERE id = ?"
     conn.execute(sql, (stored.path, stored.size, stored.dataset_offset, instance))

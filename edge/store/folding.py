@@ -77,7 +77,7 @@ ORDER BY last_received, id LIMIT :limit
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A study that lies in a yearly file, wholly or (while it is being folded) with some rows in the catalog."""
+    """A study that is in a yearly file, wholly or (while it is being folded) with some rows in the catalog."""
 
     study_uid: str
     study_id: int
@@ -145,7 +145,7 @@ def blocks(conn: Transaction) -> list[Block]:
 
 
 def refer(conn: Transaction, block: Block, records: Iterable[Record], *, is_whole: bool = False) -> None:
-    """From now on the catalog knows where some studies lie. `is_whole`: none of their rows is in the catalog."""
+    """From now on the catalog knows where some studies are. `is_whole`: none of their rows is in the catalog."""
     number = conn.execute(
         "INSERT INTO folded_block (year, position, length, sha256) VALUES (?, ?, ?, ?) RETURNING id",
         (block.year, block.position, block.length, block.sha256),
@@ -174,12 +174,12 @@ def last_seq_of(record: Record) -> int:
 
 
 def half_folded(conn: Transaction) -> Folded | None:
-    """A study that lies in a file, and still has rows in the catalog."""
+    """A study that is in a file, and still has rows in the catalog."""
     return _one(conn, "WHERE s.is_whole = 0")
 
 
 def drop_some(conn: Transaction, folded: Folded) -> bool:
-    """Delete the next rows of a study that lies in a file; False when none is left."""
+    """Delete the next rows of a study that is in a file; False when none is left."""
     study = folded.study_id
     ids = conn.execute(
         "SELECT id FROM instance WHERE study_id = ? ORDER BY id DESC LIMIT ?", (study, DROP_CHUNK)
@@ -235,7 +235,7 @@ FROM folded_study s JOIN folded_block b ON b.id = s.block_id
 
 
 def find_study(conn: Transaction, study_uid: str) -> Folded | None:
-    """Where a study lies, if that is in a yearly file."""
+    """Where a study is, if that is in a yearly file."""
     return _one(conn, "WHERE s.study_uid = ?", study_uid)
 
 

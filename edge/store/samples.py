@@ -42,7 +42,7 @@ def series(conn: Transaction, name: str, since: float) -> list[tuple[float, floa
 
 
 def names_below(conn: Transaction, prefix: str) -> list[str]:
-    """What stands behind a prefix such as `backlog/` in the names that were ever sampled."""
+    """What follows a prefix such as `backlog/` in the names that were ever sampled."""
     return [name.removeprefix(prefix) for name in _names(conn) if name.startswith(prefix)]
 
 

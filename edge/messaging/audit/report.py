@@ -87,7 +87,7 @@ def report(conn: Transaction, asked: ReportRequest, chosen: Sequence[int]) -> It
 
 
 def folded_studies(conn: Transaction, asked: ReportRequest) -> list[Folded]:
-    """What is asked for and lies in the yearly files."""
+    """What is asked for and is in the yearly files."""
     return folding.look_for(conn, asked.patient_ids, asked.study_uid, asked.since, asked.until)
 
 

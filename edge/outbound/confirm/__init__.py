@@ -5,7 +5,7 @@ What it proves is confirmed, what it lacks is sent again, what still lacks proof
 The note comes first, so an answer finds its request after a crash too; answers may be late, double, partial or missing.
 
 An archive that cannot be reached changes nothing: asking is tried again with backoff. One that refuses the service is
-asked again every 15 minutes, and the reason stands on the instances that wait. Forwarding never waits on any of this.
+asked again every 15 minutes, and the instances that wait have the reason. Forwarding never waits on any of this.
 
 Whatever one instance does to an exchange, the others are proved: what was asked in an exchange that broke is asked in
 smaller parts, and an instance with which one broke alone is a suspect (see `doubts`) and asked about alone.
