@@ -96,7 +96,7 @@ class _Process:
         wait_readable(self._pidfd)
 
     def close(self) -> None:
-        """It has ended."""
+        """Close the sockets of a process that has ended, and give back what it held."""
         self.link.close()
         for sock in (self.feed, self.asks, self._orders):
             sock.close()

@@ -56,7 +56,7 @@ class DataSetTarget(Protocol):
         """Where the next bytes go; never empty."""
 
     def took(self, count: int) -> None:
-        """That number of bytes of the room is filled."""
+        """Note that `count` bytes of the room are filled."""
 
 
 class _FellSilent(ProtocolError):

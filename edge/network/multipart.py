@@ -83,7 +83,7 @@ class PartReader:
         return self._view[self._filled :]
 
     def took(self, count: int) -> None:
-        """That number of bytes of the room is filled. Raises BadMultipart, and what the sink raises."""
+        """Take `count` bytes that have filled the room. Raises BadMultipart, and what the sink raises."""
         self._filled += count
         at, needs_more = 0, False
         while not needs_more:

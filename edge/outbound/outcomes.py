@@ -29,7 +29,7 @@ class JobOutcomes(Table):
     """See the module's docstring. Thread-safe."""
 
     def note_answer(self, job: Job, status: int, comment: str, seconds: float, waited: float | None = None) -> None:
-        """The destination answered for the object, which took `seconds`; `comment`: its own words, may name a patient.
+        """End a job by the destination's answer, which took `seconds`; `comment`: its own words, may name a patient.
 
         `status`: as of a C-STORE. `waited`: for the answer, where that was for several objects.
         """
@@ -56,7 +56,7 @@ class JobOutcomes(Table):
             self._end(job, outcome, reason, status, peer_text=comment)
 
     def fail(self, job: Job, parameters: dict[str, Parameter]) -> None:
-        """The destination failed on the object, perhaps not the next time: a bounded number of times."""
+        """Defer an object that the destination failed on, perhaps not the next time; after ATTEMPTS hold it."""
         attempts = job.lease.attempts + 1
         with self._for_senders:
             self._last_answer = self._clock()
@@ -68,29 +68,29 @@ class JobOutcomes(Table):
                 self._end(job, Outcome.HOLD, Reason(ReasonCode.REFUSED, {**parameters, "attempts": attempts}))
 
     def skip(self, job: Job, site: str) -> None:
-        """It has passed the destination's site before: it does not go there."""
+        """End a job whose object has passed the destination's site before: it does not go there."""
         with self._for_senders:
             self._end(job, Outcome.SKIP, Reason(ReasonCode.CANCELLED, {"passed": site}))
 
     def hold(self, job: Job, reason: Reason) -> None:
-        """It cannot be sent at all."""
+        """Hold an object that cannot be sent at all."""
         with self._for_senders:
             self._end(job, Outcome.HOLD, reason)
 
     def hold_lost(self, job: Job, **parameters: Parameter) -> None:
-        """Our file is not what was received; `parameters` of the reason say how."""
+        """Hold an object whose file is not what was received; `parameters` of the reason say how."""
         reason = Reason(ReasonCode.DAMAGED, parameters)
         log.critical("instance %d is lost: %s", job.lease.instance_id, words(reason))
         with self._for_senders:
             self._end(job, Outcome.HOLD, reason, lost=True)
 
     def defer(self, job: Job, **parameters: Parameter) -> None:
-        """We could not try, by no fault of the destination; `parameters` of the reason say why."""
+        """Defer an object that could not be tried, for our sake; `parameters` of the reason say why."""
         with self._for_senders:
             self._end(job, Outcome.DEFER, Reason(ReasonCode.INTERNAL, parameters))
 
     def put_back(self, job: Job) -> None:
-        """It was not tried, or has been converted: it is work for the next sender, or goes back where none may go."""
+        """Put back a job that was not tried, or has been converted: for the next sender, or for a later lease."""
         with self._for_senders:
             if not self._is_ours(job):
                 job.drop_copy()
@@ -102,7 +102,10 @@ class JobOutcomes(Table):
             self._nudge()
 
     def note_break(self, sender: Killable, job: Job | None, error: PeerError, is_first: bool = True) -> None:
-        """No association, or no answer to C-ECHO (no job); or it ended with the job under way, its first one or not."""
+        """Note that a sender got no association or answer to C-ECHO (no job), or that a job was under way at its end.
+
+        `is_first`: the job was the first one of the association.
+        """
         with self._for_senders:
             now = self._monotonic()
             if self._crew.remove(sender) is None:
@@ -157,13 +160,13 @@ class JobOutcomes(Table):
         return meaning.outcome, Reason(meaning.code, {"status": status}) if status else EMPTY_REASON
 
     def _note_refusal(self, now: float, reason: str) -> None:
-        """It is out of resources, or says so of one object."""
+        """Note that the destination is out of resources, or says so of one object."""
         self._set(self._circuit.with_refusal(now, reason, self._chance(), self._refusals))
         if not self._circuit.is_up:
             self._refusals = max(pace.REFUSALS, self._refusals // 2) if self._circuit.failures > 1 else self._refusals
 
     def _note_taken(self) -> None:
-        """It is there, and takes objects or refuses them for their own sake."""
+        """Note that the destination takes objects, or refuses them for their own sake."""
         if self._circuit.is_full and self._circuit.failures == 1:
             self._refusals = min(2 * self._refusals, pace.MOST_REFUSALS)
         self._set(self._circuit.with_answer())
@@ -189,7 +192,7 @@ class JobOutcomes(Table):
         broke_at: float | None = None,
         wait: float | None = None,
     ) -> None:
-        """A job has ended; the writer will record it. It is tried again after `wait` seconds."""
+        """End a job; the writer will record it. A deferred one is tried again after `wait` seconds."""
         copy = job.copy.as_sent if job.copy is not None else None
         job.drop_copy()
         if not self._is_ours(job):

@@ -43,7 +43,7 @@ class DeliveryScheduler(JobOutcomes):
     # -- for everybody ------------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
-        """There is new work in the catalog. Cheap."""
+        """Note that the catalog has new work. Cheap."""
         if not self._news:
             with self._for_writer:
                 self._news = True
@@ -58,14 +58,14 @@ class DeliveryScheduler(JobOutcomes):
             self._nudge()
 
     def close(self) -> None:
-        """Nothing new begins; what is under way may end."""
+        """Begin nothing new; what is under way may end."""
         with self._for_writer:
             self._closing = True
             self._for_senders.notify_all()
             self._for_writer.notify()
 
     def give_up(self, reason: str) -> None:
-        """Nothing can be written down any more: nothing more is sent."""
+        """Send nothing more: nothing can be recorded any more."""
         log.critical("%s: forwarding has stopped: %s", self._name, reason)
         with self._for_writer:
             self._set(pace.Circuit(failures=1, retry_at=math.inf, reason=reason))
@@ -75,7 +75,7 @@ class DeliveryScheduler(JobOutcomes):
     # -- for the writer -----------------------------------------------------------------------------------------------
 
     def wait(self) -> bool:
-        """Until there is something to do; False at the end, when only a last batch is left."""
+        """Wait until there is something to do; False at the end, when only a last batch is left."""
         with self._for_writer:
             while not (self._closing and not self._crew):
                 now = self._monotonic()
@@ -89,12 +89,12 @@ class DeliveryScheduler(JobOutcomes):
             return False
 
     def wanted_senders(self) -> list[SenderRole]:
-        """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
+        """The roles of senders to add now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_writer:
             return self._openings(self._monotonic())
 
     def add_sender(self, sender: Killable, role: SenderRole = SenderRole.WORK) -> Job | None:
-        """It is there from now on; with the one job that it carries alone."""
+        """Enter a sender. Returns the one job that it carries alone, where that is its role."""
         with self._for_writer:
             self._crew.add(sender, role)
             self._wants_probe = self._wants_probe and role is not SenderRole.PROBE
@@ -107,7 +107,7 @@ class DeliveryScheduler(JobOutcomes):
             return job
 
     def next_batch(self) -> WriteBatch:
-        """What is to be written down now, and how much to lease."""
+        """The results to record now, and how much to lease."""
         with self._for_writer:
             now = self._monotonic()
             if now >= self._poll_at:
@@ -132,14 +132,14 @@ class DeliveryScheduler(JobOutcomes):
             return batch
 
     def restore_batch(self, batch: WriteBatch) -> None:
-        """A batch could not be written: all of it is to be done later."""
+        """Take back a batch that could not be written: all of it is to be done later."""
         with self._for_writer:
             self._results[:0], self._back[:0], self._writing = batch.results, batch.back, 0
             self._is_health_noted, self._news = False, True
             self._not_before = self._monotonic() + FULL_SECONDS
 
     def finish_batch(self, batch: WriteBatch, leased: Leased) -> None:
-        """A batch is written, and this was leased."""
+        """Enter what was leased: the batch is written."""
         with self._for_writer:
             now = self._monotonic()
             held = {job.lease.delivery_id: job for job in (*self._under_way(), *self._pending)}
@@ -164,7 +164,7 @@ class DeliveryScheduler(JobOutcomes):
     # -- for the senders ---------------------------------------------------------------------------------------------
 
     def note_association(self, sender: Killable, round_trip: float = 0.0) -> None:
-        """The sender has an association, over a line of `round_trip` seconds."""
+        """Note that the sender has an association, over a line of `round_trip` seconds."""
         with self._for_senders:
             self._crew.note_answer(sender, 0.0)
             size = sum(job.lease.size for job in self._pending) / max(1, len(self._pending))
@@ -174,7 +174,7 @@ class DeliveryScheduler(JobOutcomes):
     def take(
         self, sender: Killable, contexts: Collection[ContextKey], wait: float, *, is_first: bool = True
     ) -> Job | None:
-        """The most urgent job of these presentation contexts, within `wait` seconds. `is_first`: none was answered yet.
+        """Take the most urgent job of these contexts, within `wait` seconds. `is_first`: none was answered yet.
 
         None: there is no such work, another association is due, or there are more senders than there should be. Each
         job taken is then to be given to exactly one of the methods below.
@@ -213,19 +213,19 @@ class DeliveryScheduler(JobOutcomes):
             return list(dict.fromkeys(job.lease.context_key for job in self._pending)) if wanted else []
 
     def note_on_its_way(self, job: Job) -> None:
-        """All of it has gone to the socket; one answer for many objects is still to come: more may be leased."""
+        """Note that an object has gone to the socket; one answer for many is still to come: more may be leased."""
         with self._for_senders:
             job.is_on_its_way = True
             self._nudge()
 
     def start_conversion(self, job: Job) -> None:
-        """It is being converted; then it ends, or is put back."""
+        """Note that the object is being converted; then the job ends, or is put back."""
         with self._for_senders:
             if self._is_ours(job):
                 self._converting[job.lease.delivery_id] = job
 
     def note_shortage(self, sender: Killable, why: str) -> None:
-        """The sender cannot work for want of something of ours: that says nothing of the destination."""
+        """Remove a sender that cannot work for want of something of ours: that says nothing of the destination."""
         with self._for_senders:
             self._crew.remove(sender)
             self._not_before = self._monotonic() + FULL_SECONDS
@@ -233,7 +233,7 @@ class DeliveryScheduler(JobOutcomes):
             self.remove_sender(sender)
 
     def is_there(self, sender: Killable) -> None:
-        """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
+        """Note that the destination answers, with nothing sent; a probe goes on as a sender of what waits."""
         with self._for_senders:
             self._crew.change(sender, SenderRole.WORK)
             self._suspicion.note_echo()
@@ -241,7 +241,7 @@ class DeliveryScheduler(JobOutcomes):
             self._nudge()
 
     def remove_sender(self, sender: Killable) -> None:
-        """The sender has ended; what it still has was not tried."""
+        """Remove a sender that has ended; the jobs that it still has were not tried."""
         with self._for_senders:
             self._crew.remove(sender)
             for job in [each for each in self._under_way_by_id.values() if each.sender is sender]:

@@ -80,7 +80,7 @@ class Table:
         self._not_before = self._poll_at = self._renew_at = self._watch_at = 0.0
 
     def remember(self, health: KnownHealth) -> None:
-        """What the last run knew: a destination that was down then is tried with one probe first."""
+        """Take over what the last run knew: a destination that was down then is tried with one probe first."""
         self._last_success, self._last_error = health.last_success, health.last_error
         self._last_answer = health.last_success
         if health.state == "down":
@@ -103,13 +103,13 @@ class Table:
             return Health(*known, count, rate, answers)
 
     def forgo(self, batch: WriteBatch) -> None:
-        """What a batch was to lease is not: it is asked for again."""
+        """Ask again for what a batch was to lease, and did not."""
         with self._for_writer:
             self._writing, self._is_health_noted, self._news = 0, False, True
             self._suspect_at = self._monotonic() if batch.suspect else self._suspect_at
 
     def stop_all(self) -> list[Killable]:
-        """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
+        """Give up all senders, to be stopped by force: what they carry goes back. After `close`."""
         with self._for_writer:
             self._for_writer.notify()
             return list(self._crew.clear())
@@ -172,7 +172,7 @@ class Table:
         return [SenderRole.WORK] * max(0, min(more, len(self._pending) - idle))
 
     def _due(self, now: float) -> float:
-        """When the writer is to act."""
+        """The moment at which the writer is to act."""
         if self._back or len(self._results) >= SETTLE_AT or not self._is_health_noted:
             return max(self._not_before, now)
         limit, _, sample = self._room(now)

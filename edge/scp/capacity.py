@@ -32,7 +32,7 @@ EndIdle = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class AssociationPlace:
-    """That a caller may have one more association."""
+    """A place for one more association of a caller."""
 
     caller: str  # edge.network.shares.caller_of
     modality: str  # empty: none
@@ -40,7 +40,7 @@ class AssociationPlace:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """That a caller has no place, and why."""
+    """The limit for which a caller gets no place."""
 
     full: Full
     why: str

@@ -115,7 +115,7 @@ class Repairer:
         return found
 
     def _back(self, row: FileRow) -> RepairResult:
-        """It was lost, and its file is whole: put back by a person, or a disk that could not be read for a while."""
+        """Enter a lost instance whose file is whole again: a person put it back, or the disk is readable again."""
         return self._enter(row, None, ledger.EDGE, {})
 
     # -- repairing ----------------------------------------------------------------------------------------------------

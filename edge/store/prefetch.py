@@ -75,7 +75,7 @@ class PriorStudy:
 
 
 def note_chosen(conn: Transaction, request: PrefetchRequest, priors: Sequence[PriorStudy], now: float) -> None:
-    """It is known what a request wants. A study that was fetched already is wanted again if it has grown since."""
+    """Record which studies a request wants; one that was fetched already, again if it has grown since."""
     for each in priors:
         state = "conflict" if each.is_conflict else "wanted"
         (number,) = conn.execute(

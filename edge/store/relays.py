@@ -63,7 +63,7 @@ def note_sent(conn: Transaction, number: int, code: str, now: float) -> None:
 
 
 def note_failed(conn: Transaction, number: int, code: str, peer_text: str, not_before: float, now: float) -> None:
-    """It did not get there, or was not acknowledged: it is tried again."""
+    """Record a failed attempt: the message is tried again at `not_before` (UTC seconds)."""
     conn.execute(
         "UPDATE hl7_relay SET tries = tries + 1, first_at = coalesce(first_at, ?), not_before = ?, code = ?,"
         " peer_text = ? WHERE id = ? AND state = 'waiting'",

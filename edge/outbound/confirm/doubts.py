@@ -80,10 +80,10 @@ class Doubts:
         return min(due, key=lambda delivery: self._suspects[delivery].again_at, default=None)
 
     def postpone(self, delivery: int, until: float) -> None:
-        """It is being asked about, and answered by then."""
+        """Do not ask about a suspect again until then: it is being asked about."""
         if (found := self._suspects.get(delivery)) is not None:
             found.again_at = until
 
     def drop(self, delivery: int) -> None:
-        """It is proved, or breaks nothing any more."""
+        """Forget a suspect: it is proved, or breaks nothing any more."""
         self._suspects.pop(delivery, None)

@@ -116,7 +116,7 @@ def _still_open(conn: EngineTransaction, incident: int) -> None:
 
 
 def close(conn: EngineTransaction, incident: int, at: float, text: str, who: str = "edge") -> None:
-    """It has ended."""
+    """Close an incident."""
     if do(conn, "UPDATE incident SET closed_at = :at WHERE id = :id AND closed_at IS NULL", id=incident, at=at):
         note(conn, incident, at, who, text)
 
@@ -135,7 +135,7 @@ def merge(conn: EngineTransaction, into: int, other: int, at: float) -> None:
 
 
 def escalate(conn: EngineTransaction, incident: int, at: float, text: str) -> None:
-    """It has been open for too long: the next ones must know."""
+    """Record that an incident is escalated: it has been open for too long."""
     update_row(conn, "incident", incident, escalated_at=at)
     note(conn, incident, at, "edge", text)
 
