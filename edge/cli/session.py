@@ -214,7 +214,7 @@ class CommandSession:
 
     @contextmanager
     def lock_data_dir(self) -> Iterator[None]:
-        """The data directory is ours alone, as it is the daemon's while that runs."""
+        """Lock the data directory, as the daemon does while it runs."""
         try:
             lock = (self.data_dir / LOCK).open("ab")
         except FileNotFoundError:

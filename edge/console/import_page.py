@@ -86,7 +86,7 @@ class ImportPage(ConsolePage):
         )
 
     def _record_search(self, visitor: Visitor) -> None:
-        """Who was shown patients of here is on record."""
+        """Record who was shown patients of here."""
         payload = {"access": "patients and orders found for an import", "address": visitor.address}
         self._access.db.write(
             lambda conn: ledger.append(conn, time.time(), ledger.VIEWED, visitor.name, [], payload=payload)

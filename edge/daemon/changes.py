@@ -75,7 +75,7 @@ def _set_priority(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _reroute(conn: Transaction, request: Params, now: float) -> Params:
-    """The caller has made sure that there is such a destination."""
+    """Send deliveries elsewhere; the caller has made sure that there is such a destination."""
     to, why, named = request["destination"], request.get("reason", ""), request.get("named") is True
     return {"moved": operator_actions.reassign(conn, request["ids"], to, now, request["who"], why, named=named)}
 
@@ -270,7 +270,7 @@ def _rename(db: Store, request: Params) -> Params:
 
 
 def _send_study(db: Store, request: Params) -> Params:
-    """The caller has made sure that there is such a destination."""
+    """Queue a study; the caller has made sure that there is such a destination."""
     study, to, who, why = request["study"], request["destination"], request["who"], _reason(request)
     priority, again = Priority[request.get("priority", "routine").upper()], request.get("again") is True
     found, after = dict.fromkeys(("queued", "there", "undecided", "gone"), 0), 0

@@ -228,7 +228,7 @@ class Outbound:
     def report(
         self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: ReportCaller
     ) -> bool:
-        """An archive has called us with a storage commitment report. False: the transaction is not ours.
+        """Take an archive's storage commitment report. False: the transaction is not ours.
 
         Raises ReportRefused where the caller is not the archive that was asked in that transaction.
         """

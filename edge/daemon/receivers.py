@@ -210,7 +210,7 @@ class Receivers:
         )
 
     def configure(self) -> None:
-        """The configuration has changed: new associations see the new one."""
+        """Hand on the new configuration: new associations see it."""
         with self._starting:
             plan = self._plan()
             run_side_by_side([partial(process.order, "configure", *plan) for process in list(self._running)])

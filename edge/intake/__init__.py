@@ -126,7 +126,7 @@ class Intake:
             entry.finish()
 
     def _write_unfolding(self, work: Callable[[Transaction], None], most: int) -> None:
-        """Each object of a batch may be of a study that is in a yearly file."""
+        """Write a batch; an object of it may be of a study that is in a yearly file."""
         for _ in range(most + 1):
             try:
                 return self._db.write(work)

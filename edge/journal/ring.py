@@ -98,7 +98,7 @@ class Ring:
             self.control.set_applied(number, records)
 
     def mark_spooled(self, identity: RecordIdentity, end: int) -> None:
-        """The file of a record is written. `end`: of the record, in its segment; 0: unknown."""
+        """Mark that the file of a record is written. `end`: of the record, in its segment; 0: unknown."""
         number = self._number_of.get(identity.generation)
         if number is not None and self.control.generation(number) == identity.generation:
             self.control.set_spooled(number, identity.index + 1, end)

@@ -53,7 +53,7 @@ class Channel(Protocol):
         """End what is under way, from another thread: `deliver` raises Transient soon."""
 
     def close(self) -> None:
-        """Nothing more is delivered."""
+        """Deliver nothing more."""
 
 
 class Courier:
@@ -83,7 +83,7 @@ class Courier:
         self.worker.start()
 
     def wake(self) -> None:
-        """Something was posted. While the channel is down its own time of the next try stays."""
+        """Look for messages now. While the channel is down its own time of the next try stays."""
         self.worker.wake()
 
     def tell(self, message: Message) -> None:
@@ -201,7 +201,7 @@ class Courier:
         return backoff(self._failures, FIRST_SECONDS, longest, self._chance())
 
     def _complain(self, reason: str) -> None:
-        """Once for each new reason."""
+        """Log a reason once, while it is the same."""
         if reason != self._reason:
             log.warning("%s: %s; it is tried again", self.name, reason)
             self._reason = reason

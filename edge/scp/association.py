@@ -146,14 +146,14 @@ class Receiver:
         )
 
     def note_hindrance(self, answer: StoreResponse, caller: Caller) -> None:
-        """An object was refused for our sake: status and log say why."""
+        """Note that an object was refused for our sake; the log says why."""
         if answer.cause is not None:
             self.link.note_hindrance(answer.cause)
             why = words_of(answer.cause)
             log.warning("an object of %r at %s is refused, the gateway is %s", caller.ae_title, caller.address, why)
 
     def refresh(self) -> None:
-        """There is nothing to read again."""
+        """Do nothing: there is nothing to read again."""
 
     def drain(self, seconds: float) -> None:
         """Stop in order: quiet associations end at once, busy ones when they pause, at the latest after `seconds`."""

@@ -94,7 +94,7 @@ class Associations:
         return Limit(full, f"{self._places.total} associations are open, the most")
 
     def give_back(self, place: AssociationPlace) -> None:
-        """An association has ended."""
+        """Give back the place of an association that has ended."""
         self._places.give_back(place.caller)
         with self._lock:
             self._modalities[place.modality] -= bool(place.modality)

@@ -193,7 +193,7 @@ def _release(
     why: str,
     now: float,
 ) -> Decided:
-    """In one transaction: what waits for this decision goes to the destinations of today."""
+    """Send what waits for this decision to the destinations of today, in one transaction."""
     instance = kept.instance_id
     rows = releases.deliveries_of(conn, instance)
     waiting = {row["destination"]: row for row in rows if _may_move(row, kept, named)}

@@ -208,7 +208,7 @@ class ReportedInstance:
 def note_reported(
     conn: Transaction, request: OpenRequest, reported: Sequence[ReportedInstance], policy: str, now: float
 ) -> None:
-    """The modality has acknowledged a report. `policy`: what it was promised on, `[modality] commit`."""
+    """Record that the modality has acknowledged a report. `policy`: what it was promised on, `[modality] commit`."""
     failed = [each for each in reported if each.failure]
     conn.execute(
         "UPDATE commitment_request SET state = 'reported', reported_at = coalesce(reported_at, ?), failed = ?,"

@@ -145,7 +145,7 @@ def blocks(conn: Transaction) -> list[Block]:
 
 
 def refer(conn: Transaction, block: Block, records: Iterable[Record], *, is_whole: bool = False) -> None:
-    """From now on the catalog knows where some studies are. `is_whole`: none of their rows is in the catalog."""
+    """Record where some studies are in the yearly files. `is_whole`: none of their rows is in the catalog."""
     number = conn.execute(
         "INSERT INTO folded_block (year, position, length, sha256) VALUES (?, ?, ?, ?) RETURNING id",
         (block.year, block.position, block.length, block.sha256),
@@ -385,7 +385,7 @@ def _again(conn: Transaction, table: str, row: Mapping[str, Any]) -> int:
 
 
 def _count(conn: Transaction, folded: str, all_: str, of: Mapping[str, Any], size: int) -> None:
-    """A trigger has counted again what came back."""
+    """Take back what a trigger has counted again of what came back."""
     where = " AND ".join(f"{name} = ?" for name in of)
     for table in (folded, all_):
         conn.execute(f"UPDATE {table} SET n = n - 1, bytes = bytes - ? WHERE {where}", (size, *of.values()))

@@ -161,7 +161,7 @@ def add_skipped(conn: Transaction, batch: int, skipped: Iterable[Sequence[str]])
 def end_batch(
     conn: Transaction, batch: int, now: float, foreign_files: int, missing: Sequence[str], unlisted: int
 ) -> None:
-    """A source is read to its end."""
+    """End a batch whose source is read to its end."""
     conn.execute(
         "UPDATE import_batch SET ended_at = ?, foreign_files = ?, missing = ?, unlisted = ? WHERE id = ?",
         (now, foreign_files, json.dumps(list(missing)), unlisted, batch),

@@ -102,7 +102,7 @@ class StepForwarding:
         return _EXAMINE_SECONDS
 
     def wake(self) -> None:
-        """A person wants it now: targets that failed are tried again at once."""
+        """Try targets that failed again at once: a person wants it."""
         self._pauses.clear()
         self.worker.wake()
 

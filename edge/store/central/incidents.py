@@ -91,7 +91,7 @@ def note(conn: EngineTransaction, incident: int, at: float, who: str, text: str)
 
 
 def acknowledge(conn: EngineTransaction, incident: int, at: float, who: str, text: str = "") -> None:
-    """Somebody has seen it and works on it. Raises NoIncident."""
+    """Record that somebody has seen an incident and works on it. Raises NoIncident."""
     _still_open(conn, incident)
     sql = "UPDATE incident SET acknowledged_at = :at WHERE id = :id AND acknowledged_at IS NULL"
     do(conn, sql, id=incident, at=at)
@@ -105,7 +105,7 @@ def add_note(conn: EngineTransaction, incident: int, at: float, who: str, text: 
 
 
 def close_by_hand(conn: EngineTransaction, incident: int, at: float, who: str, text: str) -> None:
-    """A person ends it. Raises NoIncident."""
+    """Close an incident for a person. Raises NoIncident."""
     _still_open(conn, incident)
     close(conn, incident, at, f"Closed. {text}".strip(), who)
 
