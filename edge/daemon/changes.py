@@ -34,6 +34,7 @@ from edge.store import (
     queries,
     step_deliveries,
     studies,
+    unfolding,
 )
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
@@ -201,7 +202,7 @@ def _bring_back(conn: Transaction, uid: str, data_dir: Path) -> str:
         record = folding.record_in(FoldedFiles(data_dir), folded)
     except DamagedFold as error:
         return str(error)
-    folding.unfold(conn, record)
+    unfolding.unfold(conn, record)
     return ""
 
 

@@ -23,7 +23,7 @@ from edge.intake.entries import CatalogEntry, InstanceEntry, QuarantineEntry, en
 from edge.intake.policy import Policy
 from edge.model import ContextKey, InstanceHeader, Origin
 from edge.spool import Bucket, Spool, Stored
-from edge.store import companions, folding, ledger
+from edge.store import companions, folding, ledger, unfolding
 from edge.store.catalog import Added
 from edge.store.database import Store, Transaction
 from edge.store.folded_study import StudyIsFolded
@@ -145,7 +145,7 @@ class Intake:
     def _unfold(self, uid: str) -> None:
         def unfold(conn: Transaction) -> None:
             if (folded := folding.find_study(conn, uid)) is not None:
-                folding.restore_study(conn, folded, self._db.path.parent)
+                unfolding.restore_study(conn, folded, self._db.path.parent)
 
         self._db.write(unfold)
 

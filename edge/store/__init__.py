@@ -16,7 +16,7 @@ transaction that the caller owns, one file a subject:
   `quarantine`
 - evidence: `ledger`, `ledger_rows`, `ledger_text`, `ledger_0_1_0`, `ledger_copy`, `identity_copy`, `audit_trail`,
   `access_log`
-- yearly files: `folding`, `folded_study`, `folded_files`, `folded_ledger`
+- yearly files: `folding`, `unfolding`, `folded_study`, `folded_files`, `folded_ledger`
 - what people and monitoring read: `queries`, `studies`, `series_list`, `waiting`, `exception_list`, `tallies`,
   `figures`, `identity_figures`, `mismatches`, `peers`, `equipment`, `samples`, `downtimes`, `drills`,
   `alert_records`, `reasons`
