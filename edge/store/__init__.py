@@ -14,8 +14,8 @@ transaction that the caller owns, one file a subject:
   `imports`, `copies`, `web_clients`, `callers`, `asked`
 - decisions of people: `operator_actions`, `releases`, `sending`, `destinations`, `undecided`, `legal_holds`,
   `quarantine`
-- evidence: `ledger`, `ledger_rows`, `ledger_text`, `ledger_0_1_0`, `ledger_copy`, `identity_copy`, `audit_trail`,
-  `access_log`
+- evidence: `ledger`, `ledger_rows`, `ledger_text` (and its decoder of old rows), `ledger_copy`, `identity_copy`,
+  `audit_trail`, `access_log`
 - yearly files: `folding`, `unfolding`, `folded_study`, `folded_files`, `folded_ledger`
 - what people and monitoring read: `queries`, `studies`, `series_list`, `waiting`, `exception_list`, `tallies`,
   `figures`, `identity_figures`, `mismatches`, `peers`, `equipment`, `samples`, `downtimes`, `drills`,
