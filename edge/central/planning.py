@@ -36,15 +36,14 @@ class MaintenancePlans:
         store: EngineStore,
         config: Callable[[], CentralConfig],
         pages: Pages,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._configured, self._pages, self._clock = store, config, pages, clock
+        self._store, self._configured, self._pages = store, config, pages
 
     async def index(
         self, request: Request, fault: str = "", given: Mapping[str, str] | None = None, code: int = 200
     ) -> Response:
         """GET /maintenance."""
-        now, config = self._clock(), self._configured()
+        now, config = time.time(), self._configured()
         found, sites = await self._store.read(
             lambda conn: (maintenance.list_windows(conn, now - OVER_SECONDS), described_sites(conn, config))
         )
@@ -86,7 +85,7 @@ class MaintenancePlans:
 
     async def remove(self, request: Request) -> Response:
         """POST /maintenance/remove: what has not begun is removed, what goes on ends now."""
-        visitor, now = visitor_of(request), self._clock()
+        visitor, now = visitor_of(request), time.time()
         try:
             numbers = [row_number(each) for each in visitor.form.get("pick", [])]
         except ValueError:

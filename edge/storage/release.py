@@ -68,10 +68,9 @@ class Releaser:
         spool: Spool,
         intake: Intake,
         queued: Callable[[Iterable[str]], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`queued` is called after the commit with the destinations that have new work."""
-        self._db, self._spool, self._intake, self._queued, self._clock = db, spool, intake, queued, clock
+        self._db, self._spool, self._intake, self._queued = db, spool, intake, queued
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
         """Do what belongs to a decision, in one transaction."""
@@ -101,7 +100,7 @@ class Releaser:
 
     def discard(self, instance: int, who: str, why: str) -> Decided:
         """Decide that an instance goes nowhere."""
-        reason = self._db.write(lambda conn: operator_actions.discard_instance(conn, instance, self._clock(), who, why))
+        reason = self._db.write(lambda conn: operator_actions.discard_instance(conn, instance, time.time(), who, why))
         return Decided(instance, not reason, reason or "discarded")
 
     # -- what is read and trusted -------------------------------------------------------------------------------------
@@ -113,7 +112,7 @@ class Releaser:
         release = partial(_release, kept=kept, assigned=assigned, named=named, policy=policy, who=who, why=why)
 
         def work(conn: Transaction) -> tuple[Decided, list[str]]:
-            now = self._clock()
+            now = time.time()
             decided = release(conn, now=now) if decision.assignments else Decided(kept.instance_id, False, NO_ROUTE)
             if kept.study_id is None or not (decided.done or not decision.assignments):
                 return decided, []
@@ -135,7 +134,7 @@ class Releaser:
         stored = self._copy(kept, facts)
 
         def also(conn: Transaction, added: Added) -> None:
-            now, target = self._clock(), added.instance_id
+            now, target = time.time(), added.instance_id
             operator_actions.note_released(conn, kept.instance_id, target, now)
             payload = {"instance": target, "reason": why}
             ids = [kept.instance_id]
