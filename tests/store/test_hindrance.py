@@ -241,7 +241,7 @@ def test_work_that_no_thread_takes_is_not_done_later() -> None:
     done: list[int] = []
     pool = ThreadPoolExecutor(1)
     busy, gate = threading.Event(), threading.Event()
-    pool.submit(lambda: (busy.set(), gate.wait(10)))
+    pool.submit(lambda: (busy.set(), gate.wait(60)))
     assert busy.wait(60)
 
     class Poor(ThreadPoolExecutor):
@@ -312,13 +312,13 @@ def test_without_descriptors_the_catalog_is_read_and_written_all_the_same(db: St
 
 
 def test_a_reader_that_comes_back_is_waited_for(db: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hindrance, "RETRY_FOR_SECONDS", 10.0)
+    monkeypatch.setattr(hindrance, "RETRY_FOR_SECONDS", 60.0)
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
         with db.reading():
             entered.set()
-            leave.wait(10)
+            leave.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()

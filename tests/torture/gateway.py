@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from tests.support.nursery import REPOSITORY, Child, Nursery
-from tests.support.peers import EDGE, ENVIRONMENT, free_port, http_get, wait_until
+from tests.support.peers import EDGE, ENVIRONMENT, free_port, group_lives, http_get, wait_until
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -120,6 +120,7 @@ class Gateway:
         """Wait for its end; its exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(60)
+        wait_until(lambda: not group_lives(self.pid), 60, "its children have ended")
         self.pid, self._process = 0, None
         assert self._notices is not None
         self._notices.close()
@@ -158,8 +159,11 @@ class Gateway:
 
     def _stands(self) -> bool:
         states = []
-        for task in [task for each in self.processes() for task in Path(f"/proc/{each.pid}/task").iterdir()]:
-            states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        try:
+            for task in [task for each in self.processes() for task in Path(f"/proc/{each.pid}/task").iterdir()]:
+                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        except OSError:
+            return False  # one that was listed has ended since
         return all(state in "TtZ" for state in states)
 
     def __enter__(self) -> Self:

@@ -94,7 +94,7 @@ class LostCatalog:
                 self._lose(gateway.data_dir, chance)
                 done = gateway.cli("recover", timeout=300)
                 gateway.start()
-                gateway.drained(120)
+                gateway.drained(300)
                 wrong = (
                     []
                     if done.returncode in (0, 1)
