@@ -466,12 +466,12 @@ class Edge(Peer):
         assert status == 200, f"/api/status answers {status}\n{self.output()}"
         return json.loads(body)
 
-    def settle(self, seconds: float = 5.0) -> Any:
-        """Wait until what was answered is in the catalog; not for long, where something hinders that.
+    def settle(self, seconds: float = 20.0) -> Any:
+        """Wait until what was answered is in the catalog; for 5 s, where something hinders that.
 
         Returns the status that says so; None where there is none.
         """
-        end = time.monotonic() + seconds
+        began, end = time.monotonic(), time.monotonic() + seconds
         while self.process is not None and self.process.poll() is None and time.monotonic() < end:
             status, body = http_get(self.url("/api/status"))
             if status != 200:
@@ -479,6 +479,8 @@ class Edge(Peer):
             found = json.loads(body)
             if found["journal"] is None or not found["journal"]["applied_lag_seconds"]:
                 return found
+            if found["state"] != "running":
+                end = min(end, began + 5.0)
             time.sleep(0.02)
         return None
 

@@ -149,6 +149,14 @@ class Gateway:
         daemon = psutil.Process(self.pid)
         return [daemon, *daemon.children(recursive=True)]
 
+    def named(self, *names: str) -> list[psutil.Process]:
+        """Those of its processes that have one of these names."""
+        found = []
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+                found += [each] if each.name() in names else []
+        return found
+
     def memory(self) -> int:
         """Bytes that all its processes use together: what they share is counted once (PSS)."""
         used = 0

@@ -72,7 +72,7 @@ def ask_all(association: Association, pause: float = 0.0) -> Iterator[int]:
 
 
 def victims(gateway: Gateway) -> list[int]:
-    return [each.pid for each in gateway.processes() if each.name() in ("edge-answers", "edge-receiver")]
+    return [each.pid for each in gateway.named("edge-answers", "edge-receiver")]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Askers:
                 caller.start()
             echoes, refused = self._use(gateway, place, budget, counts)
             stopping.set()
-            memory = max(each.memory_info().rss for each in gateway.processes() if each.name() == "edge-answers") / MB
+            memory = max(each.memory_info().rss for each in gateway.named("edge-answers")) / MB
             for caller in callers:
                 caller.join(60)
         score.figures = {"s to an echo, most": max(echoes), "MB to answer": memory, "complete answers": len(counts)}

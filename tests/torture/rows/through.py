@@ -150,7 +150,7 @@ class StalledViewers:
 
 def _threads(gateway: Gateway) -> int:
     """Of the receiving processes: an association has one."""
-    return sum(each.num_threads() for each in gateway.processes() if each.name() == "edge-receiver")
+    return sum(each.num_threads() for each in gateway.named("edge-receiver"))
 
 
 ROWS = (RetrieveKill(), StalledViewers())
