@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,7 +159,8 @@ class Journey:
     def terminate(self) -> None:
         self.ending = len(read_report(self.report))  # behind it the log is copied into the database, or stays
         if not self.gateway.has_ended():
-            os.kill(self.gateway.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # struck since
+                os.kill(self.gateway.pid, signal.SIGTERM)
             wait_until(self.gateway.has_ended, 60, "the gateway has stopped", interval=0.005)
 
     # -- tries
