@@ -132,8 +132,17 @@ def test_a_sync_that_is_repeated_is_seen() -> None:
     ],
 )
 def test_what_is_written_again_may_be_synced_again(call: str, target: str, again: tuple[str, str]) -> None:
-    assert synced_again([step(1, call, target, True), step(2, *again), step(3, call, target)]) == []
-    assert synced_again([step(1, call, target, True), step(2, call, target), step(3, *again)]) != []
+    first = [step(1, *again), step(2, call, target, True)]
+    assert synced_again([*first, step(3, *again), step(4, call, target)]) == []
+    assert synced_again([*first, step(3, call, target), step(4, *again)]) != []
+
+
+def test_what_was_only_renamed_into_the_spool_need_not_be_written_again() -> None:
+    long, written = step(1, "rename", "journal/01ab.part"), step(1, "writev", "spool/2026010101/a.dcm")
+    sync, failed, again = step(2, "syncfs", "../data"), step(4, "syncfs", "../data", True), step(5, "syncfs", "../data")
+    assert synced_again([long, failed, again]) == []
+    assert synced_again([written, sync, long, failed, again]) == []
+    assert synced_again([written, long, failed, again]) != []
 
 
 def test_each_thread_syncs_its_own_names_in_the_journal() -> None:

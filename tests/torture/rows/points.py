@@ -41,6 +41,8 @@ SYNCS = ("fsync", "fdatasync", "syncfs")
 FLUSH = "pwritev2"
 #: Of a new segment's name, or of a long object's.
 NAMES_SYNC = "fsync journal"
+#: Of all that a batch has put into the spool, and how that is written: for the first time, and again.
+SPOOL_SYNC, SPOOL_WRITES = "syncfs data directory", ("writev spooled file", "writev partial file")
 #: What may fail without a word: it is there already, or is made again at the next start.
 HARMLESS = {
     *("mkdir data directory", "mkdir incoming", "mkdir spool", "mkdir journal"),
@@ -317,6 +319,8 @@ def synced_again(steps: list[Step]) -> list[str]:
     struck = next((step for step in steps if step.struck), None)
     if struck is None or struck.call not in (*SYNCS, FLUSH):
         return []
+    if struck.site == SPOOL_SYNC and not owes_contents(steps, struck):
+        return []
     for step in steps:
         if step.number <= struck.number:
             continue
@@ -328,11 +332,18 @@ def synced_again(steps: list[Step]) -> list[str]:
     return []
 
 
+def owes_contents(steps: list[Step], struck: Step) -> bool:
+    """Has a file of the spool been written since its last sync? A long object is synced by itself, and only renamed."""
+    behind = [step.site for step in steps if step.number < struck.number]
+    last = max((number for number, site in enumerate(behind) if site == SPOOL_SYNC), default=-1)
+    return any(site in SPOOL_WRITES for site in behind[last + 1 :])
+
+
 def is_written_again(struck: Step, step: Step) -> bool:
     """Has what a failed sync was for been made again? Of the journal only: its segments are laid out from zero, and its
     records become files of the spool once more."""
-    if struck.site == "syncfs data directory":
-        return step.site in ("writev spooled file", "writev partial file")
+    if struck.site == SPOOL_SYNC:
+        return step.site in SPOOL_WRITES
     if struck.site == NAMES_SYNC:
         return step.thread == struck.thread and step.site in ("rename new segment", "unlink partial file")
     if struck.site == "pwritev2 segment":
@@ -384,7 +395,7 @@ def out_of_order(steps: list[Step], number: int) -> list[str]:
         before = max((at for at in range(number) if steps[at].target == step.target), default=-1)
         is_recorded = any(each.site == "pwritev2 segment" for each in steps[before + 1 : number])
         return [] if is_recorded else ["answered before its record was written"]
-    due = ["syncfs data directory", "fdatasync catalog.db-wal"]
+    due = [SPOOL_SYNC, "fdatasync catalog.db-wal"]
     for each in steps[number + 1 :]:
         if due and each.site == due[0]:
             due.pop(0)
