@@ -108,7 +108,7 @@ def test_answers_are_merged_by_uid_and_say_where_a_study_is(site: Site, tmp_path
     for name, archive in site.archives.items():
         prior = answers[site.priors[name]]
         assert (prior.InstanceAvailability, prior.StudyDate) == ("NEARLINE", "20200101")
-        assert prior.RetrieveAETitle == (archive.ae_title if name != "orthanc-web" else "EDGE")
+        assert prior.RetrieveAETitle == (archive.ae_title if name != "orthanc-web" else "EDGEALL")
 
 
 @pytest.mark.slow
