@@ -145,6 +145,12 @@ def test_what_was_only_renamed_into_the_spool_need_not_be_written_again() -> Non
     assert synced_again([written, long, failed, again]) != []
 
 
+def test_sqlite_may_sync_the_name_of_its_log_where_the_sync_of_the_spool_has_failed() -> None:
+    written, failed = step(1, "writev", "spool/2026010101/a.dcm"), step(2, "syncfs", "../data", True)
+    assert synced_again([written, failed, step(3, "fdatasync", "../data", thread=2)]) == []
+    assert synced_again([written, failed, step(3, "fdatasync", "../data"), step(4, "syncfs", "../data")]) != []
+
+
 def test_each_thread_syncs_its_own_names_in_the_journal() -> None:
     failed, other = step(1, "fsync", "journal", True), step(2, "fsync", "journal", thread=2)
     assert synced_again([failed, other]) == []

@@ -326,10 +326,16 @@ def synced_again(steps: list[Step]) -> list[str]:
             continue
         if is_written_again(struck, step):
             return []
-        is_other = struck.site == NAMES_SYNC and step.thread != struck.thread  # it syncs a name of its own
-        if step.target == struck.target and step.call in (*SYNCS, FLUSH) and not is_other:
+        if step.target == struck.target and step.call in (*SYNCS, FLUSH) and not is_of_another(struck, step):
             return [f"{step.call} on {step.target} after its sync had failed"]
     return []
+
+
+def is_of_another(struck: Step, step: Step) -> bool:
+    """Is a sync of the same file or folder no repetition of the one that was struck?"""
+    if struck.site == NAMES_SYNC:
+        return step.thread != struck.thread  # it syncs a name of its own
+    return struck.site == SPOOL_SYNC and step.call != struck.call  # SQLite's, of the name of its log
 
 
 def owes_contents(steps: list[Step], struck: Step) -> bool:
