@@ -93,7 +93,7 @@ class CommandSession:
         """The catalog, read only, one consistent view; an empty one where the gateway has never run."""
         if self.daemon_runs:
             self._settle()
-        else:
+        elif self.has_catalog:
             print_note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
         with self.quiet_catalog() as conn:
             if objects := self.tail(conn).objects:

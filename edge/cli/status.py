@@ -45,7 +45,7 @@ def status(session: CommandSession, as_json: bool, watch: bool) -> None:
         _watch(session)
         return
     found = read_status(session)
-    if found["state"] == DOWN:
+    if found["state"] == DOWN and session.has_catalog:
         print_note(f"the gateway is down; this is what its catalog in {session.data_dir} says")
     if as_json:
         print_json(found)

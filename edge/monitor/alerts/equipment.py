@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.model import UNNAMED_CALLER
+from edge.model import NOT_NAMED, UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.store.equipment import MOST_MAKES
@@ -17,12 +17,23 @@ NEW_SECONDS = 7 * 86400.0
 ACK = Action("acknowledge to dismiss: {}", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
 
 
+#: Equipment is added by the title that `edge modality list` shows: a caller's own words are never part of a command.
+_ADD = Action("{} if it is yours", ("edge", "modality", "add", "AE_TITLE", "--reason", "..."))
+_CERTIFICATE = Action("if it is yours, correct certificate in its table, or have it call over TLS with the right one")
+
+
 def _remedies(why: str) -> Iterator[Action]:
-    if why:
-        yield Action(f"the reason was: {printable(why)}")
-    yield Action("if it is yours, name it in a [modality.NAME] (AE title, address, certificate)")
+    if why in ("", NOT_NAMED):
+        yield _ADD
+        yield Action("then let it call again")
+        return
+    yield _CERTIFICATE
     yield CHECK
     yield RELOAD
+
+
+def _because(why: str) -> str:
+    return "" if why in ("", NOT_NAMED) else f"{printable(why)}, and "
 
 
 def unknown_equipment(seen: Observed) -> Iterator[Alert]:
@@ -33,7 +44,7 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'Unknown equipment "{title}" at {address} called and was refused',
-            "none of its images is received",
+            f"{_because(each.why)}none of its images is received",
             *_remedies(each.why),
         )
     if more := callers[MAX_CALLERS:]:
