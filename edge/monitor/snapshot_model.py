@@ -214,7 +214,7 @@ class UnknownCaller:
 class Action:
     """One step of an alert's advice.
 
-    In `command` ID stands for what a listing names, ALERT for this alert (its number stands there once it has one), DIR for
+    In `command` ID stands for what a listing names, ALERT for this alert (then its number stands there), DIR for
     a directory, AE_TITLE for a caller's title, ... for a reason.
     """
 
