@@ -8,6 +8,7 @@ from edge.model import NOT_NAMED, UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.store.equipment import MOST_MAKES
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import amount, moment_text, printable, span
 
 #: More unknown callers than this share one alert: a port scan must not hide the rest.
@@ -57,6 +58,11 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
         )
 
 
+def _table_of(name: str) -> str:
+    """The table of the configuration that names a caller."""
+    return name if name.startswith(CLIENT_PREFIX) else f"modality.{name}"
+
+
 def new_modality(seen: Observed) -> Iterator[Alert]:
     begin = seen.threshold("new-modality")
     new = [each for each in seen.modalities if each.admitted and begin <= seen.at - each.first_seen < NEW_SECONDS]
@@ -69,7 +75,7 @@ def new_modality(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-            f"its images are received and routed{f' as [modality.{each.name}]' if each in named else ''}",
+            f"its images are received and routed{f' as [{_table_of(each.name)}]' if each in named else ''}",
             Action("report it to the central office if it was not announced"),
             ACK,
             ended=each.first_seen,
