@@ -40,7 +40,6 @@ def status(session: CommandSession, as_json: bool, watch: bool) -> None:
     """
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other")
-    session.forgive()
     if watch:
         _watch(session)
         return

@@ -21,7 +21,7 @@ from edge.text import align_columns, iso_or_none, printable
 Cell = str | int | float | None
 
 #: Columns whose name ends so have what people copy.
-COPIED = ("UID", "file")
+UNBROKEN_COLUMNS = ("UID", "file")
 #: A longer word in a narrow table is broken.
 MOST_UNBROKEN = 12
 #: What is tried where a table has to wrap: the gap between columns, and the longest word that stays whole.
@@ -65,7 +65,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Group:
     texts = list(zip(*([columns] if columns else []), *shown, strict=True))
     room = console().width
     is_narrow = sum(max(map(len, column)) + 2 for column in texts) - 2 > room
-    below = [index for index, name in enumerate(columns) if is_narrow and name.endswith(COPIED)]
+    below = [index for index, name in enumerate(columns) if is_narrow and name.endswith(UNBROKEN_COLUMNS)]
     beside = [index for index in range(len(texts)) if index not in below]
     gap, widths = _fit([texts[index] for index in beside], room)
     numeric = [any(isinstance(row[index], (int, float)) for row in cells) for index in beside]
