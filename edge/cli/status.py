@@ -120,7 +120,7 @@ def _leads_with_alert(found: Status) -> bool:
 def _images_text(found: Status) -> str:
     waiting = _unsent(found)
     return (
-        f"the {amount(waiting, 'image')} still to be sent are safe on disk"
+        f"the {amount(waiting, 'image')} still to be sent {'is' if waiting == 1 else 'are'} safe on disk"
         if waiting
         else "every accepted image has been sent"
     )
