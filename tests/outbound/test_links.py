@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove, Verification
+from pynetdicom.sop_class import (
+    ModalityPerformedProcedureStep,
+    ModalityWorklistInformationFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
 
 from edge.config.sections import Config
 from edge.outbound.echo import ask, proposals_for, proposals_to
@@ -95,9 +100,9 @@ def test_a_ris_is_asked_for_what_it_is_configured_for(tmp_path: Path) -> None:
         text += '[worklist]\nfrom = "ris"\n[mpps]\nto = ["ris"]\n'
         config = configuration(tmp_path, text)
         found = ask(config, config.destinations["ris"], proposals_to(config, "ris", []))
-        assert {each.sop_class: each.accepted for each in found.contexts} == {
-            "Modality Worklist Information Model - FIND": True,
-            "Modality Performed Procedure Step": False,
+        assert {each.sop_class_uid: each.accepted for each in found.contexts} == {
+            ModalityWorklistInformationFind: True,
+            ModalityPerformedProcedureStep: False,
         }
         sent = configuration(tmp_path, text + '[route.all]\nto = ["ris"]\n')
     assert set(proposals_for([])) < set(proposals_to(sent, "ris", []))
