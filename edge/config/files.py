@@ -125,6 +125,14 @@ def read_directory(directory: Path) -> Tables:
     return tables
 
 
+def read_texts(texts: Mapping[str, str], directory: Path) -> Tables:
+    """The same of texts by the names of their files, which are those of `directory`, or are to be."""
+    tables = Tables(str(directory))
+    for file in sorted(texts):
+        _read_text(file, texts[file], tables)
+    return tables
+
+
 def _fail(tables: Tables, place: SourceLine, text: str) -> None:
     tables.problems.append(Problem(place, (), text))
     tables.whole = False

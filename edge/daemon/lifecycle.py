@@ -149,6 +149,7 @@ class Lifecycle:
         apply_holds(conn, self.gateway.config)
         files = self.gateway.configuring.files()
         record_state(conn, files, self.gateway.configuring.author_of(files))
+        self.gateway.configuring.note_read(files)
 
     def _note_start(self) -> None:
         """Record since when the scanners were not served, and why: they are again."""

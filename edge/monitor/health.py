@@ -148,6 +148,7 @@ def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Itera
                 alert,
                 since=alert.since if ALERT_KINDS[alert.kind].event else min(alert.since, record.since),
                 id=record.id,
+                do=record.advise(alert.do),
                 acknowledged=record.acknowledged_by,
                 escalated=record.escalated_at is not None,
             )

@@ -38,6 +38,11 @@ class AlertRecord:
     note: str = ""  # a person's words: they stay here, for they may name a patient
     ended_at: float | None = None
 
+    def advise(self, do: str | None = None) -> str:
+        """Advice (`do`: that of today; omitted: as recorded) with the alert's number in the commands: to be copied."""
+        advice = self.do if do is None else do
+        return advice if self.id is None else advice.replace(" ALERT ", f" {self.id} ")
+
 
 _NOTIFIED = "told"  # language: a column of released migrations
 _COLUMNS = (

@@ -214,7 +214,7 @@ class Receiving:
 
     def settle(self) -> None:
         """Wait until all that was answered is in the spool and in the catalog."""
-        assert self.journal.settle(20), self._db.failure or "the journal is not applied"
+        assert self.journal.settle(60), self._db.failure or "the journal is not applied"
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self.db.reading() as conn:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -32,8 +32,11 @@ pytestmark = pytest.mark.skipif(count_receivers() < 2, reason="one core: one rec
 
 
 def receivers_of(edge: Edge) -> list[psutil.Process]:
-    children = psutil.Process(edge.pid).children(recursive=True)
-    return [each for each in children if each.name() == "edge-receiver"]
+    found = []
+    for each in psutil.Process(edge.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            found += [each] if each.name() == "edge-receiver" else []
+    return found
 
 
 def holder_of(edge: Edge, wire: Wire) -> psutil.Process:
