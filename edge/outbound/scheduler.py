@@ -1,8 +1,8 @@
 """Between a destination's writer and its senders: leases on one side, results on the other. No database.
 
 The writer (edge.outbound) brings leases and takes results, a batch at a time; senders (edge.outbound.transport) take
-jobs and report how each ended. This decides, under one lock, how many may go, what is leased next, and what a failure
-means:
+jobs and report how each ended. Under one lock it is decided how many may go and what is leased next
+(edge.outbound.table), and what a failure means (edge.outbound.outcomes):
 
 - a destination is down when it fails without an object: no association, or no answer to C-ECHO. Its work goes back, and
   probes find out when it is back (edge.outbound.pace.Circuit); where others are served, only that one is given up;
