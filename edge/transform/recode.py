@@ -252,12 +252,7 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
     whole = at == data_set.start  # else an item's, an icon for instance: native is allowed there (PS3.5 section A.4)
     if event is None:
         return None
-    if event.kind is ElementKind.FRAGMENTS and data_set.syntax in NATIVE:
-        raise element_fault(PIXEL_DATA_TAG, "is encapsulated, which its transfer syntax does not allow")
-    if event.kind is ElementKind.ELEMENT and whole and data_set.syntax not in NATIVE:
-        raise element_fault(PIXEL_DATA_TAG, "is not encapsulated, as its transfer syntax demands")
-    if not event.little and event.vr == "OW" and found.values.get("allocated", 0) > 16:
-        raise TransformError("cannot convert 32-bit pixels in big endian: writers disagree on the order of their words")
+    _check_pixels(data_set, event, found, whole=whole)
     syntax = target if whole and target in ENCODERS else None
     if event.kind is ElementKind.ELEMENT and syntax is None:
         return None
@@ -274,6 +269,16 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
     first = next(frames)  # only the frame itself says which colours it has
     rest = frames if image.frames > 1 else iter(list(frames))  # ends the iterator: it holds a file
     return _Recoding(image, chain([first], rest), first[1], syntax)
+
+
+def _check_pixels(data_set: DataSet, event: WalkEvent, found: _Found, *, whole: bool) -> None:
+    """Refuse Pixel Data of a form that its transfer syntax does not allow, or whose words have no known order."""
+    if event.kind is ElementKind.FRAGMENTS and data_set.syntax in NATIVE:
+        raise element_fault(PIXEL_DATA_TAG, "is encapsulated, which its transfer syntax does not allow")
+    if event.kind is ElementKind.ELEMENT and whole and data_set.syntax not in NATIVE:
+        raise element_fault(PIXEL_DATA_TAG, "is not encapsulated, as its transfer syntax demands")
+    if not event.little and event.vr == "OW" and found.values.get("allocated", 0) > 16:
+        raise TransformError("cannot convert 32-bit pixels in big endian: writers disagree on the order of their words")
 
 
 def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> None:
