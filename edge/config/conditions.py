@@ -237,11 +237,12 @@ _SEPARATORS = str.maketrans("", "", "-.:T")
 
 
 def _range(subject: ComparedAttribute, low: Any, high: Any) -> Matcher:
-    for name, bound in (("from", low), ("to", high)):
-        if bound is not None and not is_number(bound) and (not isinstance(bound, str) or not bound):
+    given = [(word, bound) for word, bound in (("from", low), ("to", high)) if bound is not None]
+    for name, bound in given:
+        if not is_number(bound) and (not isinstance(bound, str) or not bound):
             raise Unfit(((name,), f"expected text or a number, found {format_value(bound)}"))
-    text = " ".join(f"{word} {bound}" for word, bound in (("from", low), ("to", high)) if bound is not None)
-    bounds = [bound for bound in (low, high) if bound is not None]
+    text = " ".join(f"{word} {bound}" for word, bound in given)
+    bounds = [bound for _, bound in given]
     if subject.keyword == "RemoteAddress":
         raise unfit('addresses have no range; write a network such as "10.4.0.0/16"')
     if all(map(is_number, bounds)):
@@ -252,13 +253,19 @@ def _range(subject: ComparedAttribute, low: Any, high: Any) -> Matcher:
         raise unfit(f"expected both bounds as numbers or both as text, found {text}")
     if subject.vr in _NUMBER_VRS:
         raise unfit(f"the values are numbers: write the bounds without quotes, found {text}")
+    return Matcher(text, _text_range(subject, low, high))
+
+
+def _text_range(subject: ComparedAttribute, low: str | None, high: str | None) -> Callable[[Values], bool]:
+    """The test of a range with bounds in quotes: ages, times of day, moments, or plain text."""
     if subject.vr == "AS":
-        return Matcher(text, _in_numbers(_days, _bound(_days, low), _bound(_days, high)))
+        return _in_numbers(_days, _bound(_days, low), _bound(_days, high))
+    bounds = [bound for bound in (low, high) if bound is not None]
     if subject.vr == "TM" or (subject.keyword == "ReceivedAt" and all(map(_CLOCK.fullmatch, bounds))):
-        return Matcher(text, _in_texts(_time_of_day, _bound(_clock, low), _bound(_clock, high), wraps=True))
+        return _in_texts(_time_of_day, _bound(_clock, low), _bound(_clock, high), wraps=True)
     if subject.vr in ("DA", "DT") or subject.keyword == "ReceivedAt":
-        return Matcher(text, _in_texts(_digits, _bound(_moment, low), _bound(_moment, high)))
-    return Matcher(text, _in_texts(str, low, high))
+        return _in_texts(_digits, _bound(_moment, low), _bound(_moment, high))
+    return _in_texts(str, low, high)
 
 
 def _in_numbers(key: Callable[[str], float | None], low: float | None, high: float | None) -> Callable[[Values], bool]:
