@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -34,7 +33,7 @@ def echo(session: CommandSession, destination: str, as_json: bool) -> None:
     proposals = proposals_to(session.config, destination, received_kinds(session))
     found = ask(session.config, session.config.destinations[destination], proposals)
     if as_json:
-        print_json(_json(found))
+        print_json(asdict(found))
     else:
         _print(found)
     fail_unless(found.reachable)
@@ -96,7 +95,3 @@ def describe_retrieval(found: Echo) -> list[tuple[str, str]]:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
-
-
-def _json(found: Echo) -> dict[str, Any]:
-    return asdict(found)

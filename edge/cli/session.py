@@ -51,7 +51,7 @@ class CommandSession:
 
     @cached_property
     def directory(self) -> Path:
-        """Where the configuration lies."""
+        """The directory of the configuration."""
         named = self.given or os.environ.get("EDGE_CONFIG")
         return Path(named or (INSTALLED_CONFIG if INSTALLED_CONFIG.is_dir() else SAMPLE))
 
@@ -225,7 +225,7 @@ class CommandSession:
 
     @contextmanager
     def lock_data_dir(self) -> Iterator[None]:
-        """The data directory is ours alone, as it is the daemon's while that runs."""
+        """Lock the data directory, as the daemon does while it runs."""
         try:
             lock = (self.data_dir / LOCK).open("ab")
         except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The configuration: a directory of TOML files, merged, checked whole, and frozen.
 
-`edge.config.sections` is the one list of what can be configured. `load` gives a `Config` in which every key has been
-checked, or raises one `ConfigError` with all faults, a line each:
+`edge.config.sections` is the one list of what can be configured. `load_config` gives a `Config` in which every key has
+been checked, or raises one `ConfigError` with all faults, a line each:
 
     10-site.toml:6: listen.ae_titel: unknown key; did you mean "ae_title"?
 

@@ -220,7 +220,7 @@ def _comment_of(line: str) -> str:
 def put_tables(files: Files, text: str, table: str, new_file: str) -> dict[str, str]:
     """Make all tables `[table.NAME]` those of a text; other tables that the text has are put in as well.
 
-    Raises NotEditable where the text has what stands in no table.
+    Raises NotEditable where the text has something outside of all tables.
     """
     blocks = list_blocks(text)
     lines = text.split("\n")

@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Where a value stands: the names of its tables, its own name, and the index within each list.
+#: Where a value is: the names of its tables, its own name, and the index within each list.
 Key = tuple["str | int", ...]
 #: A setting that is valid and probably unintended.
 ConfigWarning = tuple[Key, str]
@@ -75,7 +75,7 @@ class Tables:
     whole: bool = True
 
     def place(self, key: Key) -> SourceLine:
-        """Where a key stands, or the nearest table around it that is written down."""
+        """The place of a key, or the nearest table around it that is written down."""
         return _nearest(self.places, key) or SourceLine(self.directory)
 
 
@@ -197,7 +197,7 @@ def _merge(
 def locate(text: str) -> dict[Key, list[int]]:
     """The lines on which each key of a TOML text is set, and each list item stands; more than one where set again.
 
-    A table that is only implied (`[a.b]` implies `a`) stands where it is first implied.
+    A table that is only implied (`[a.b]` implies `a`) is where it is first implied.
     """
     return _Locator(text).run()
 

@@ -85,7 +85,7 @@ class Configuring:
     # -- changes ------------------------------------------------------------------------------------------------------
 
     def change(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one change (edge.config.change.CHANGES), or `rollback` to a kept state. Raises EdgeError."""
+        """Make one change (edge.config.change), or `rollback` to a kept state. Raises EdgeError."""
         who, reason = str(fields["who"]), str(fields.get("reason", "")).strip()
         if not reason:
             raise EdgeError("say why: a change of the configuration needs its reason")

@@ -1,4 +1,4 @@
-"""The facts and states that every station shares: frozen values and enumerations, no behaviour beyond them."""
+"""The facts and states that all packages share: frozen values and enumerations, no behaviour beyond them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ from edge.store.sqlite_file import ENGINE_VERSION, version_of
 
 #: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
-#: The certificate of a client that has not called for this time is nobody's concern.
+#: A client that has not called for this time raises no alert about its certificate.
 CALLS_SECONDS = 30 * 86400.0
 
 

@@ -135,7 +135,7 @@ def notices_of(conn: Transaction, alert: int) -> list[tuple[float, str]]:
 
 
 def note_acknowledgement(conn: Transaction, number: int, who: str, note: str, now: float) -> AlertRecord:
-    """A person has seen it. Raises NoSuchAlert where it is over."""
+    """Record that a person has seen an alert. Raises NoSuchAlert where it is over."""
     found = read_alert(conn, number)
     if found.ended_at is not None:
         raise NoSuchAlert(f"alert {number} is over already")
