@@ -41,11 +41,13 @@ class Selection:
     unroutable: bool = False
     study: str | None = None
     all: bool = False
+    patient: str | None = None
 
     def __post_init__(self) -> None:
-        filtered = self.destination is not None or self.unroutable or self.study is not None
+        filtered = self.unroutable or any(each is not None for each in (self.destination, self.study, self.patient))
         if bool(self.ids) + filtered + self.all != 1:
-            raise click.UsageError("select deliveries by IDs, by --destination, --unroutable and --study, or by --all")
+            ways = "by --destination, --unroutable, --study and --patient"
+            raise click.UsageError(f"select deliveries by IDs, {ways}, or by --all")
 
     def find(self, conn: Transaction, states: Sequence[DeliveryState]) -> Iterator[Delivery]:
         """Find the selected deliveries that are in one of these states."""
@@ -53,7 +55,7 @@ class Selection:
             found = (queries.delivery(conn, each) for each in self.ids)
             return (each for each in found if each is not None and each.state in states)
         where = where_of(self.destination, self.unroutable)
-        return queries.deliveries(conn, states, where, self.study, None)
+        return queries.deliveries(conn, states, where, self.study, None, self.patient)
 
 
 def where_of(name: str | None, unroutable: bool) -> str | None:
@@ -79,14 +81,16 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
         destination: str | None,
         unroutable: bool,
         study: str | None,
+        patient: str | None,
         everything: bool,
         **rest: Any,
     ) -> None:
-        command(selection=Selection(ids, destination, unroutable, study, everything), **rest)
+        command(selection=Selection(ids, destination, unroutable, study, everything, patient), **rest)
 
     selecting: Callable[..., None] = select
     for option in (
         click.option("--all", "everything", is_flag=True, help="Every delivery."),
+        click.option("--patient", metavar="ID", help="Deliveries of images that name this Patient ID."),
         click.option("--study", metavar="UID", help="Deliveries of this study."),
         click.option("--unroutable", is_flag=True, help="Instances that no route matches."),
         click.option("--destination", metavar="NAME", help="Deliveries for this destination."),
@@ -139,11 +143,21 @@ def retry(session: CommandSession, selection: Selection, reason: str) -> None:
 @click.command("release", short_help="Release held deliveries, or a conflict by its ID.")
 @click.argument("ids", metavar="[ID]...", type=int, nargs=-1)
 @click.option("--study", metavar="UID", help="Deliveries of this study except conflicts and mismatches.")
+@click.option("--destination", metavar="NAME", help="What people hold for this destination.")
+@click.option("--patient", metavar="ID", help="What people hold of this Patient ID.")
 @reason_option
 @overwrite_option
 @click.pass_obj
-def release(session: CommandSession, ids: tuple[int, ...], study: str | None, reason: str, yes: bool) -> None:
-    """Send held deliveries: those named by ID, or those of one study.
+def release(
+    session: CommandSession,
+    ids: tuple[int, ...],
+    study: str | None,
+    destination: str | None,
+    patient: str | None,
+    reason: str,
+    yes: bool,
+) -> None:
+    """Send held deliveries: those named by ID, those of a study, or what people hold for a destination or of a patient.
 
     A conflict or a mismatch is released by its own ID only. Where a destination has another version under the same
     SOP Instance UID, the command warns first, because the release overwrites that version.
@@ -151,15 +165,18 @@ def release(session: CommandSession, ids: tuple[int, ...], study: str | None, re
     \b
     Examples:  edge queue release 4711 --reason "the right one"
                edge queue release --study 1.2.840.113619.2.55 --reason "checked"
+               edge queue release --destination archive --reason "it is repaired"
     """
-    if bool(ids) == (study is not None):
-        raise click.UsageError("name IDs, or one --study")
-    selection = Selection(ids, study=study)
+    selection = Selection(ids, destination, study=study, patient=patient)
     found = _find(session, selection, (DeliveryState.HELD,))
+    by_people_alone = destination is not None or patient is not None
+    chosen = [each for each in found if each.reason_code is ReasonCode.PERSON or not by_people_alone]
     if ids:
         warn(session, [each.instance_id for each in found], yes=yes)
-    moved = _move(session, "queue-release", found, reason, named=bool(ids))
-    _report(moved, selection, found, "queued to be sent", "only held deliveries can be released")
+    moved = _move(session, "queue-release", chosen, reason, named=bool(ids))
+    others = "no person holds them: name their IDs, or --study"
+    why_not = others if by_people_alone else "only held deliveries can be released"
+    _report(moved, selection, found, "queued to be sent", why_not)
 
 
 @click.command("cancel", short_help="Cancel deliveries: they are not sent.")

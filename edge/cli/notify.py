@@ -18,7 +18,7 @@ from edge.messaging.channels import build_channels
 from edge.monitor import announcement, heartbeat
 from edge.store import outbox
 from edge.store.outbox import Message
-from edge.text import amount, iso
+from edge.text import amount, iso, local_day
 
 
 @click.group(short_help="Manage notification channels: test, list, resend.")
@@ -84,12 +84,12 @@ def _oldest_heartbeat(session: CommandSession) -> Message | None:
 
 @notify.command("tell", short_help="Announce new equipment, storage or requirements.")
 @click.option("--kind", required=True, type=click.Choice(announcement.ANNOUNCED_KINDS), help="What it is about.")
-@click.option("--from", "from_date", required=True, metavar="DATE", help="From when on, such as 2027-03-01.")
+@click.option("--from", "from_date", metavar="DATE", help="From when on, such as 2027-03-01.  [default: today]")
 @click.option("--expects", default="", metavar="AMOUNT", help='What it adds, such as "200GB/month" or "5GB/day".')
 @click.argument("text")
 @json_option
 @click.pass_obj
-def tell(session: CommandSession, kind: str, from_date: str, expects: str, text: str, as_json: bool) -> None:
+def tell(session: CommandSession, kind: str, from_date: str | None, expects: str, text: str, as_json: bool) -> None:
     """Announce what is to come: a new modality, more storage, a requirement.
 
     TEXT goes to every notification channel and to the central office, once, with its time and your name; the centre
@@ -99,7 +99,7 @@ def tell(session: CommandSession, kind: str, from_date: str, expects: str, text:
     Example:  edge notify tell --kind equipment --from 2027-03-01
                   --expects 200GB/month "second CT in room 4"
     """
-    fields = {"kind": kind, "from_date": from_date, "expects": expects, "said": text}
+    fields = {"kind": kind, "from_date": from_date or local_day(time.time()), "expects": expects, "said": text}
     if session.daemon_runs:
         answer = session.ask("announce", **fields)
     else:

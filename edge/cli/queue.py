@@ -42,6 +42,7 @@ for _command in deciding.DECISIONS:
 @click.option("--destination", metavar="NAME", help="Only for this destination.")
 @click.option("--unroutable", is_flag=True, help="Only unroutable images.")
 @click.option("--study", metavar="UID", help="Only for this study.")
+@click.option("--patient", metavar="ID", help="Only for images that name this Patient ID.")
 @click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
 @json_option
 @click.pass_obj
@@ -51,6 +52,7 @@ def list_queue(
     destination: str | None,
     unroutable: bool,
     study: str | None,
+    patient: str | None,
     limit: int,
     as_json: bool,
 ) -> None:
@@ -62,7 +64,7 @@ def list_queue(
     states = (DeliveryState(state),) if state else WAITING_STATES
     where = where_of(destination, unroutable)
     with session.catalog() as conn:
-        found = list(queries.deliveries(conn, states, where, study, limit))
+        found = list(queries.deliveries(conn, states, where, study, limit, patient))
     if not found and destination is not None:
         require_destination(session, destination, "nothing is queued, and ")
     if as_json:

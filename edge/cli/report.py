@@ -9,6 +9,7 @@ import click
 
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, print_table, say
+from edge.errors import EdgeError
 from edge.monitor.monthly import month_of, monthly_report
 from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
 from edge.spool.room import disk_of
@@ -29,8 +30,11 @@ def report(session: CommandSession, month: str, csv_: bool, as_json: bool) -> No
               edge report --csv > month.csv
     """
     now = time.time()
-    with session.quiet_catalog() as conn:
+    try:
         chosen = month_of(month, session.config.calendar, now)
+    except EdgeError as error:
+        raise click.BadParameter(str(error)) from None
+    with session.quiet_catalog() as conn:
         found = monthly_report(conn, session.config, disk_of(session.data_dir), chosen, now)
     if as_json:
         print_json(asdict(found))

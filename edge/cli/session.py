@@ -191,7 +191,12 @@ class CommandSession:
             return CHANGES[command](database, {**fields, "who": login()})
 
     def change_configuration(self, name: str, /, **fields: object) -> dict[str, Any]:
-        """Change the files of the configuration: by the daemon where it runs, which reads them at once; else here."""
+        """Change the files of the configuration: by the daemon where it runs, which reads them at once; else here.
+
+        Raises ConfigError where they have mistakes: these are corrected first.
+        """
+        if self._mistakes is not None:
+            raise self._mistakes
         if self.daemon_runs:
             return self.ask(f"configuration-{name}", **fields)
         from edge.daemon.configuring import Configuring  # noqa: PLC0415 - only what changes something needs it

@@ -227,26 +227,40 @@ def deliveries(
     destination: str | None,
     study_uid: str | None,
     limit: int | None,
+    patient_id: str | None = None,
 ) -> Iterator[Delivery]:
-    """Deliveries in some states, by interest; those of one destination or study where that is given."""
+    """Deliveries in some states, by interest; those of one destination, study or patient where that is given."""
     wanted = [state for state in BY_INTEREST if state in set(states)]
-    if study_uid is not None:
-        found: Iterator[Delivery] = iter(_deliveries_of_study(conn, wanted, destination, study_uid))
-    else:
-        found = _deliveries_by_state(conn, wanted, destination)
-    return islice(found, limit)
+    if study_uid is None and patient_id is None:
+        return islice(_deliveries_by_state(conn, wanted, destination), limit)
+    source = _of_patient(conn, patient_id) if patient_id is not None else _of_study_uid(conn, study_uid or "")
+    found = [
+        each
+        for each in source
+        if each.state in wanted and destination in (None, each.destination) and study_uid in (None, each.study_uid)
+    ]
+    return islice(sorted(found, key=lambda each: wanted.index(each.state)), limit)
 
 
-def _deliveries_of_study(
-    conn: Transaction, states: list[DeliveryState], destination: str | None, study_uid: str
-) -> list[Delivery]:
+def _of_study_uid(conn: Transaction, study_uid: str) -> Iterator[Delivery]:
     row = conn.execute("SELECT id FROM study WHERE study_uid = ?", (study_uid,)).fetchone()
-    if row is None:
-        return []
-    found = [each for each in _of_study(conn, row[0]) if each.state in states]
-    return sorted(
-        (each for each in found if destination in (None, each.destination)), key=lambda d: states.index(d.state)
-    )
+    return iter(()) if row is None else _of_study(conn, row[0])
+
+
+def _of_patient(conn: Transaction, patient_id: str) -> Iterator[Delivery]:
+    """Of the images that name this Patient ID, whatever their studies' other images name."""
+    return map(_delivery, conn.execute(DELIVERY + _OF_PATIENT, (patient_id,)))
+
+
+_OF_PATIENT = """
+WHERE i.series_id IN (
+    SELECT r.id FROM patient n
+    JOIN study_patient w ON w.patient_key = n.id
+    JOIN study_facts f ON f.study_id = w.study_id AND f.patient_key = n.id
+    JOIN series r ON r.study_facts_id = f.id
+    WHERE n.patient_id = ?
+) ORDER BY d.id
+"""
 
 
 def _deliveries_by_state(conn: Transaction, states: list[DeliveryState], destination: str | None) -> Iterator[Delivery]:

@@ -683,6 +683,11 @@ def test_an_answer_says_where_images_still_wait_in_the_journal(filled: Filled) -
         control.stop()
 
 
+def test_a_month_that_is_none_is_wrong_usage(filled: Filled) -> None:
+    done = edge(filled, "report", "--month", "2026-13")
+    assert (done.exit_code, "expected a month" in done.stderr) == (2, True)
+
+
 def test_a_table_wraps_between_words_and_breaks_no_number() -> None:
     columns = ["destination", "state", "pending", "last success"]
     rows = [["archive", "not tried yet", "1,234,567", "2026-11-28 08:47 UTC"]]

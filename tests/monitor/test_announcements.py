@@ -15,6 +15,7 @@ from edge.messaging.notice import letter, parse_notice, subject
 from edge.monitor import announcement
 from edge.monitor.heartbeat import pick, schema
 from edge.store.database import Store
+from edge.text import from_iso, local_day
 from tests.support.filled import CONFIG, Filled
 from tests.support.schemas import validator
 
@@ -44,6 +45,14 @@ def edge(filled: Filled, *args: str) -> dict[str, object]:
     done = CliRunner().invoke(cli, ["--config", str(filled.directory), *args, "--json"])
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.stdout))
+
+
+def test_without_a_day_it_is_announced_from_today_on(filled: Filled) -> None:
+    edge(filled, "notify", "tell", "--kind", "requirement", "a quieter room")
+    first, _ = _messages(filled)
+    made = parse_notice(first)
+    today = local_day(from_iso(made.at))
+    assert f"from {today} on: a quieter room" in made.text
 
 
 def test_a_person_announces_equipment_once_by_every_channel(filled: Filled) -> None:

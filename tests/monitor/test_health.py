@@ -507,6 +507,12 @@ def test_every_alert_is_one_sentence_that_names_what_to_type_or_do() -> None:
         assert "`" in alert.text or "free" in alert.text, alert.text
 
 
+@pytest.mark.parametrize(("held", "means"), [(0, "nothing waits for it yet"), (2, "only 2 held images wait for it")])
+def test_a_destination_that_is_down_says_what_waits(held: int, means: str) -> None:
+    (found, *_) = alerts(replace(QUIET, destinations=[DestinationStatus("archive", state="down", held=held)]))
+    assert (found.kind, found.means) == ("destination-down", means)
+
+
 def test_a_new_caller_is_named_by_its_own_table() -> None:
     viewer = replace(CT1, name="client.viewer", ae_title="VIEWER")
     scanner, web = alerts(replace(QUIET, modalities=(CT1, viewer)))

@@ -121,6 +121,22 @@ def test_a_retry_leaves_a_report_that_waits_for_its_images(filled: Filled) -> No
     assert states(filled, 1) == {"": ("deferred", "awaits-study")}
 
 
+def test_what_a_person_holds_is_released_by_destination_or_patient_and_nothing_else(filled: Filled) -> None:
+    _, wrong = two_versions(filled)
+    filled.receive(2, PatientID="P0007")
+    refused = filled.one("SELECT max(id) FROM instance")
+    for selection in (["--destination", "archive"], ["--patient", "P0007"]):
+        assert edge(filled, "queue", "hold", "--patient", "P0007", *WHY).exit_code == 0
+        filled.execute("UPDATE delivery SET reason_code = 'refused' WHERE instance_id = ?", refused)
+        done = edge(filled, "queue", "release", *selection, *WHY)
+        assert "1 delivery queued to be sent." in done.stdout
+        assert states(filled, refused) == {"archive": ("held", "refused")}
+        assert edge(filled, "queue", "retry", "--patient", "P0007").exit_code == 0
+    assert states(filled, wrong) == HELD
+    listed = json.loads(edge(filled, "queue", "list", "--patient", "P0002", "--json").stdout)
+    assert [each["instance_id"] for each in listed] == [wrong], "not the study's other patient"
+
+
 # -- releasing and discarding ------------------------------------------------------------------------------------------
 
 
@@ -129,7 +145,9 @@ def test_a_conflict_is_released_by_its_number_and_what_it_replaces_is_said_befor
     delivery = str(filled.one("SELECT id FROM delivery WHERE instance_id = ?", wrong))
     assert edge(filled, "instances", "release", str(wrong)).exit_code == 2  # no reason
     assert edge(filled, "instances", "release", str(wrong), "--reason", " ").exit_code == 2
-    assert edge(filled, "queue", "release", "--destination", "archive", *WHY).exit_code == 2
+    for selection in (["--destination", "archive"], ["--patient", "P0002"]):
+        left = edge(filled, "queue", "release", *selection, *WHY)
+        assert (left.exit_code, "1 left unchanged: no person holds them" in left.stdout) == (1, True)
     study = filled.one("SELECT study_uid FROM study")
     assert edge(filled, "queue", "release", "--study", study, *WHY).exit_code == 1
     assert states(filled, wrong) == HELD

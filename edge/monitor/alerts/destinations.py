@@ -24,7 +24,8 @@ def destination_down(seen: Observed) -> Iterator[Alert]:
 
 def _describe_backlog(each: DestinationStatus) -> str:
     if not each.waiting:
-        return "nothing waits for it yet"
+        verb = "waits" if each.held == 1 else "wait"
+        return f"only {amount(each.held, 'held image')} {verb} for it" if each.held else "nothing waits for it yet"
     one = each.waiting == 1
     return (
         f"{amount(each.waiting, 'image')} for it {'waits' if one else 'wait'} safely on disk and"
