@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-from rich.console import Console, JustifyMethod
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from edge.text import align_columns, iso_or_none, printable
 
+T = TypeVar("T")
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
 
 #: On a terminal of this width or more a UID is not wrapped, so that it can be copied.
 WIDE = 160
+#: A row of more lines has its longest texts below it, indented.
+MOST_ROW_LINES, INDENT = 3, 4
 #: A longer word in a narrow table is broken.
 MOST_UNBROKEN = 12
 
@@ -53,25 +59,78 @@ def say(text: str, style: str = "") -> None:
     out.print(Text(printable(text), style=style), soft_wrap=not out.is_terminal)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table for a terminal; numbers stand at the right. No columns named: no heading."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> RenderableType:
+    """A table for a terminal; numbers stand at the right. No columns named: no heading.
+
+    Where rows would be high, their longest texts stand below them.
+    """
     cells = [list(row) for row in rows]
     shown = [[format_cell(cell) for cell in row] for row in cells]
-    texts = list(zip(*([columns] if columns else []), *shown, strict=True))
     room = console().width
-    fits = ((gap, fit_widths(texts, room - gap * (len(texts) - 1))) for gap in (2, 1))
-    gap, widths = next((each for each in fits if each[1] is not None), (2, None))
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0), show_header=bool(columns))
-    for index in range(len(texts)):
-        column = columns[index] if columns else ""
-        numeric = any(isinstance(row[index], (int, float)) for row in cells)
-        justify: JustifyMethod = "right" if numeric else "left"
-        no_wrap = room >= WIDE and column.endswith("UID")
-        width = widths[index] if widths and not no_wrap else None
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=no_wrap, width=width)
+    below = columns_below(columns, shown, room)
+    if not below:
+        return _Grid(columns, cells, room).build(cells, has_head=bool(columns))
+
+    def select_kept(row: Sequence[T]) -> list[T]:
+        return [each for index, each in enumerate(row) if index not in below]
+
+    grid = _Grid(select_kept(columns), [select_kept(row) for row in cells], room)
+    parts: list[RenderableType] = [grid.build([], has_head=True)]
     for row, line in zip(cells, shown, strict=True):
-        made.add_row(*[Text(text, style=STYLES.get(str(cell), "")) for cell, text in zip(row, line, strict=True)])
-    return made
+        details = [f"{columns[index]}: {line[index]}" for index in below if line[index] != "-"]
+        parts.append(grid.build([select_kept(row)]))
+        parts += [Padding(Text(each), (0, 0, 0, INDENT)) for each in details]
+    return Group(*parts)
+
+
+class _Grid:
+    """Columns whose widths fit all rows, of which some can be drawn at a time."""
+
+    def __init__(self, columns: Sequence[str], cells: Sequence[Sequence[Cell]], room: int) -> None:
+        self._columns, self._cells, self._room = columns, cells, room
+        self._texts = _columns_of(columns, [[format_cell(cell) for cell in row] for row in cells])
+        self._gap, self._widths = _fit(self._texts, room)
+
+    def build(self, rows: Iterable[Sequence[Cell]], *, has_head: bool = False) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, self._gap, 0, 0), show_header=has_head)
+        for index in range(len(self._texts)):
+            column = self._columns[index] if self._columns else ""
+            numeric = any(isinstance(row[index], (int, float)) for row in self._cells)
+            justify: JustifyMethod = "right" if numeric else "left"
+            no_wrap = self._room >= WIDE and column.endswith("UID")
+            width = self._widths[index] if self._widths and not no_wrap else None
+            made.add_column(column, justify=justify, overflow="fold", no_wrap=no_wrap, width=width)
+        for row in rows:
+            made.add_row(*[Text(format_cell(cell), style=STYLES.get(str(cell), "")) for cell in row])
+        return made
+
+
+def columns_below(columns: Sequence[str], shown: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Which columns stand below their rows, so that none is higher than MOST_ROW_LINES: UIDs, then the widest ones."""
+    kept = list(range(len(columns)))
+    texts = _columns_of(columns, shown)
+    while room < WIDE and len(kept) > 1 and _height([texts[index] for index in kept], room) > MOST_ROW_LINES:
+        kept.remove(max(kept[1:], key=lambda index: (columns[index].endswith("UID"), max(map(len, texts[index])))))
+    return [index for index in range(len(columns)) if index not in kept]
+
+
+def _columns_of(columns: Sequence[str], shown: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    return list(zip(*([columns] if columns else []), *shown, strict=True))
+
+
+def _height(texts: Sequence[Sequence[str]], room: int) -> float:
+    """The lines of the highest row; no end of them where a word has to be broken."""
+    _, widths = _fit(texts, room)
+    if widths is None:
+        return math.inf
+    cells = ((text, width) for column, width in zip(texts, widths, strict=True) for text in column)
+    return max(len(textwrap.wrap(text, width)) if len(text) > width else 1 for text, width in cells)
+
+
+def _fit(texts: Sequence[Sequence[str]], room: int) -> tuple[int, list[int] | None]:
+    """The gap between columns, and their widths; None: they do not fit."""
+    fits = ((gap, fit_widths(texts, room - gap * (len(texts) - 1))) for gap in (2, 1))
+    return next((each for each in fits if each[1] is not None), (2, None))
 
 
 def fit_widths(texts: Sequence[Sequence[str]], room: int) -> list[int] | None:

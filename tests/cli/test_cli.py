@@ -691,3 +691,21 @@ def test_a_table_wraps_between_words_and_breaks_no_number() -> None:
     assert tables.fit_widths(texts, 36) == [11, 6, 9, 10]
     assert tables.fit_widths(texts, 30) is None
     assert tables.fit_widths([("a-very-long-name",)], 13) == [13]
+
+
+def test_in_a_narrow_terminal_long_texts_stand_below_their_row(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(tables, "console", lambda: Console(force_terminal=True, width=40, color_system=None))
+    columns = ["id", "state", "reason", "study UID"]
+    reason = "the destination does not answer: 192.0.2.1:104 refuses the connection, nothing listens there"
+    tables.print_table(columns, [["1", "pending", reason, "1.2.826.0.1.3680043.8.498"], ["2", "held", "", ""]])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "id  state",
+        "1   pending",
+        "    reason: the destination does not",
+        "    answer: 192.0.2.1:104 refuses the",
+        "    connection, nothing listens there",
+        "    study UID: 1.2.826.0.1.3680043.8.498",
+        "2   held",
+    ]
+    assert tables.columns_below(columns, [["1", "held", "no route", "1.2.3"]], 40) == []
+    assert tables.columns_below(columns, [["1", "held", reason, "1.2.3"]], tables.WIDE) == []
