@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -20,16 +19,17 @@ from rich.text import Text
 
 from edge.text import align_columns, iso_or_none, printable
 
-T = TypeVar("T")
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
 
-#: On a terminal of this width or more a UID is not wrapped, so that it can be copied.
-WIDE = 160
-#: A row of more lines has its longest texts below it, indented.
-MOST_ROW_LINES, INDENT = 3, 4
+#: Columns whose name ends so have what people copy.
+UNBROKEN_COLUMNS = ("UID", "file")
+#: A row of more lines has its longest texts below it.
+MOST_ROW_LINES = 3
 #: A longer word in a narrow table is broken.
 MOST_UNBROKEN = 12
+#: What is tried where a table has to wrap: the gap between columns, and the longest word that stays whole.
+_ATTEMPTS = ((2, 24), (2, 16), (2, MOST_UNBROKEN), (1, MOST_UNBROKEN), (1, 8), (1, 5))
 
 STYLES = {
     "up": "green",
@@ -59,84 +59,74 @@ def say(text: str, style: str = "") -> None:
     out.print(Text(printable(text), style=style), soft_wrap=not out.is_terminal)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> RenderableType:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Group:
     """A table for a terminal; numbers stand at the right. No columns named: no heading.
 
-    Where rows would be high, their longest texts stand below them.
+    Where it is too narrow, words are wrapped, and what people copy stands whole, in lines of its own below its row;
+    so do long texts that would make a row high.
     """
     cells = [list(row) for row in rows]
     shown = [[format_cell(cell) for cell in row] for row in cells]
+    texts = list(zip(*([columns] if columns else []), *shown, strict=True))
     room = console().width
-    below = columns_below(columns, shown, room)
+    below = _columns_below(columns, texts, room)
+    beside = [index for index in range(len(texts)) if index not in below]
+    gap, widths = _fit([texts[index] for index in beside], room)
+    numeric = [any(isinstance(row[index], (int, float)) for row in cells) for index in beside]
+
+    def part(lines: Iterable[Sequence[Text]], *, heading: bool) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0), show_header=heading)
+        for index, width, is_number in zip(beside, widths, numeric, strict=True):
+            justify: JustifyMethod = "right" if is_number else "left"
+            made.add_column(columns[index] if columns else "", justify=justify, overflow="fold", width=width)
+        for line in lines:
+            made.add_row(*(line[index] for index in beside))
+        return made
+
+    styled = [
+        [Text(text, style=STYLES.get(str(cell), "")) for cell, text in zip(row, line, strict=True)]
+        for row, line in zip(cells, shown, strict=True)
+    ]
     if not below:
-        return _Grid(columns, cells, room).build(cells, has_head=bool(columns))
-
-    def select_kept(row: Sequence[T]) -> list[T]:
-        return [each for index, each in enumerate(row) if index not in below]
-
-    grid = _Grid(select_kept(columns), [select_kept(row) for row in cells], room)
-    parts: list[RenderableType] = [grid.build([], has_head=True)]
-    for row, line in zip(cells, shown, strict=True):
-        details = [f"{columns[index]}: {line[index]}" for index in below if line[index] != "-"]
-        parts.append(grid.build([select_kept(row)]))
-        parts += [Padding(Text(each), (0, 0, 0, INDENT)) for each in details]
+        return Group(part(styled, heading=bool(columns)))
+    parts: list[RenderableType] = [part([], heading=True)]
+    for line, plain in zip(styled, shown, strict=True):
+        parts.append(part([line], heading=False))
+        details = [f"{columns[index]} {plain[index]}" for index in below if plain[index] != "-"]
+        parts += [Padding(Text(each, style="dim"), (0, 0, 0, 2)) for each in details]
     return Group(*parts)
 
 
-class _Grid:
-    """Columns whose widths fit all rows, of which some can be drawn at a time."""
-
-    def __init__(self, columns: Sequence[str], cells: Sequence[Sequence[Cell]], room: int) -> None:
-        self._columns, self._cells, self._room = columns, cells, room
-        self._texts = _columns_of(columns, [[format_cell(cell) for cell in row] for row in cells])
-        self._gap, self._widths = _fit(self._texts, room)
-
-    def build(self, rows: Iterable[Sequence[Cell]], *, has_head: bool = False) -> Table:
-        made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, self._gap, 0, 0), show_header=has_head)
-        for index in range(len(self._texts)):
-            column = self._columns[index] if self._columns else ""
-            numeric = any(isinstance(row[index], (int, float)) for row in self._cells)
-            justify: JustifyMethod = "right" if numeric else "left"
-            no_wrap = self._room >= WIDE and column.endswith("UID")
-            width = self._widths[index] if self._widths and not no_wrap else None
-            made.add_column(column, justify=justify, overflow="fold", no_wrap=no_wrap, width=width)
-        for row in rows:
-            made.add_row(*[Text(format_cell(cell), style=STYLES.get(str(cell), "")) for cell in row])
-        return made
+def _columns_below(columns: Sequence[str], texts: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Which columns stand below their rows: what people copy, then the widest, until no row is high."""
+    if not columns or sum(max(map(len, column)) + 2 for column in texts) - 2 <= room:
+        return []
+    beside = [index for index, name in enumerate(columns) if not name.endswith(UNBROKEN_COLUMNS)]
+    while len(beside) > 1 and _height([texts[index] for index in beside], room) > MOST_ROW_LINES:
+        beside.remove(max(beside[1:], key=lambda index: max(map(len, texts[index]))))
+    return [index for index in range(len(columns)) if index not in beside]
 
 
-def columns_below(columns: Sequence[str], shown: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Which columns stand below their rows, so that none is higher than MOST_ROW_LINES: UIDs, then the widest ones."""
-    kept = list(range(len(columns)))
-    texts = _columns_of(columns, shown)
-    while room < WIDE and len(kept) > 1 and _height([texts[index] for index in kept], room) > MOST_ROW_LINES:
-        kept.remove(max(kept[1:], key=lambda index: (columns[index].endswith("UID"), max(map(len, texts[index])))))
-    return [index for index in range(len(columns)) if index not in kept]
-
-
-def _columns_of(columns: Sequence[str], shown: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    return list(zip(*([columns] if columns else []), *shown, strict=True))
-
-
-def _height(texts: Sequence[Sequence[str]], room: int) -> float:
-    """The lines of the highest row; no end of them where a word has to be broken."""
+def _height(texts: Sequence[Sequence[str]], room: int) -> int:
+    """The lines of the highest row."""
     _, widths = _fit(texts, room)
-    if widths is None:
-        return math.inf
     cells = ((text, width) for column, width in zip(texts, widths, strict=True) for text in column)
     return max(len(textwrap.wrap(text, width)) if len(text) > width else 1 for text, width in cells)
 
 
-def _fit(texts: Sequence[Sequence[str]], room: int) -> tuple[int, list[int] | None]:
-    """The gap between columns, and their widths; None: they do not fit."""
-    fits = ((gap, fit_widths(texts, room - gap * (len(texts) - 1))) for gap in (2, 1))
-    return next((each for each in fits if each[1] is not None), (2, None))
+def _fit(texts: Sequence[Sequence[str]], room: int) -> tuple[int, list[int]]:
+    """The gap and the widths with which these columns have room, with as few broken words as can be."""
+    for gap, most in _ATTEMPTS:
+        widths = fit_widths(texts, room - gap * (len(texts) - 1), most)
+        if widths is not None:
+            return gap, widths
+    return 1, [max(1, room // max(1, len(texts)) - 1)] * len(texts)
 
 
-def fit_widths(texts: Sequence[Sequence[str]], room: int) -> list[int] | None:
+def fit_widths(texts: Sequence[Sequence[str]], room: int, most: int = MOST_UNBROKEN) -> list[int] | None:
     """The width of each column of these texts: where some have to wrap, between words. None: the room is too small."""
     widths = [max(map(len, column)) for column in texts]
-    least = [max(min(len(word), MOST_UNBROKEN) for text in column for word in text.split() or "-") for column in texts]
+    least = [max(min(len(word), most) for text in column for word in text.split() or "-") for column in texts]
     if sum(least) > room:
         return None
     found = list(widths)

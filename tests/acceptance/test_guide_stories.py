@@ -284,7 +284,7 @@ def fits_a_terminal(edge: InstalledEdge) -> None:
     seen = show_in_terminal(edge.command_line(*each.split()) for each in asked)
     assert [line for line in seen if len(line) > COLUMNS] == []
     assert "Stuck^Eva" in " ".join(seen)
-    assert any(re.fullmatch(r" +study UID: [0-9.]{60} *", line) for line in seen), "whole, so that it can be copied"
+    assert any(re.fullmatch(r" +study UID [0-9.]{60} *", line) for line in seen), "whole, so that it can be copied"
 
 
 # -- refuse an object that no route takes ------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from edge.store.database import Store
 from edge.store.kept_catalog import kept_in
 from edge.store.sqlite_file import migrations
 from tests.support.objects import ct_files, dataset, new_uid, sop_instance_uid
-from tests.support.peers import REPOSITORY, Edge, StoreScp, free_port, routes_to, storescu, wait_until
+from tests.support.peers import REPOSITORY, Edge, StoreScp, free_port, group_lives, routes_to, storescu, wait_until
 from tests.wire.test_receive import caller, store_rq
 
 pytestmark = pytest.mark.timeout(600)
@@ -173,6 +173,7 @@ def test_an_upgrade_killed_again_and_again_loses_nothing(site: Site) -> None:
         time.sleep(chance.uniform(0.3, 1.5))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        wait_until(lambda pid=process.pid: not group_lives(pid), 60, "its children have ended")  # type: ignore[misc]
     with site.archive, site.vna, site.edge() as edge:
         site.send(edge, 3)
         site.everything_arrives(edge)

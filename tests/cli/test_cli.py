@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from edge.store.database import Transaction
 from tests.support.filled import CONFIG, CT1, Filled
 from tests.support.gateway import Receiving
 from tests.support.ledger_rows import with_words
-from tests.support.objects import ct_files
+from tests.support.objects import ct_files, new_uid
 from tests.support.peers import REPOSITORY, StoreScp, free_port
 
 STROKE = {"StudyDescription": "STROKE PROTOCOL"}
@@ -693,19 +694,37 @@ def test_a_table_wraps_between_words_and_breaks_no_number() -> None:
     assert tables.fit_widths([("a-very-long-name",)], 13) == [13]
 
 
+def test_what_people_copy_stands_whole_where_a_table_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = new_uid()
+    columns, rows = ["patient ID", "destinations", "study UID"], [["P1", "archive: 1 confirmed", uid]] * 2
+
+    def printed(width: int) -> list[str]:
+        out = Console(file=StringIO(), force_terminal=True, color_system=None, width=width)
+        monkeypatch.setattr(tables, "console", lambda: out)
+        tables.print_table(columns, rows)
+        return [line.rstrip() for line in out.file.getvalue().splitlines()]
+
+    assert printed(100)[1] == f"P1          archive: 1 confirmed  {uid}"
+    assert printed(80) == [
+        "patient ID  destinations",
+        "P1          archive: 1 confirmed",
+        f"  study UID {uid}",
+        "P1          archive: 1 confirmed",
+        f"  study UID {uid}",
+    ]
+
+
 def test_in_a_narrow_terminal_long_texts_stand_below_their_row(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(tables, "console", lambda: Console(force_terminal=True, width=40, color_system=None))
-    columns = ["id", "state", "reason", "study UID"]
     reason = "the destination does not answer: 192.0.2.1:104 refuses the connection, nothing listens there"
-    tables.print_table(columns, [["1", "pending", reason, "1.2.826.0.1.3680043.8.498"], ["2", "held", "", ""]])
+    rows = [["1", "pending", reason, "1.2.826.0.1.3680043.8"], ["2", "held", "", ""]]
+    tables.print_table(["id", "state", "reason", "study UID"], rows)
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "id  state",
         "1   pending",
-        "    reason: the destination does not",
-        "    answer: 192.0.2.1:104 refuses the",
-        "    connection, nothing listens there",
-        "    study UID: 1.2.826.0.1.3680043.8.498",
+        "  reason the destination does not",
+        "  answer: 192.0.2.1:104 refuses the",
+        "  connection, nothing listens there",
+        "  study UID 1.2.826.0.1.3680043.8",
         "2   held",
     ]
-    assert tables.columns_below(columns, [["1", "held", "no route", "1.2.3"]], 40) == []
-    assert tables.columns_below(columns, [["1", "held", reason, "1.2.3"]], tables.WIDE) == []

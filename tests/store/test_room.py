@@ -130,6 +130,7 @@ def test_it_starts_on_a_file_system_that_is_full_to_the_last_byte(
     edge = running.enter_context(Edge(tmp_path / "edge", ROUTE, data_dir=disk / "data"))
     files = ct_files(tmp_path / "ct", 4, 20_000)
     storescu(files[:3], edge.port)
+    assert edge.settle(60), "they are in the spool: later there is no room for them"
     wait_until((disk / "data" / "ballast").exists, 20, "the reserve")
     filler = fill_bytes(disk)
     (edge.stop if end == "stopped" else edge.kill)()

@@ -145,7 +145,7 @@ class Hl7Receiving:
     @property
     def db(self) -> Store:
         """The catalog, once it has what was answered."""
-        assert self.journal.settle(20), self._db.failure or "the journal is not applied"
+        assert self.journal.settle(60), self._db.failure or "the journal is not applied"
         return self._db
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -92,10 +92,21 @@ def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: 
     return value
 
 
+#: What this process has not drawn yet, by chance.
+_PORTS: list[int] = []
+
+
 def free_port() -> int:
-    """A TCP port nobody listens on, below those that the kernel gives to outgoing connections: it stays free."""
+    """A TCP port nobody listens on, below those that the kernel gives to outgoing connections: it stays free.
+
+    It is drawn once. Each worker of a suite has ports of its own: what one has drawn may be nobody's for a while.
+    """
     for _ in range(200):
-        port = random.randrange(15_000, 32_000)
+        if not _PORTS:
+            number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+            ours = range(15_000 + number, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+            _PORTS.extend(random.sample(ours, len(ours)))
+        port = _PORTS.pop()
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -104,6 +115,21 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError("no free TCP port in 200 tries")
+
+
+def group_lives(pid: int) -> bool:
+    """Is there a process of a group that has not ended? A zombie has.
+
+    One that is killed may be long about it, where the disk is slow, and holds its locks and mounts until then.
+    """
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(group) == pid and state not in "ZX":
+            return True
+    return False
 
 
 def http_get(url: str, timeout: float = PATIENCE) -> tuple[int, bytes]:
@@ -194,7 +220,7 @@ class Peer:
         """SIGKILL, with its children, and wait."""
         if self.process is not None:
             self._signal_all(signal.SIGKILL)
-            self._reap(10)
+            self._reap(PATIENCE)
 
     def pause(self) -> None:
         """SIGSTOP: it lives, accepts connections into the backlog, and answers nothing."""
@@ -217,6 +243,7 @@ class Peer:
         assert self.process is not None
         code = self.process.wait(timeout)
         self._signal_all(signal.SIGKILL)  # children that outlived it
+        wait_until(lambda: not group_lives(self.pid), PATIENCE, f"the children of {self.name} have ended")
         self.process = None
         return code
 
@@ -439,12 +466,12 @@ class Edge(Peer):
         assert status == 200, f"/api/status answers {status}\n{self.output()}"
         return json.loads(body)
 
-    def settle(self, seconds: float = 5.0) -> Any:
-        """Wait until what was answered is in the catalog; not for long, where something hinders that.
+    def settle(self, seconds: float = 20.0) -> Any:
+        """Wait until what was answered is in the catalog; for 5 s, where something hinders that.
 
         Returns the status that says so; None where there is none.
         """
-        end = time.monotonic() + seconds
+        began, end = time.monotonic(), time.monotonic() + seconds
         while self.process is not None and self.process.poll() is None and time.monotonic() < end:
             status, body = http_get(self.url("/api/status"))
             if status != 200:
@@ -452,6 +479,8 @@ class Edge(Peer):
             found = json.loads(body)
             if found["journal"] is None or not found["journal"]["applied_lag_seconds"]:
                 return found
+            if found["state"] != "running":
+                end = min(end, began + 5.0)
             time.sleep(0.02)
         return None
 

@@ -22,6 +22,8 @@ services = ["echo", "store", "query", "retrieve"]
 associations = 500
 """
 ARCHIVE = '[destination.{name}]\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\n'
+#: Called by this title, no answer that lacks an archive's is a success.
+COMPLETE = "EDGEALL"
 LEVEL, STUDY_UID, SERIES_UID, SOP_UID, PATIENT_ID = 0x00080052, 0x0020000D, 0x0020000E, 0x00080018, 0x00100020
 FIND, GET, CT, ECHO = 1, 3, 5, 7  # contexts
 

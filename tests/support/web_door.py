@@ -46,7 +46,7 @@ class WebEdge(Edge):
     ) -> Answer:
         """One request on a connection of its own. An iterable body goes chunked."""
         given = {"Authorization": f"Bearer {client}-{TOKEN}"} if client else {}
-        connection = http.client.HTTPConnection("127.0.0.1", self.web_port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.web_port, timeout=60)
         try:
             connection.request(method, f"/dicom-web{path}", body, {**given, **(headers or {})})
             answer = connection.getresponse()

@@ -75,11 +75,13 @@ def test_the_record_is_durable_before_the_answer_and_its_file_before_its_rows(
         edge.settle()
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
+        tracer.wait(60)
     seen = steps(log.read_text())
     start = seen.index("journal")
     assert seen[:start].count("answer") == 1, f"the association's own, and no other: {seen}"
     before = seen[start : seen.index("answer", start)]
     assert before.count("journal") == 1, seen
-    behind = [step for step in seen[start:] if step not in ("answer", "name")]
-    assert behind[:4] == ["journal", "write file", "sync spool", "commit"], seen
+    # Housekeeping may commit at any moment, for instance who has called.
+    behind = [step for step in seen[start:] if step not in ("answer", "name", "commit")]
+    assert behind[:3] == ["journal", "write file", "sync spool"], seen
+    assert "commit" in seen[seen.index("sync spool", start) :], seen

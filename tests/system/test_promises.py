@@ -123,7 +123,7 @@ def test_a_large_object_passes_in_little_memory(tmp_path: Path, archive: StoreSc
     before = psutil.Process(edge.pid).memory_info().rss
     with most_memory(edge.pid) as most:
         storescu([first, second], edge.port)  # the first goes out while the second comes in
-        wait_until(lambda: edge.api_status()["destinations"]["archive"]["confirmed"] == 22, 60, "both are there")
+        wait_until(lambda: edge.api_status()["destinations"]["archive"]["confirmed"] == 22, 300, "both are there")
     assert most[0] - before < 64 * MB
     there = {path.stat().st_size // MB: path for path in archive.files()}
     assert [digest_of(there[300]), digest_of(there[600])] == [digest_of(first), digest_of(second)]

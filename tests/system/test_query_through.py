@@ -54,6 +54,15 @@ class Site:
         answers, said = find(folder, self.edge.port, "STUDY", "StudyInstanceUID", *keys, called=called)
         return {each.StudyInstanceUID: each for each in answers}, said
 
+    def ask_all(self, folder: Path, *keys: str) -> dict[str, object]:
+        """Ask until each archive has answered in time: a busy machine may make one late, which is said."""
+
+        def ask() -> dict[str, object] | None:
+            answers, said = self.ask(folder, *keys, called="EDGEALL")
+            return answers if final_status(said) == "0000" else None
+
+        return wait_until(ask, 60, "the answers of all archives") or {}
+
 
 def start_archive(name: str, folder: Path, edge_port: int) -> Orthanc | DcmqrScp:
     if name == "orthanc-web":
@@ -92,36 +101,39 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.mark.slow
 def test_answers_are_merged_by_uid_and_say_where_a_study_is(site: Site, tmp_path: Path) -> None:
-    answers, said = site.ask(tmp_path / "out", "PatientID=P1", "NumberOfStudyRelatedInstances", "StudyDate")
-    assert answers.keys() == {*site.priors.values(), site.today}, said
-    assert final_status(said) == "0000"
+    answers = site.ask_all(tmp_path / "out", "PatientID=P1", "NumberOfStudyRelatedInstances", "StudyDate")
+    assert answers.keys() == {*site.priors.values(), site.today}
     today = answers.pop(site.today)
     assert (today.InstanceAvailability, today.NumberOfStudyRelatedInstances) == ("ONLINE", 3)
     for name, archive in site.archives.items():
         prior = answers[site.priors[name]]
         assert (prior.InstanceAvailability, prior.StudyDate) == ("NEARLINE", "20200101")
-        assert prior.RetrieveAETitle == (archive.ae_title if name != "orthanc-web" else "EDGE")
+        assert prior.RetrieveAETitle == (archive.ae_title if name != "orthanc-web" else "EDGEALL")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_a_study_of_the_archive_is_fetched_once_cached_and_passed_on(site: Site, tmp_path: Path, name: str) -> None:
-    prior, before, done = site.priors[name], len(ledger_of(site.edge, "fetched")), list[str]()
+    prior, before, done = site.priors[name], len(ledger_of(site.edge, "fetched")), list[bool]()
 
     def get(number: int) -> None:
         got = tmp_path / f"got{number}"
         got.mkdir()
-        where = ["-od", str(got), "-aet", "VIEWER", "-aec", "EDGE", "127.0.0.1", str(site.edge.port)]
+        where = ["-od", str(got), "-aet", "VIEWER", "-aec", "EDGEALL", "127.0.0.1", str(site.edge.port)]
         keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={prior}"]
-        ran = run_dcmtk("getscu", "-d", "-S", *where, *keys)
-        done.append(final_status(ran.stdout + ran.stderr))
+
+        def is_whole() -> bool:
+            ran = run_dcmtk("getscu", "-d", "-S", *where, *keys)
+            return final_status(ran.stdout + ran.stderr) == "0000"
+
+        done.append(wait_until(is_whole, 60, "all archives have answered in time"))
 
     threads = [threading.Thread(target=get, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert done == ["0000", "0000"]
+    assert done == [True, True]
     assert [len([*(tmp_path / f"got{number}").iterdir()]) for number in range(2)] == [20, 20]
     assert len(ledger_of(site.edge, "fetched")) == before + 20, "each was fetched once"
     answers, _ = site.ask(tmp_path / "out", f"StudyInstanceUID={prior}", "NumberOfStudyRelatedInstances")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -19,7 +19,7 @@ import pytest
 from edge.daemon import receivers
 from edge.daemon.receivers import MOST_RECEIVERS, ORDER_SECONDS, Receivers, count_receivers
 from edge.dicom.command import Element
-from edge.dicom.pdu import Wire
+from edge.dicom.wire import Wire
 from edge.errors import AssociationRejected, PeerError
 from tests.support.objects import ct_files, dataset, sop_instance_uid
 from tests.support.peers import REPOSITORY, Edge, echoscu, storescu, wait_until
@@ -32,8 +32,11 @@ pytestmark = pytest.mark.skipif(count_receivers() < 2, reason="one core: one rec
 
 
 def receivers_of(edge: Edge) -> list[psutil.Process]:
-    children = psutil.Process(edge.pid).children(recursive=True)
-    return [each for each in children if each.name() == "edge-receiver"]
+    found = []
+    for each in psutil.Process(edge.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            found += [each] if each.name() == "edge-receiver" else []
+    return found
 
 
 def holder_of(edge: Edge, wire: Wire) -> psutil.Process:

@@ -132,8 +132,23 @@ def test_a_sync_that_is_repeated_is_seen() -> None:
     ],
 )
 def test_what_is_written_again_may_be_synced_again(call: str, target: str, again: tuple[str, str]) -> None:
-    assert synced_again([step(1, call, target, True), step(2, *again), step(3, call, target)]) == []
-    assert synced_again([step(1, call, target, True), step(2, call, target), step(3, *again)]) != []
+    first = [step(1, *again), step(2, call, target, True)]
+    assert synced_again([*first, step(3, *again), step(4, call, target)]) == []
+    assert synced_again([*first, step(3, call, target), step(4, *again)]) != []
+
+
+def test_what_was_only_renamed_into_the_spool_need_not_be_written_again() -> None:
+    long, written = step(1, "rename", "journal/01ab.part"), step(1, "writev", "spool/2026010101/a.dcm")
+    sync, failed, again = step(2, "syncfs", "../data"), step(4, "syncfs", "../data", True), step(5, "syncfs", "../data")
+    assert synced_again([long, failed, again]) == []
+    assert synced_again([written, sync, long, failed, again]) == []
+    assert synced_again([written, long, failed, again]) != []
+
+
+def test_sqlite_may_sync_the_name_of_its_log_where_the_sync_of_the_spool_has_failed() -> None:
+    written, failed = step(1, "writev", "spool/2026010101/a.dcm"), step(2, "syncfs", "../data", True)
+    assert synced_again([written, failed, step(3, "fdatasync", "../data", thread=2)]) == []
+    assert synced_again([written, failed, step(3, "fdatasync", "../data"), step(4, "syncfs", "../data")]) != []
 
 
 def test_each_thread_syncs_its_own_names_in_the_journal() -> None:
@@ -156,7 +171,9 @@ def test_a_missing_sync_is_seen() -> None:
         step(6, "fdatasync", log),
         step(7, "sendto", link),  # A-RELEASE-RP
     ]
-    assert answers_of(whole) == [2]
+    assert answers_of(whole, 1) == [2]
+    others = step(9, "sendto", "socket:[8]", thread=2)
+    assert answers_of([*whole[:2], others, *whole[2:]], 1) == [3], "another thread sends before it is answered"
     assert out_of_order(whole, 2) == out_of_order(whole, 3) == []
     assert out_of_order([whole[0], whole[2], whole[1]], 1), "the answer before the record"
     for missing in (4, 5):

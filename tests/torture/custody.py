@@ -39,6 +39,8 @@ CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 SUCCESS = 0x0000
 #: What is answered is in the catalog after these seconds at the most: until then it is in the journal.
 APPLY_SECONDS = 60.0
+#: Where a sender that gives up counts as refused: others may use the machine.
+UNHURRIED = Patience(connect=60, associate=60, answer=60)
 
 
 class Made:

@@ -17,10 +17,10 @@ import fcntl
 import os
 import struct
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.peers import wait_until
 from tests.torture.row import Lacking
 
 # <sched.h>, <sys/mount.h>
@@ -64,14 +64,11 @@ class Disk:
         self.mounted = True
 
     def unmount(self) -> None:
-        for _ in range(200):
-            done = subprocess.run(["umount", str(self.path)], capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                break
-            time.sleep(0.02)  # whoever was killed is still letting go of it
-        else:
-            raise AssertionError(f"umount {self.path}: {done.stderr}")
+        wait_until(self._unmounts, 60, f"umount {self.path}")  # whoever was killed is still letting go of it
         self.mounted = False
+
+    def _unmounts(self) -> bool:
+        return subprocess.run(["umount", str(self.path)], capture_output=True, check=False).returncode == 0
 
     def fail(self) -> None:
         """The kernel finds an error in an ext4 and, mounted with errors=remount-ro, lets nobody write any more."""

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from tests.support.nursery import REPOSITORY, Child, Nursery
-from tests.support.peers import EDGE, ENVIRONMENT, free_port, http_get, wait_until
+from tests.support.peers import EDGE, ENVIRONMENT, free_port, group_lives, http_get, wait_until
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -120,6 +120,7 @@ class Gateway:
         """Wait for its end; its exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(60)
+        wait_until(lambda: not group_lives(self.pid), 60, "its children have ended")
         self.pid, self._process = 0, None
         assert self._notices is not None
         self._notices.close()
@@ -148,6 +149,14 @@ class Gateway:
         daemon = psutil.Process(self.pid)
         return [daemon, *daemon.children(recursive=True)]
 
+    def named(self, *names: str) -> list[psutil.Process]:
+        """Those of its processes that have one of these names."""
+        found = []
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+                found += [each] if each.name() in names else []
+        return found
+
     def memory(self) -> int:
         """Bytes that all its processes use together: what they share is counted once (PSS)."""
         used = 0
@@ -158,8 +167,11 @@ class Gateway:
 
     def _stands(self) -> bool:
         states = []
-        for task in [task for each in self.processes() for task in Path(f"/proc/{each.pid}/task").iterdir()]:
-            states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        try:
+            for task in [task for each in self.processes() for task in Path(f"/proc/{each.pid}/task").iterdir()]:
+                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        except OSError:
+            return False  # one that was listed has ended since
         return all(state in "TtZ" for state in states)
 
     def __enter__(self) -> Self:

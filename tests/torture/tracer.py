@@ -174,9 +174,12 @@ class Tracer:
 
     @staticmethod
     def _text(tid: int, address: int) -> str:
-        with open(f"/proc/{tid}/mem", "rb", 0) as memory:
-            memory.seek(address)
-            return memory.read(256).split(b"\0")[0].decode("utf-8", "replace")
+        try:
+            with open(f"/proc/{tid}/mem", "rb", 0) as memory:
+                memory.seek(address)
+                return memory.read(256).split(b"\0")[0].decode("utf-8", "replace")
+        except OSError:
+            return ""  # killed since
 
 
 def main() -> None:

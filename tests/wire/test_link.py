@@ -26,7 +26,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.other, ours = socket.socketpair()
-        self.other.settimeout(5.0)
+        self.other.settimeout(60.0)
         registers = RequestRegister(), StepRegister(), lambda *_: {}
         link = LocalLink(
             Associations(), nothing, nothing, nothing, lambda *_: True, lambda *_: False, nothing, *registers
@@ -43,7 +43,7 @@ class Serving:
             self.faults.append(error)
 
     def has_ended(self) -> bool:
-        self._thread.join(5.0)
+        self._thread.join(60.0)
         return not self._thread.is_alive()
 
 

@@ -80,7 +80,7 @@ def ask_and_cut(
     gateway.start()
     for number in budget.rounds(score):
         uid = new_transaction_uid()
-        catalog = sqlite3.connect(gateway.data_dir / "catalog.db", isolation_level=None)
+        catalog = sqlite3.connect(gateway.data_dir / "catalog.db", 60, isolation_level=None)
         catalog.execute("BEGIN IMMEDIATE")
         try:
             asked = ask(gateway.port, [(CT_CLASS, f"1.2.{number}")], uid, then=partial(cut, catalog))
@@ -91,6 +91,7 @@ def ask_and_cut(
         catalog.close()
         repair()
         gateway.start()
+        gateway.settled()
         with closing(sqlite3.connect(gateway.data_dir / "catalog.db")) as conn:
             kept = [row[0] for row in conn.execute("SELECT transaction_uid FROM commitment_request")]
         wrong = [f"{each} was answered, and is {kept.count(each)} times here" for each in answered]

@@ -38,15 +38,16 @@ class Hl7Kill:
         with Nursery() as nursery, Gateway(place / "edge", config, nursery) as edge:
             edge.start()
             for number in budget.rounds(score):
-                catalog = sqlite3.connect(edge.data_dir / "catalog.db", isolation_level=None)
+                catalog = sqlite3.connect(edge.data_dir / "catalog.db", 60, isolation_level=None)
                 catalog.execute("BEGIN IMMEDIATE")  # until the kill the record alone has the message
                 for turn in range(3):  # a connection each, as many senders do
-                    with MllpClient(port) as client:
+                    with MllpClient(port, seconds=60.0) as client:
                         name = f"R{number}.{turn}"
                         answered += [name] * (_send(client, name, number % PATIENTS) == "AA")
                 edge.kill()
                 catalog.close()
                 edge.start()
+                edge.settled()
                 score.tell(find_faults(edge.data_dir, answered), f"round {number}")
         score.figures = {"messages answered": len(answered)}
         return score
@@ -77,6 +78,7 @@ class Hl7KillAnywhere:
                 stop.set()
                 sender.join()
                 edge.start()
+                edge.settled()
                 score.tell(find_faults(edge.data_dir, answered), f"round {number}")
         score.figures = {"messages answered": len(answered)}
         return score

@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,12 @@ SYNCS = ("fsync", "fdatasync", "syncfs")
 FLUSH = "pwritev2"
 #: Of a new segment's name, or of a long object's.
 NAMES_SYNC = "fsync journal"
+#: Of all that a batch has put into the spool, and how that is written: for the first time, and again.
+SPOOL_SYNC, SPOOL_WRITES = "syncfs data directory", ("writev spooled file", "writev partial file")
 #: What may fail without a word: it is there already, or is made again at the next start.
 HARMLESS = {
-    "mkdir data directory", "mkdir incoming", "mkdir spool", "unlink control.sock", "sendto socket", "recvfrom socket",
+    *("mkdir data directory", "mkdir incoming", "mkdir spool", "mkdir journal"),
+    *("unlink control.sock", "sendto socket", "recvfrom socket"),
     "fdatasync data directory",  # SQLite's own, which it passes over; we have synced the catalog's name ourselves
 }  # fmt: skip
 #: A record, with its flush and without.
@@ -86,7 +89,7 @@ class Traced:
             self.gateway.reap()
         else:
             self.gateway.kill()
-        self._tracer.communicate(timeout=30)
+        self._tracer.communicate(timeout=60)
         return read_report(self.report)
 
 
@@ -158,7 +161,8 @@ class Journey:
     def terminate(self) -> None:
         self.ending = len(read_report(self.report))  # behind it the log is copied into the database, or stays
         if not self.gateway.has_ended():
-            os.kill(self.gateway.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # struck since
+                os.kill(self.gateway.pid, signal.SIGTERM)
             wait_until(self.gateway.has_ended, 60, "the gateway has stopped", interval=0.005)
 
     # -- tries
@@ -173,7 +177,7 @@ class Journey:
         self.ending = sys.maxsize
         traced = Traced(self.gateway, self.report, kind, at, act)
         try:
-            if self.gateway.becomes_ready(LONGEST):
+            if self.gateway.becomes_ready():  # however slow it is: it may say what has struck it at its end alone
                 self.travel()
         finally:
             steps = traced.end()
@@ -315,22 +319,37 @@ def synced_again(steps: list[Step]) -> list[str]:
     struck = next((step for step in steps if step.struck), None)
     if struck is None or struck.call not in (*SYNCS, FLUSH):
         return []
+    if struck.site == SPOOL_SYNC and not owes_contents(steps, struck):
+        return []
     for step in steps:
         if step.number <= struck.number:
             continue
         if is_written_again(struck, step):
             return []
-        is_other = struck.site == NAMES_SYNC and step.thread != struck.thread  # it syncs a name of its own
-        if step.target == struck.target and step.call in (*SYNCS, FLUSH) and not is_other:
+        if step.target == struck.target and step.call in (*SYNCS, FLUSH) and not is_of_another(struck, step):
             return [f"{step.call} on {step.target} after its sync had failed"]
     return []
+
+
+def is_of_another(struck: Step, step: Step) -> bool:
+    """Is a sync of the same file or folder no repetition of the one that was struck?"""
+    if struck.site == NAMES_SYNC:
+        return step.thread != struck.thread  # it syncs a name of its own
+    return struck.site == SPOOL_SYNC and step.call != struck.call  # SQLite's, of the name of its log
+
+
+def owes_contents(steps: list[Step], struck: Step) -> bool:
+    """Has a file of the spool been written since its last sync? A long object is synced by itself, and only renamed."""
+    behind = [step.site for step in steps if step.number < struck.number]
+    last = max((number for number, site in enumerate(behind) if site == SPOOL_SYNC), default=-1)
+    return any(site in SPOOL_WRITES for site in behind[last + 1 :])
 
 
 def is_written_again(struck: Step, step: Step) -> bool:
     """Has what a failed sync was for been made again? Of the journal only: its segments are laid out from zero, and its
     records become files of the spool once more."""
-    if struck.site == "syncfs data directory":
-        return step.site in ("writev spooled file", "writev partial file")
+    if struck.site == SPOOL_SYNC:
+        return step.site in SPOOL_WRITES
     if struck.site == NAMES_SYNC:
         return step.thread == struck.thread and step.site in ("rename new segment", "unlink partial file")
     if struck.site == "pwritev2 segment":
@@ -358,7 +377,7 @@ class Order:
             journey.send(budget.most)
             applied(journey.gateway.data_dir, list(journey.custody.accepted), APPLY_SECONDS)
             steps = traced.end()
-        answers = answers_of(steps)
+        answers = answers_of(steps, budget.most)
         score.tell([] if len(answers) >= budget.most else [f"only {len(answers)} answers"], "all are answered")
         files = [number for number, step in enumerate(steps) if step.site == "writev spooled file"]
         for number in (*answers, *files):
@@ -366,11 +385,13 @@ class Order:
         return score
 
 
-def answers_of(steps: list[Step]) -> list[int]:
-    """The C-STORE answers of the association that writes records: what it sends between A-ASSOCIATE-AC and release."""
+def answers_of(steps: list[Step], count: int) -> list[int]:
+    """The C-STORE answers of the association that writes records: what it sends behind its A-ASSOCIATE-AC."""
     first = next((number for number, step in enumerate(steps) if step.site in WRITTEN), len(steps))
-    link = next((step.target for step in steps[first:] if step.site == "sendto socket"), "")
-    return [number for number, step in enumerate(steps) if link and step.target == link][1:-1]
+    # Another thread may send first: the forwarder, which tries the archive again.
+    sent = (step for step in steps[first:] if step.site == "sendto socket" and step.thread == steps[first].thread)
+    link = next((step.target for step in sent), "")
+    return [number for number, step in enumerate(steps) if link and step.target == link][1 : 1 + count]
 
 
 def out_of_order(steps: list[Step], number: int) -> list[str]:
@@ -380,7 +401,7 @@ def out_of_order(steps: list[Step], number: int) -> list[str]:
         before = max((at for at in range(number) if steps[at].target == step.target), default=-1)
         is_recorded = any(each.site == "pwritev2 segment" for each in steps[before + 1 : number])
         return [] if is_recorded else ["answered before its record was written"]
-    due = ["syncfs data directory", "fdatasync catalog.db-wal"]
+    due = [SPOOL_SYNC, "fdatasync catalog.db-wal"]
     for each in steps[number + 1 :]:
         if due and each.site == due[0]:
             due.pop(0)

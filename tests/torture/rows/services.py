@@ -95,6 +95,7 @@ class PerformedStepKill:
                 uid = f"1.2.826.{number}"
                 answered[uid] = _perform_and_kill(gateway, uid, budget.chance(number))
                 gateway.start()
+                gateway.settled()
                 lost = [f"{uid} lost {each}" for each in answered[uid] if each not in _recorded(gateway, uid)]
                 score.tell(lost, f"round {number}")
             wanted = {uid: each for uid, each in answered.items() if each}
@@ -110,8 +111,9 @@ class PerformedStepKill:
 def _perform_and_kill(gateway: Gateway, uid: str, chance: random.Random) -> list[str]:
     """A step, with the kill behind one of its answers, or in the midst. What was answered with success."""
     done, kill_after = list[str](), chance.choice(("create", "COMPLETED", "time"))
+    killer = threading.Timer(chance.uniform(0.0, 0.2), os.killpg, (gateway.pid, signal.SIGKILL))
     if kill_after == "time":
-        threading.Timer(chance.uniform(0.0, 0.2), os.killpg, (gateway.pid, signal.SIGKILL)).start()
+        killer.start()
     try:
         for state, data, is_set in (("create", CREATED, False), ("COMPLETED", ended(["1.5"]), True)):
             if send_step(gateway.port, uid, data, is_set=is_set).status == 0:
@@ -121,20 +123,17 @@ def _perform_and_kill(gateway: Gateway, uid: str, chance: random.Random) -> list
                 return done
     except (EdgeError, OSError):
         pass  # it fell before its answer
-    wait_until(gateway.has_ended, 10, "it has fallen")
+    if kill_after == "time":
+        killer.join()
     gateway.kill()
     return done
 
 
 def _recorded(gateway: Gateway, uid: str) -> list[str]:
-    """What the catalog has of a step, soon after a start."""
-
-    def read() -> list[str]:
-        with closing(sqlite3.connect(gateway.data_dir / "catalog.db")) as conn:
-            row = conn.execute("SELECT state FROM performed_step WHERE sop_instance_uid = ?", (uid,)).fetchone()
-        return [] if row is None else ["create", *(["COMPLETED"] if row[0] == "COMPLETED" else [])]
-
-    return read()
+    """What the catalog has of a step."""
+    with closing(sqlite3.connect(gateway.data_dir / "catalog.db")) as conn:
+        row = conn.execute("SELECT state FROM performed_step WHERE sop_instance_uid = ?", (uid,)).fetchone()
+    return [] if row is None else ["create", *(["COMPLETED"] if row[0] == "COMPLETED" else [])]
 
 
 FETCHES = """
@@ -178,7 +177,7 @@ class PrefetchKill:
                     time.sleep(budget.chance(number).uniform(0.5, 3.0))
                     gateway.kill()
                     gateway.start()
-                    wait_until(lambda gateway=gateway: _fetched(gateway) == 40, 120, "all of it")  # type: ignore[misc]
+                    wait_until(lambda gateway=gateway: _fetched(gateway) == 40, 300, "all of it")  # type: ignore[misc]
                     score.tell(wrong_of_fetched(gateway), f"round {number}")
                 for identifier in archive.instances().values():
                     archive.delete(identifier)

@@ -99,7 +99,7 @@ def silent(gateway: Besieged, number: int) -> socket.socket:
     return connect(gateway.port)
 
 
-def silent_at_tls(gateway: Besieged, number: int) -> socket.socket:
+def silent_at_tls(gateway: Besieged, number: int) -> socket.socket | None:
     """Nothing; half a ClientHello; or the whole handshake, and then nothing."""
     sock = connect(gateway.tls_port)
     if number % 3 == 1:
@@ -109,7 +109,7 @@ def silent_at_tls(gateway: Besieged, number: int) -> socket.socket:
     try:
         secured = gateway.scanner.wrap_socket(sock, server_hostname="127.0.0.1")
     except OSError:
-        return sock  # there are too many of us
+        return None  # there are too many of us: it is closed
     return socket.socket(fileno=secured.detach())
 
 

@@ -213,7 +213,7 @@ def test_who_is_not_known_is_401_and_who_may_not_store_is_403(edge: WebEdge) -> 
 
 
 def test_several_requests_on_one_connection(edge: WebEdge, tmp_path: Path) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", edge.web_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", edge.web_port, timeout=60)
     headers = {"Content-Type": related(), "Authorization": f"Bearer viewer-{TOKEN}"}
     for number in range(3):
         (path,) = ct_files(tmp_path / str(number), 1, SMALL)
@@ -244,7 +244,7 @@ def test_curl_stores_a_body_that_it_announces(edge: WebEdge, tmp_path: Path) -> 
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     assert done.stdout == "200"

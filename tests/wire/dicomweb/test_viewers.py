@@ -218,14 +218,14 @@ def test_dicomweb_client_of_ohif_with_dcmjs_behind_a_proxy(site: Site, proxied: 
 def test_addresses_are_right_behind_a_proxy(site: Site, proxied: str) -> None:
     headers = {"Authorization": f"Bearer looker-{TOKEN}"}
     at = f"{proxied}/studies/{site.study}/series/{site.series}/metadata"
-    first = requests.get(at, headers=headers, timeout=10).json()[0]
+    first = requests.get(at, headers=headers, timeout=60).json()[0]
     bulk = requests.compat.urljoin(at, first["7FE00010"]["BulkDataURI"])
     assert bulk.startswith(f"{proxied}/studies/")
-    answer = requests.get(bulk, headers={**headers, "Accept": "application/octet-stream"}, timeout=10)
+    answer = requests.get(bulk, headers={**headers, "Accept": "application/octet-stream"}, timeout=60)
     assert answer.content == site.first.PixelData
     part = {**headers, "Accept": "application/octet-stream", "Range": "bytes=10-19"}
-    assert requests.get(bulk, headers=part, timeout=10).content == site.first.PixelData[10:20]
+    assert requests.get(bulk, headers=part, timeout=60).content == site.first.PixelData[10:20]
     again = {**headers, "Accept": "application/octet-stream", "If-None-Match": answer.headers["etag"]}
-    assert requests.get(bulk, headers=again, timeout=10).status_code == 304
-    (found,) = requests.get(f"{proxied}/studies?StudyInstanceUID={site.study}", headers=headers, timeout=10).json()
+    assert requests.get(bulk, headers=again, timeout=60).status_code == 304
+    (found,) = requests.get(f"{proxied}/studies?StudyInstanceUID={site.study}", headers=headers, timeout=60).json()
     assert found["00081190"]["Value"] == [f"{proxied.replace('http:', 'https:')}/studies/{site.study}"]
