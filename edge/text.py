@@ -16,12 +16,12 @@ _SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def amount(n: int, thing: str) -> str:
-    """`1 image`, `2,000 images`, `2 deliveries`, `3 classes`."""
+    """`1 image`, `2,000 images`, `2 deliveries`, `3 classes`, `4 whole days`."""
     return f"{n:,} {thing if n == 1 else _plural(thing)}"
 
 
 def _plural(thing: str) -> str:
-    if thing.endswith("y"):
+    if thing.endswith("y") and not thing.endswith(("ay", "ey", "oy")):
         return f"{thing[:-1]}ies"
     return f"{thing}es" if thing.endswith("s") else f"{thing}s"
 

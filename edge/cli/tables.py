@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -10,7 +11,8 @@ from enum import Enum
 from typing import Any
 
 import click
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +24,8 @@ Cell = str | int | float | None
 
 #: Columns whose name ends so have what people copy.
 UNBROKEN_COLUMNS = ("UID", "file")
+#: A row of more lines has its longest texts below it.
+MOST_ROW_LINES = 3
 #: A longer word in a narrow table is broken.
 MOST_UNBROKEN = 12
 #: What is tried where a table has to wrap: the gap between columns, and the longest word that stays whole.
@@ -58,14 +62,14 @@ def say(text: str, style: str = "") -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Group:
     """A table for a terminal; numbers stand at the right. No columns named: no heading.
 
-    Where it is too narrow, words are wrapped, and what people copy stands whole, in lines of its own below its row.
+    Where it is too narrow, words are wrapped, and what people copy stands whole, in lines of its own below its row;
+    so do long texts that would make a row high.
     """
     cells = [list(row) for row in rows]
     shown = [[format_cell(cell) for cell in row] for row in cells]
     texts = list(zip(*([columns] if columns else []), *shown, strict=True))
     room = console().width
-    is_narrow = sum(max(map(len, column)) + 2 for column in texts) - 2 > room
-    below = [index for index, name in enumerate(columns) if is_narrow and name.endswith(UNBROKEN_COLUMNS)]
+    below = _columns_below(columns, texts, room)
     beside = [index for index in range(len(texts)) if index not in below]
     gap, widths = _fit([texts[index] for index in beside], room)
     numeric = [any(isinstance(row[index], (int, float)) for row in cells) for index in beside]
@@ -85,11 +89,29 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Group:
     ]
     if not below:
         return Group(part(styled, heading=bool(columns)))
-    parts: list[Table | Text] = [part([], heading=True)]
+    parts: list[RenderableType] = [part([], heading=True)]
     for line, plain in zip(styled, shown, strict=True):
         parts.append(part([line], heading=False))
-        parts += [Text(f"  {columns[index]} {plain[index]}", style="dim") for index in below if plain[index] != "-"]
+        details = [f"{columns[index]} {plain[index]}" for index in below if plain[index] != "-"]
+        parts += [Padding(Text(each, style="dim"), (0, 0, 0, 2)) for each in details]
     return Group(*parts)
+
+
+def _columns_below(columns: Sequence[str], texts: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Which columns stand below their rows: what people copy, then the widest, until no row is high."""
+    if not columns or sum(max(map(len, column)) + 2 for column in texts) - 2 <= room:
+        return []
+    beside = [index for index, name in enumerate(columns) if not name.endswith(UNBROKEN_COLUMNS)]
+    while len(beside) > 1 and _height([texts[index] for index in beside], room) > MOST_ROW_LINES:
+        beside.remove(max(beside[1:], key=lambda index: max(map(len, texts[index]))))
+    return [index for index in range(len(columns)) if index not in beside]
+
+
+def _height(texts: Sequence[Sequence[str]], room: int) -> int:
+    """The lines of the highest row."""
+    _, widths = _fit(texts, room)
+    cells = ((text, width) for column, width in zip(texts, widths, strict=True) for text in column)
+    return max(len(textwrap.wrap(text, width)) if len(text) > width else 1 for text, width in cells)
 
 
 def _fit(texts: Sequence[Sequence[str]], room: int) -> tuple[int, list[int]]:

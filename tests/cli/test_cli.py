@@ -717,3 +717,19 @@ def test_what_people_copy_stands_whole_where_a_table_is_too_narrow(monkeypatch: 
         "P1          archive: 1 confirmed",
         f"  study UID {uid}",
     ]
+
+
+def test_in_a_narrow_terminal_long_texts_stand_below_their_row(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(tables, "console", lambda: Console(force_terminal=True, width=40, color_system=None))
+    reason = "the destination does not answer: 192.0.2.1:104 refuses the connection, nothing listens there"
+    rows = [["1", "pending", reason, "1.2.826.0.1.3680043.8"], ["2", "held", "", ""]]
+    tables.print_table(["id", "state", "reason", "study UID"], rows)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "id  state",
+        "1   pending",
+        "  reason the destination does not",
+        "  answer: 192.0.2.1:104 refuses the",
+        "  connection, nothing listens there",
+        "  study UID 1.2.826.0.1.3680043.8",
+        "2   held",
+    ]

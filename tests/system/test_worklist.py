@@ -65,5 +65,16 @@ def test_the_list_outlives_its_source_and_a_restart_with_its_age(tmp_path: Path)
             assert edge.api_status()["worklist"]["stale"] is False
 
 
+def test_the_source_is_asked_at_once_by_command(tmp_path: Path) -> None:
+    port = free_port()
+    ris = WorklistScp(tmp_path / "ris", port)
+    ris.put(ITEMS[:1])
+    with ris, Edge(tmp_path / "edge", CONFIG.format(port=port).replace('"1s"', '"15m"')) as edge:
+        wait_until(lambda: edge.api_status()["worklist"]["items"] == 1, 30, "the list")
+        ris.put(ITEMS[1:])
+        assert edge.cli("worklist", "refresh", "--reason", "two more").returncode == 0
+        wait_until(lambda: edge.api_status()["worklist"]["items"] == 3, 30, "those that have come since")
+
+
 def stale(edge: Edge) -> list[dict[str, Any]]:
     return [each for each in edge.api_status()["alerts"] if each["kind"] == "worklist-stale"]
