@@ -34,8 +34,7 @@ class KeptAnswer:
 class KeptAnswers:
     """Answers by name. Used on the loop alone."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._kept: dict[str, KeptAnswer] = {}
         self._makers: dict[str, tuple[_Make, Callable[[], object]]] = {}
 
@@ -53,7 +52,7 @@ class KeptAnswers:
     def age(self, name: str) -> float:
         """How old the kept answer is, in seconds; 0 where none is kept."""
         kept = self._kept.get(name)
-        return self._clock() - kept.at if kept is not None and kept.seconds > MADE_QUICKLY_SECONDS else 0.0
+        return time.monotonic() - kept.at if kept is not None and kept.seconds > MADE_QUICKLY_SECONDS else 0.0
 
     async def refresh(self) -> None:
         """_Make again what gets old; each once at first, so that it is known which are slow."""
@@ -63,13 +62,13 @@ class KeptAnswers:
                 await self._make(name)
 
     def _is_good(self, name: str, kept: KeptAnswer, most_seconds: float) -> bool:
-        fresh = self._clock() - kept.at <= most_seconds
+        fresh = time.monotonic() - kept.at <= most_seconds
         return kept.seconds > MADE_QUICKLY_SECONDS and fresh and kept.basis is self._makers[name][1]()
 
     async def _make(self, name: str) -> Any:
         make, basis = self._makers[name]
-        begun, known = self._clock(), basis()
+        begun, known = time.monotonic(), basis()
         value = await make()
-        seconds = self._clock() - begun
+        seconds = time.monotonic() - begun
         self._kept[name] = KeptAnswer(value if seconds > MADE_QUICKLY_SECONDS else None, begun, seconds, known)
         return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
@@ -54,15 +54,15 @@ def length_of(headers: Mapping[str, str]) -> int:
 class Bodies:
     """Holds them while they are received and checked."""
 
-    def __init__(self, known: ProvenCallers, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, known: ProvenCallers) -> None:
         """`known`: callers from which signed heartbeats came; it learns more of them."""
-        self._places, self._known, self._clock = Places(shares.BODIES), known, clock
+        self._places, self._known = Places(shares.BODIES), known
 
     @asynccontextmanager
     async def receive_body(self, request: Request) -> AsyncIterator[bytes]:
         """The whole body; what it takes is given back at the end. Raises BodyRefused."""
         length, address = length_of(request.headers), request.client.host if request.client else ""
-        is_named = is_local_caller(address) or self._known.has(address, self._clock())
+        is_named = is_local_caller(address) or self._known.has(address, time.time())
         caller = caller_of(address)
         if self._places.take(caller, length, kept=0.0 if is_named else 1.0) is not None:
             raise BodyRefused(TOO_MUCH)
@@ -76,7 +76,7 @@ class Bodies:
     def note_signed(self, request: Request) -> None:
         """Its signature was right."""
         if request.client is not None:
-            self._known.remember(request.client.host, self._clock())
+            self._known.remember(request.client.host, time.time())
 
 
 async def _read(request: Request) -> bytes:

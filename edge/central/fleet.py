@@ -1,4 +1,4 @@
-"""How each site stands, worst first: the fleet page, `edge central sites` and the digest show the same."""
+"""The state of each site, worst first: the fleet page, `edge central sites` and the digest show the same."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_standing(conn: EngineTransaction, site: Site, now: float) -> tuple[Site
 
 
 def standing(site: Site, row: Row | None, now: float, planned: Row | None = None) -> SiteStanding:
-    """How a site stands by its last heartbeat; `planned`: the work that goes on there."""
+    """The state of a site by its last heartbeat; `planned`: the work that goes on there."""
     if row is None:
         state: tuple[str, str, str, float | None] = (IDLE, "never heard", "no heartbeat has come yet", None)
     else:

@@ -13,7 +13,8 @@ from edge.central.columns import PART_ROWS
 from edge.store.central import incidents, outages
 from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.text import amount
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 from edge.web.listing import cut_page, filter_rows, parse_view
 from edge.web.pages import Pages
 
@@ -30,8 +31,8 @@ INCIDENT_DECISIONS = {
 class IncidentPages:
     """The handlers."""
 
-    def __init__(self, store: EngineStore, pages: Pages, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._pages, self._clock = store, pages, clock
+    def __init__(self, store: EngineStore, pages: Pages) -> None:
+        self._store, self._pages = store, pages
 
     async def list_incidents(self, request: Request) -> Response:
         query = request.query_params
@@ -61,7 +62,7 @@ class IncidentPages:
             return PlainTextResponse("Choose incidents, and write a note. Go back and try again.\n", 422)
 
         def work(conn: EngineTransaction) -> int:
-            return sum(_decide_one(conn, decide, number, self._clock(), visitor.name, text) for number in numbers)
+            return sum(_decide_one(conn, decide, number, time.time(), visitor.name, text) for number in numbers)
 
         count = await self._store.write(work)
         visitor.leave_notice(f"The note is with {amount(count, 'incident')}.")
@@ -90,7 +91,7 @@ class IncidentPages:
             return PlainTextResponse("Say what it is about: the note is empty. Go back and write one.\n", 422)
         try:
             await self._store.write(
-                lambda conn: INCIDENT_DECISIONS[what](conn, number, self._clock(), visitor.name, text)
+                lambda conn: INCIDENT_DECISIONS[what](conn, number, time.time(), visitor.name, text)
             )
         except incidents.NoIncident as error:
             return PlainTextResponse(f"{error}\n", 409)

@@ -242,6 +242,6 @@ def _incident_of(
 
 
 def refuse_signature(conn: EngineTransaction, site: str, now: float) -> None:
-    """A heartbeat in a site's name was not signed by it: one incident until a good heartbeat comes."""
+    """Open one incident about a heartbeat that its site did not sign, until a good one comes."""
     text = f"a heartbeat in this site's name had a wrong signature at {moment_text(now)}"
     _blame(conn, "signature-refused", site, now, text, "minor")

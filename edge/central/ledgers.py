@@ -107,7 +107,7 @@ def _begin_next_era(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, asked
 
 
 def _continue(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, asked: Asked, head_at: float, now: float) -> None:
-    """Nothing contradicts: what is proved is noted, and the next head is acknowledged."""
+    """Note what is proved, and acknowledge the next head: nothing contradicts."""
     site, seq, head = heartbeat.site, heartbeat.seq, heartbeat.head
     proved = is_proof(heartbeat.proof, asked)
     if proved:

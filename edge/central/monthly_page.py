@@ -34,16 +34,15 @@ class FleetReport:
         config: Callable[[], CentralConfig],
         pages: Pages,
         answers: KeptAnswers,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._config, self._pages, self._answers, self._clock = store, config, pages, answers, clock
+        self._store, self._config, self._pages, self._answers = store, config, pages, answers
         answers.add("report", partial(self._make, ""), config)
 
     async def page(self, request: Request) -> Response:
         """GET /report and /report.csv; `?month=2026-11`."""
         asked, config, fault = request.query_params.get("month", ""), self._config(), ""
         try:
-            month_of(asked, config.calendar, self._clock())
+            month_of(asked, config.calendar, time.time())
         except EdgeError as error:
             asked, fault = "", str(error)
         found: FleetMonth = await (self._answers.get("report") if not asked else self._make(asked))
@@ -57,13 +56,13 @@ class FleetReport:
         return await self._pages.render_large(request, "report.html", code=code, fault=fault, **context)
 
     async def _make(self, asked: str) -> FleetMonth:
-        now, config = self._clock(), self._config()
+        now, config = time.time(), self._config()
         month = month_of(asked, config.calendar, now)
         found = await self._store.read(lambda conn: read_month(conn, month, now))
         return await to_thread.run_sync(fleet_month, found, config, month, now)
 
     def _months(self) -> list[str]:
-        begin = availability.months_back(self._clock(), 0)
+        begin = availability.months_back(time.time(), 0)
         return [
             time.strftime("%Y-%m", time.gmtime(availability.months_back(begin + 1, n))) for n in range(MONTHS_OFFERED)
         ]

@@ -81,10 +81,9 @@ class Fleet:
         store: EngineStore,
         config: Callable[[], CentralConfig],
         pages: Pages,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` is that of the moment."""
-        self._store, self._configured, self._pages, self._clock = store, config, pages, clock
+        self._store, self._configured, self._pages = store, config, pages
 
     @property
     def _config(self) -> CentralConfig:
@@ -92,7 +91,7 @@ class Fleet:
 
     async def overview(self, request: Request) -> Response:
         """Every site in one glance, worst first."""
-        now, wanted = self._clock(), request.query_params.get("q", "").strip()
+        now, wanted = time.time(), request.query_params.get("q", "").strip()
         found, open_now, channels = await self._store.read(
             lambda conn: (
                 fleet.standings(conn, self._config, now),
@@ -119,7 +118,7 @@ class Fleet:
 
     async def table(self, request: Request) -> Response:
         """Every site as a row: sorted, filtered, in parts."""
-        now, query = self._clock(), request.query_params
+        now, query = time.time(), request.query_params
         view = parse_view("/sites", query, SITE_COLUMNS, ("tag", "region", "level"), sort="state")
         found = await self._store.read(lambda conn: fleet.standings(conn, self._config, now))
         chosen = [each for each in filter_rows(found, view.wanted, _text) if _fits(each, view.filters)]
@@ -140,7 +139,7 @@ class Fleet:
         if known is None:
             return self._pages.render_missing(request)
         reach = REACHES.get(request.query_params.get("over", "day"), REACHES["day"])
-        now = self._clock()
+        now = time.time()
 
         def read(conn: EngineTransaction) -> dict[str, Any]:
             standing, row = fleet.read_standing(conn, described_sites(conn, self._config)[known.id], now)

@@ -19,7 +19,8 @@ from edge.store.central import maintenance
 from edge.store.central.centre_state import journal
 from edge.store.engine import EngineStore
 from edge.text import amount
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 from edge.web.pages import Pages
 
 #: Windows that are over are listed for this time.
@@ -35,15 +36,14 @@ class MaintenancePlans:
         store: EngineStore,
         config: Callable[[], CentralConfig],
         pages: Pages,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._configured, self._pages, self._clock = store, config, pages, clock
+        self._store, self._configured, self._pages = store, config, pages
 
     async def index(
         self, request: Request, fault: str = "", given: Mapping[str, str] | None = None, code: int = 200
     ) -> Response:
         """GET /maintenance."""
-        now, config = self._clock(), self._configured()
+        now, config = time.time(), self._configured()
         found, sites = await self._store.read(
             lambda conn: (maintenance.list_windows(conn, now - OVER_SECONDS), described_sites(conn, config))
         )
@@ -85,7 +85,7 @@ class MaintenancePlans:
 
     async def remove(self, request: Request) -> Response:
         """POST /maintenance/remove: what has not begun is removed, what goes on ends now."""
-        visitor, now = visitor_of(request), self._clock()
+        visitor, now = visitor_of(request), time.time()
         try:
             numbers = [row_number(each) for each in visitor.form.get("pick", [])]
         except ValueError:

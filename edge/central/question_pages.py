@@ -35,10 +35,9 @@ class QuestionPages:
         config: Callable[[], CentralConfig],
         pages: Pages,
         answers: KeptAnswers,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`config` is that of the moment."""
-        self._store, self._config, self._pages, self._answers, self._clock = store, config, pages, answers, clock
+        self._store, self._config, self._pages, self._answers = store, config, pages, answers
         for question in reports.QUESTIONS.values():
             answers.add(question.name, partial(self._make_answer, question), config)
 
@@ -58,7 +57,7 @@ class QuestionPages:
             part=cut_page(found, view, lambda row, key: row.get(key), PART_ROWS),
             columns=[(each.key, each.label, each.kind not in ("text", "moment")) for each in question.columns],
             show=show,
-            as_of=self._clock() - self._answers.age(question.name),
+            as_of=time.time() - self._answers.age(question.name),
         )
 
     async def export(self, request: Request) -> Response:
@@ -74,7 +73,7 @@ class QuestionPages:
 
     async def _make_answer(self, question: Question) -> Answer:
         """The read on the loop, what is computed from it in a thread."""
-        now, config = self._clock(), self._config()
+        now, config = time.time(), self._config()
         found = await self._store.read(lambda conn: question.read(conn, now))
         return await to_thread.run_sync(question.answer, found, config, now)
 

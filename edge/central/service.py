@@ -223,13 +223,13 @@ class CentralServer:
             await self._try(prune.prune_sites(self.store, now))
 
     def _wake_couriers(self, backlogs: Mapping[str, Backlog]) -> None:
-        """Something waits: a notice, or what a person sends again by a page or a command."""
+        """Wake couriers: a notice waits, or what a person sends again by a page or a command."""
         for courier in self.couriers:
             if courier.name in backlogs and backlogs[courier.name].count:
                 courier.wake()
 
     async def _try(self, work: Awaitable[object]) -> None:
-        """A fault of ours is logged by its place, and tried again at the next look."""
+        """Log a fault of ours by its place; the next look tries again."""
         try:
             await work
         except StoreError as error:

@@ -55,9 +55,8 @@ class SiteCards:
         store: EngineStore,
         config: Callable[[], CentralConfig],
         pages: Pages,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store, self._configured, self._pages, self._clock = store, config, pages, clock
+        self._store, self._configured, self._pages = store, config, pages
 
     async def save(self, request: Request) -> Response:
         """POST /site/ID/card: note tags, contact and link of a site."""
@@ -66,7 +65,7 @@ class SiteCards:
             return self._pages.render_missing(request)
         given = (visitor.field("tags"), visitor.field("contact"), visitor.field("link"))
         try:
-            card = parse_card(*given, self._clock(), visitor.name)
+            card = parse_card(*given, time.time(), visitor.name)
         except EdgeError as error:
             visitor.leave_notice(f"Nothing was changed. {error}")
             return RedirectResponse(f"/site/{site}#card", 303)

@@ -84,7 +84,7 @@ def show(session: CommandSession, number: int, as_json: bool) -> None:
         f"Alert {number}: {found.kind} ({found.subject}), {found.severity}, since {moment_text(found.since)}, {state}",
         "bold",
     )
-    for text in (found.what, found.means, found.do):
+    for text in (found.what, found.means, found.advise()):
         if text:
             say(f"  {as_sentence(text)}")
     if found.acknowledged_at is not None:
@@ -170,5 +170,5 @@ def _json(each: AlertRecord) -> dict[str, Any]:
         "note": each.note or None,
         "what": each.what,
         "means": each.means,
-        "do": each.do,
+        "do": each.advise(),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -11,7 +10,7 @@ from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
 from edge.model import ContextKey
-from edge.outbound.echo import Echo, ask, proposals_for
+from edge.outbound.echo import Echo, ask, proposals_to
 from edge.store import catalog
 from edge.text import amount
 
@@ -24,15 +23,17 @@ def echo(session: CommandSession, destination: str, as_json: bool) -> None:
     """Test whether a destination is reachable, what it accepts, and how it gives studies back.
 
     Opens an association as the gateway does, sends C-ECHO, and proposes every SOP class that this site has received (or
-    common ones), C-GET and C-MOVE. No image is sent. Exit 1 when the destination is not reachable.
+    common ones), C-GET and C-MOVE, and what the configuration asks of it besides: the worklist, performed procedure
+    steps, availability notifications. No image is sent. Exit 1 when the destination is not reachable.
 
     \b
     Example:  edge echo archive
     """
     require_destination(session, destination)
-    found = ask(session.config, session.config.destinations[destination], proposals_for(received_kinds(session)))
+    proposals = proposals_to(session.config, destination, received_kinds(session))
+    found = ask(session.config, session.config.destinations[destination], proposals)
     if as_json:
-        print_json(_json(found))
+        print_json(asdict(found))
     else:
         _print(found)
     fail_unless(found.reachable)
@@ -94,7 +95,3 @@ def describe_retrieval(found: Echo) -> list[tuple[str, str]]:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
-
-
-def _json(found: Echo) -> dict[str, Any]:
-    return asdict(found)

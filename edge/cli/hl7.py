@@ -89,7 +89,7 @@ def _message_json(each: ListedMessage) -> dict[str, Any]:
 
 
 def _list_relayed(conn: Transaction, limit: int, as_json: bool) -> None:
-    found = relays.list_relayed(conn, limit=limit)
+    found = relays.list_relayed(conn, limit)
     if as_json:
         print_json(found)
     elif found:

@@ -225,14 +225,19 @@ def _print_vendor_sheet(config: Config) -> None:
 
 
 def _print_next(directory: Path) -> None:
+    """What to type next; where other commands would look elsewhere for the configuration, with its directory."""
+    where = "" if directory == INSTALLED_CONFIG else f" --config {directory}"
+    start = f"edge run{where}" if where else "sudo systemctl enable --now edge"
+    steps = [
+        (f"edge check{where}", "tests the files"),
+        (start, "starts the gateway"),
+        (f"edge console setup{where}", "prints a link to create the first account"),
+    ]
+    width = max(len(command) for command, _ in steps)
     say("")
     say("Next:", "bold")
-    say("  edge check                        tests the files")
-    if directory == INSTALLED_CONFIG:
-        say("  sudo systemctl enable --now edge  starts the gateway")
-        say("  edge console setup                prints a link to create the first account")
-    else:
-        say(f"  edge run --config {directory}     starts the gateway")
+    for command, what in steps:
+        say(f"  {command:{width}}  {what}")
 
 
 def own_addresses() -> list[str]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -132,13 +132,14 @@ def show(session: CommandSession, numbers: tuple[int, ...], as_json: bool) -> No
     Example:  edge instances show 12
     """
     with session.catalog() as conn:
-        found = {each.id: each for number in numbers for each in _versions(conn, number)}
+        groups = {each[0].id: each for each in (_versions(conn, number) for number in numbers)}
+        found = {each.id: each for versions in groups.values() for each in versions}
     session.change("instance-viewed", ids=list(found), why="edge instances show")  # before anything is shown
     if as_json:
         print_json([instance_json(each) | _header_json(session, each) for each in found.values()])
         return
-    for each in found.values():
-        _print(session, each)
+    for versions in groups.values():
+        _print(session, versions)
     for number in numbers:
         for line in undecided.overwrites(list(found.values()), number):
             say(line, "bold red")
@@ -151,7 +152,34 @@ def _versions(conn: Transaction, number: int) -> list[Instance]:
     return found
 
 
-def _print(session: CommandSession, each: Instance) -> None:
+def _print(session: CommandSession, versions: Sequence[Instance]) -> None:
+    """Print all that is kept under one SOP Instance UID: each version's facts, then their headers side by side."""
+    headers = []
+    for each in versions:
+        _print_facts(each)
+        attributes, trouble = _header(session, each)
+        headers.append(attributes)
+        for line in trouble.splitlines():
+            say(line, "yellow")
+        say("")
+    if len(versions) == 1:
+        print_table(["attribute", "value"], list(headers[0].items()))
+        return
+    rows = _compare(headers)
+    print_table(["attribute", *(f"instance {each.id}" for each in versions), "compared"], rows)
+    if all(headers) and not any(row[-1] for row in rows):
+        say("These attributes are the same: the objects differ in others, in their pixels or in how they are encoded.")
+
+
+def _compare(headers: Sequence[Mapping[str, str]]) -> list[list[Cell]]:
+    """An attribute a row, with its value in each version; what differs comes first, and is marked."""
+    names = (name for name in instance_header.COMPARED if any(name in each for each in headers))
+    found = [(name, [each.get(name, "") for each in headers]) for name in names]
+    rows: list[list[Cell]] = [[name, *texts, "differs" if len(set(texts)) > 1 else None] for name, texts in found]
+    return sorted(rows, key=lambda row: row[-1] is None)
+
+
+def _print_facts(each: Instance) -> None:
     facts: list[tuple[str, Cell]] = [
         ("instance", str(each.id)),
         ("state", _state_of(each)),
@@ -165,11 +193,6 @@ def _print(session: CommandSession, each: Instance) -> None:
         ("SOP instance", each.sop_instance_uid),
     ]
     print_facts(facts)
-    attributes, trouble = _header(session, each)
-    print_table(["attribute", "value"], [[name, value] for name, value in attributes.items()])
-    for line in trouble.splitlines():
-        say(line, "yellow")
-    say("")
 
 
 def _state_of(each: Instance) -> str:

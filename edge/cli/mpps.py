@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +12,10 @@ from edge.cli.deciding import reason_option
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
-from edge.dicom.items import decode_items
+from edge.dicom.items import Attributes, decode_items
 from edge.dicom.json import to_json
 from edge.errors import EdgeError
+from edge.model.dictionary import keyword_for_tag
 from edge.store import performed_steps, step_images
 from edge.store.performed_steps import ListedStep, StepMessageRow
 from edge.text import amount
@@ -95,8 +96,21 @@ def show_step(session: CommandSession, number: int, as_json: bool) -> None:
     columns = ["message", "received", "target", "state", "status", "tries", "reason"]
     print_table(columns, map(_message_row, messages))
     for each in {row.message_id: row for row in messages}.values():
-        say(f"\n{each.kind}:")
-        click.echo(json.dumps(_data_set(each), ensure_ascii=False, indent=1))
+        say("")
+        say(f"{each.kind}:", "bold")
+        for line in attribute_lines(decode_items(each.body, each.transfer_syntax_uid)):
+            say(line)
+
+
+def attribute_lines(data_set: Attributes, indent: str = "  ") -> Iterator[str]:
+    """A data set for people: an attribute a line, by its keyword; those of an item stand below their sequence."""
+    for tag, element in sorted(data_set.items()):
+        word = keyword_for_tag(tag) or f"({tag >> 16:04x},{tag & 0xFFFF:04x})"
+        value = "\\".join(element.values) if element.vr != "SQ" else "" if element.items else "no items"
+        yield f"{indent}{word}: {value}".rstrip()
+        for number, item in enumerate(element.items, 1):
+            yield f"{indent}  item {number}"
+            yield from attribute_lines(item, f"{indent}    ")
 
 
 def _message_row(each: StepMessageRow) -> list[Cell]:

@@ -18,7 +18,6 @@ def ready(session: CommandSession) -> None:
     \b
     Example:  edge ready
     """
-    session.forgive()
     try:
         found = session.ask("ready")
     except DaemonDown:

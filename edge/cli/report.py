@@ -28,7 +28,6 @@ def report(session: CommandSession, month: str, csv_: bool, as_json: bool) -> No
     Example:  edge report --month 2026-11
               edge report --csv > month.csv
     """
-    session.forgive()
     now = time.time()
     with session.quiet_catalog() as conn:
         chosen = month_of(month, session.config.calendar, now)

@@ -47,34 +47,45 @@ class CommandSession:
     def __init__(self) -> None:
         self.given: Path | None = None
         self._tail: Tail | None = None
+        self._loaded: Config
 
     @cached_property
     def directory(self) -> Path:
-        """Where the configuration lies."""
+        """The directory of the configuration."""
         named = self.given or os.environ.get("EDGE_CONFIG")
         return Path(named or (INSTALLED_CONFIG if INSTALLED_CONFIG.is_dir() else SAMPLE))
 
     @cached_property
     def config(self) -> Config:
-        return config.load_config(self.directory)
+        """That of the files; where they have mistakes, that with which the gateway runs.
+
+        Raises ConfigError where no gateway runs on the data directory that they name.
+        """
+        if self._mistakes is None:
+            return self._loaded
+        files = control.call(self.data_dir, "configuration")["files"]
+        if not files:
+            raise self._mistakes
+        return config.load_config(self.directory, files)
 
     @cached_property
     def data_dir(self) -> Path:
-        return self.config.site.data_dir
+        if self._mistakes is None:
+            return self._loaded.site.data_dir
+        found = config.data_dir_of(self.directory)
+        if found is None or not _answers(found):
+            raise self._mistakes
+        first = self._mistakes.problems[0]
+        print_note(f"{first}; `edge check` names every mistake, the gateway runs with what it has read before")
+        return found
 
-    def forgive(self) -> None:
-        """Where the configuration on disk has mistakes, find the running gateway all the same, and say so.
-
-        Raises ConfigError where it names no data directory, or where no gateway runs on it.
-        """
+    @cached_property
+    def _mistakes(self) -> ConfigError | None:
         try:
-            self.config  # noqa: B018
+            self._loaded = config.load_config(self.directory)
         except ConfigError as error:
-            data_dir = config.data_dir_of(self.directory)
-            if data_dir is None or not _answers(data_dir):
-                raise
-            self.data_dir = data_dir
-            print_note(f"{error.problems[0]}; `edge check` names every mistake, this is how the running gateway is")
+            return error
+        return None
 
     def ask(self, command: str, **args: object) -> dict[str, Any]:
         """Have the daemon do something; raises DaemonDown where none runs."""
@@ -93,7 +104,7 @@ class CommandSession:
         """The catalog, read only, one consistent view; an empty one where the gateway has never run."""
         if self.daemon_runs:
             self._settle()
-        else:
+        elif self.has_catalog:
             print_note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
         with self.quiet_catalog() as conn:
             if objects := self.tail(conn).objects:
@@ -214,7 +225,7 @@ class CommandSession:
 
     @contextmanager
     def lock_data_dir(self) -> Iterator[None]:
-        """The data directory is ours alone, as it is the daemon's while that runs."""
+        """Lock the data directory, as the daemon does while it runs."""
         try:
             lock = (self.data_dir / LOCK).open("ab")
         except FileNotFoundError:

@@ -40,12 +40,11 @@ def status(session: CommandSession, as_json: bool, watch: bool) -> None:
     """
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other")
-    session.forgive()
     if watch:
         _watch(session)
         return
     found = read_status(session)
-    if found["state"] == DOWN:
+    if found["state"] == DOWN and session.has_catalog:
         print_note(f"the gateway is down; this is what its catalog in {session.data_dir} says")
     if as_json:
         print_json(found)
@@ -121,7 +120,7 @@ def _leads_with_alert(found: Status) -> bool:
 def _images_text(found: Status) -> str:
     waiting = _unsent(found)
     return (
-        f"the {amount(waiting, 'image')} still to be sent are safe on disk"
+        f"the {amount(waiting, 'image')} still to be sent {'is' if waiting == 1 else 'are'} safe on disk"
         if waiting
         else "every accepted image has been sent"
     )

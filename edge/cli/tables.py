@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 import click
-from rich.console import Console, JustifyMethod
+from rich.console import Console, Group, JustifyMethod
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -20,10 +20,12 @@ from edge.text import align_columns, iso_or_none, printable
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
 
-#: On a terminal of this width or more a UID is not wrapped, so that it can be copied.
-WIDE = 160
+#: Columns whose name ends so have what people copy.
+UNBROKEN_COLUMNS = ("UID", "file")
 #: A longer word in a narrow table is broken.
 MOST_UNBROKEN = 12
+#: What is tried where a table has to wrap: the gap between columns, and the longest word that stays whole.
+_ATTEMPTS = ((2, 24), (2, 16), (2, MOST_UNBROKEN), (1, MOST_UNBROKEN), (1, 8), (1, 5))
 
 STYLES = {
     "up": "green",
@@ -53,31 +55,56 @@ def say(text: str, style: str = "") -> None:
     out.print(Text(printable(text), style=style), soft_wrap=not out.is_terminal)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table for a terminal; numbers stand at the right. No columns named: no heading."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Group:
+    """A table for a terminal; numbers stand at the right. No columns named: no heading.
+
+    Where it is too narrow, words are wrapped, and what people copy stands whole, in lines of its own below its row.
+    """
     cells = [list(row) for row in rows]
     shown = [[format_cell(cell) for cell in row] for row in cells]
     texts = list(zip(*([columns] if columns else []), *shown, strict=True))
     room = console().width
-    fits = ((gap, fit_widths(texts, room - gap * (len(texts) - 1))) for gap in (2, 1))
-    gap, widths = next((each for each in fits if each[1] is not None), (2, None))
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0), show_header=bool(columns))
-    for index in range(len(texts)):
-        column = columns[index] if columns else ""
-        numeric = any(isinstance(row[index], (int, float)) for row in cells)
-        justify: JustifyMethod = "right" if numeric else "left"
-        no_wrap = room >= WIDE and column.endswith("UID")
-        width = widths[index] if widths and not no_wrap else None
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=no_wrap, width=width)
-    for row, line in zip(cells, shown, strict=True):
-        made.add_row(*[Text(text, style=STYLES.get(str(cell), "")) for cell, text in zip(row, line, strict=True)])
-    return made
+    is_narrow = sum(max(map(len, column)) + 2 for column in texts) - 2 > room
+    below = [index for index, name in enumerate(columns) if is_narrow and name.endswith(UNBROKEN_COLUMNS)]
+    beside = [index for index in range(len(texts)) if index not in below]
+    gap, widths = _fit([texts[index] for index in beside], room)
+    numeric = [any(isinstance(row[index], (int, float)) for row in cells) for index in beside]
+
+    def part(lines: Iterable[Sequence[Text]], *, heading: bool) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0), show_header=heading)
+        for index, width, is_number in zip(beside, widths, numeric, strict=True):
+            justify: JustifyMethod = "right" if is_number else "left"
+            made.add_column(columns[index] if columns else "", justify=justify, overflow="fold", width=width)
+        for line in lines:
+            made.add_row(*(line[index] for index in beside))
+        return made
+
+    styled = [
+        [Text(text, style=STYLES.get(str(cell), "")) for cell, text in zip(row, line, strict=True)]
+        for row, line in zip(cells, shown, strict=True)
+    ]
+    if not below:
+        return Group(part(styled, heading=bool(columns)))
+    parts: list[Table | Text] = [part([], heading=True)]
+    for line, plain in zip(styled, shown, strict=True):
+        parts.append(part([line], heading=False))
+        parts += [Text(f"  {columns[index]} {plain[index]}", style="dim") for index in below if plain[index] != "-"]
+    return Group(*parts)
 
 
-def fit_widths(texts: Sequence[Sequence[str]], room: int) -> list[int] | None:
+def _fit(texts: Sequence[Sequence[str]], room: int) -> tuple[int, list[int]]:
+    """The gap and the widths with which these columns have room, with as few broken words as can be."""
+    for gap, most in _ATTEMPTS:
+        widths = fit_widths(texts, room - gap * (len(texts) - 1), most)
+        if widths is not None:
+            return gap, widths
+    return 1, [max(1, room // max(1, len(texts)) - 1)] * len(texts)
+
+
+def fit_widths(texts: Sequence[Sequence[str]], room: int, most: int = MOST_UNBROKEN) -> list[int] | None:
     """The width of each column of these texts: where some have to wrap, between words. None: the room is too small."""
     widths = [max(map(len, column)) for column in texts]
-    least = [max(min(len(word), MOST_UNBROKEN) for text in column for word in text.split() or "-") for column in texts]
+    least = [max(min(len(word), most) for text in column for word in text.split() or "-") for column in texts]
     if sum(least) > room:
         return None
     found = list(widths)

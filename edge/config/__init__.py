@@ -1,7 +1,7 @@
 """The configuration: a directory of TOML files, merged, checked whole, and frozen.
 
-`edge.config.sections` is the one list of what can be configured. `load` gives a `Config` in which every key has been
-checked, or raises one `ConfigError` with all faults, a line each:
+`edge.config.sections` is the one list of what can be configured. `load_config` gives a `Config` in which every key has
+been checked, or raises one `ConfigError` with all faults, a line each:
 
     10-site.toml:6: listen.ae_titel: unknown key; did you mean "ae_title"?
 
@@ -10,7 +10,7 @@ What is legal but strange is not a fault: see edge.monitor.config_warnings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,13 @@ from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys
 from edge.config.values import Unfit
 
 
-def load_config(directory: Path) -> Config:
-    """Read and check the configuration; raises ConfigError with every fault, in the order of the files."""
-    reading = Reading(files.read_directory(directory), SINGLE_SECTIONS, NAMED_SECTIONS)
+def load_config(directory: Path, texts: Mapping[str, str] | None = None) -> Config:
+    """Read and check the configuration; raises ConfigError with every fault, in the order of the files.
+
+    `texts`: of the files, by their names, in place of what the directory has; relative paths begin there all the same.
+    """
+    found = files.read_directory(directory) if texts is None else files.read_texts(texts, directory)
+    reading = Reading(found, SINGLE_SECTIONS, NAMED_SECTIONS)
     reading.read_all()
     reading.check_across(cross_checks.CROSS_CHECKS)
     reading.raise_faults()

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from edge.config import load_config
@@ -69,12 +68,7 @@ def check_files(files: Files, beside: Path) -> Config:
 
     `beside` is the directory that they are for: relative paths begin there.
     """
-    with TemporaryDirectory(prefix="edge-check-") as name:
-        folder = Path(name) / beside.name
-        folder.mkdir()
-        for file, text in files.items():
-            (folder / file).write_text(text, encoding="utf-8")
-        return load_config(folder)
+    return load_config(beside, files)
 
 
 def differences(before: Files, after: Files) -> list[str]:
@@ -226,7 +220,7 @@ def _comment_of(line: str) -> str:
 def put_tables(files: Files, text: str, table: str, new_file: str) -> dict[str, str]:
     """Make all tables `[table.NAME]` those of a text; other tables that the text has are put in as well.
 
-    Raises NotEditable where the text has what stands in no table.
+    Raises NotEditable where the text has something outside of all tables.
     """
     blocks = list_blocks(text)
     lines = text.split("\n")

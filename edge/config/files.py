@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Where a value stands: the names of its tables, its own name, and the index within each list.
+#: Where a value is: the names of its tables, its own name, and the index within each list.
 Key = tuple["str | int", ...]
 #: A setting that is valid and probably unintended.
 ConfigWarning = tuple[Key, str]
@@ -75,7 +75,7 @@ class Tables:
     whole: bool = True
 
     def place(self, key: Key) -> SourceLine:
-        """Where a key stands, or the nearest table around it that is written down."""
+        """The place of a key, or the nearest table around it that is written down."""
         return _nearest(self.places, key) or SourceLine(self.directory)
 
 
@@ -122,6 +122,14 @@ def read_directory(directory: Path) -> Tables:
         _fail(tables, SourceLine(str(directory)), "no *.toml file here; `edge init` writes the first ones")
     for path in paths:
         _read_file(path, tables)
+    return tables
+
+
+def read_texts(texts: Mapping[str, str], directory: Path) -> Tables:
+    """The same of texts by the names of their files, which are those of `directory`, or are to be."""
+    tables = Tables(str(directory))
+    for file in sorted(texts):
+        _read_text(file, texts[file], tables)
     return tables
 
 
@@ -189,7 +197,7 @@ def _merge(
 def locate(text: str) -> dict[Key, list[int]]:
     """The lines on which each key of a TOML text is set, and each list item stands; more than one where set again.
 
-    A table that is only implied (`[a.b]` implies `a`) stands where it is first implied.
+    A table that is only implied (`[a.b]` implies `a`) is where it is first implied.
     """
     return _Locator(text).run()
 

@@ -120,7 +120,7 @@ class Destination:
 class Route:
     name: str
     to: Annotated[tuple[str, ...], kinds.DESTINATIONS]
-    when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)  # as in TOML; edge.route compiles it
+    when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)  # as in TOML; compiled later
     priority: Annotated[Priority, kinds.PRIORITY] = Priority.ROUTINE
     companions: Annotated[bool, kinds.YES_NO] = True  # objects without an image follow their study's images
 

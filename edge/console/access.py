@@ -34,8 +34,8 @@ IMAGES = "its images"
 class ViewRecorder:
     """Records whose data a person is shown, before the page is shown: a ledger row for each study."""
 
-    def __init__(self, db: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._db, self._monotonic = db, monotonic  # a clock that is set back must not suppress rows
+    def __init__(self, db: Store) -> None:
+        self._db = db  # a clock that is set back must not suppress rows
         self._recorded: dict[tuple[str, str, int], float] = {}  # (person, "study" or "instance", its number)
         self._lock = threading.Lock()
 
@@ -48,7 +48,7 @@ class ViewRecorder:
         """
         if not visitor.sees_patients:
             return
-        now = self._monotonic()
+        now = time.monotonic()
         what = f" {page}" if page == IMAGES else ""  # to look at images is more than to read about them
         views = [(visitor.name, f"study{what}", each) for each in studies]
         views += [(visitor.name, f"instance{what}", each) for each in instances]
@@ -77,7 +77,7 @@ class ViewRecorder:
 
     def record_page(self, visitor: Visitor, page: str) -> None:
         """Record that a page shows patients of no study, such as the worklist, to a visitor who sees patient data."""
-        key, now = (visitor.name, page, 0), self._monotonic()
+        key, now = (visitor.name, page, 0), time.monotonic()
         with self._lock:
             is_known = now - self._recorded.get(key, -_VIEW_SECONDS) < _VIEW_SECONDS
         if is_known or not visitor.sees_patients:

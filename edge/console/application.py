@@ -40,7 +40,8 @@ from edge.console.upload import UploadPages
 from edge.console.worklist import WorklistPage
 from edge.network.shares import ProvenCallers
 from edge.web.accounts import Accounts, UserRole
-from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.endpoints import needs, open_to_all
+from edge.web.guard import Guard, Rules
 from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.navigation import NavigationEntry, NavigationGroup

@@ -75,7 +75,7 @@ class Charts(ConsolePage):
 
 
 def _months(begin: float) -> Iterator[str]:
-    """This month and those before it."""
+    """The months of a report, as `2026-11`, the latest first."""
     at = begin
     for _ in range(REPORT_MONTHS):
         yield time.strftime("%Y-%m", time.localtime(at + 12 * 3600))

@@ -14,7 +14,8 @@ from edge.config.maintenance import windows_of
 from edge.console.access import MAX_REASON, ConsolePage
 from edge.errors import ConfigError, EdgeError
 from edge.store import configuration_versions
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 
 #: States that the page lists.
 MOST_STATES = 50

@@ -25,7 +25,8 @@ from edge.store.exception_list import (
 from edge.store.patients import words_for
 from edge.store.studies import numbers_of
 from edge.text import amount
-from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import Visitor, visitor_of
 from edge.web.listing import ListView, cut_page, read_view
 
 _FILTERS = ("kind", "study")

@@ -12,7 +12,8 @@ from edge.errors import EdgeError
 from edge.store import hl7_messages, relays
 from edge.store.hl7_messages import MessageState
 from edge.store.hl7_text import describe_notes, describe_outcome
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 
 MESSAGES_SHOWN = 100
 #: action -> (command, done)
@@ -32,7 +33,7 @@ class Hl7Page(ConsolePage):
         with self._access.db.reading() as conn:
             found = hl7_messages.list_messages(conn, state=state, limit=MESSAGES_SHOWN)
             parked = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=MESSAGES_SHOWN)
-            relayed = relays.list_relayed(conn, limit=MESSAGES_SHOWN)
+            relayed = relays.list_relayed(conn, MESSAGES_SHOWN)
         if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
             relayed = [replace(each, peer_text=MASK if each.peer_text else "") for each in relayed]
         return self._pages.render(

@@ -18,7 +18,8 @@ from edge.importer.whose import LocalIdentity, identity_of_order, identity_of_pa
 from edge.store import imports, ledger, orders
 from edge.store.database import Transaction
 from edge.store.imports import DiscPatient, ImportStudy
-from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import Visitor, visitor_of
 
 _MOST_CANDIDATES = 20
 _SEARCH = "import search"
@@ -85,7 +86,7 @@ class ImportPage(ConsolePage):
         )
 
     def _record_search(self, visitor: Visitor) -> None:
-        """Who was shown patients of here is on record."""
+        """Record who was shown patients of here."""
         payload = {"access": "patients and orders found for an import", "address": visitor.address}
         self._access.db.write(
             lambda conn: ledger.append(conn, time.time(), ledger.VIEWED, visitor.name, [], payload=payload)

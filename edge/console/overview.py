@@ -20,7 +20,8 @@ from edge.store import samples
 from edge.store.database import Transaction
 from edge.text import iso, percent, size
 from edge.web import plot
-from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import Visitor, visitor_of
 from edge.web.pages import Pages
 
 _PLOT_SECONDS = 24 * 3600.0

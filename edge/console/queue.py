@@ -27,7 +27,8 @@ from edge.store.waiting import (
     waiting_reason,
 )
 from edge.text import amount, mask_uids
-from edge.web.guard import Visitor, row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import Visitor, visitor_of
 from edge.web.listing import ListPage, ListView, cut_page, read_view
 
 #: Deliveries in one transaction: scanners wait while one runs.

@@ -11,7 +11,8 @@ from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.errors import EdgeError
 from edge.store import performed_steps, step_deliveries
 from edge.text import amount, mask_uids
-from edge.web.guard import row_number, visitor_of
+from edge.web.endpoints import row_number
+from edge.web.guard import visitor_of
 
 _MOST_SHOWN = 200
 _ACTIONS = {"retry": ("mpps-retry", "queued to be sent"), "cancel": ("mpps-cancel", "cancelled")}

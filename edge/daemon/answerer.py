@@ -57,7 +57,7 @@ class Answerer:
             self._ready.wait(ORDER_SECONDS)
 
     def configure(self) -> None:
-        """The configuration has changed: new questions see the new one."""
+        """Hand on the new configuration: new questions see it."""
         self.start()
         self._order("configure", *self._plan())
 

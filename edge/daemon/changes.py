@@ -34,6 +34,7 @@ from edge.store import (
     queries,
     step_deliveries,
     studies,
+    unfolding,
 )
 from edge.store.database import Store, Transaction
 from edge.store.destinations import Progress
@@ -75,7 +76,7 @@ def _set_priority(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _reroute(conn: Transaction, request: Params, now: float) -> Params:
-    """The caller has made sure that there is such a destination."""
+    """Send deliveries elsewhere; the caller has made sure that there is such a destination."""
     to, why, named = request["destination"], request.get("reason", ""), request.get("named") is True
     return {"moved": operator_actions.reassign(conn, request["ids"], to, now, request["who"], why, named=named)}
 
@@ -201,7 +202,7 @@ def _bring_back(conn: Transaction, uid: str, data_dir: Path) -> str:
         record = folding.record_in(FoldedFiles(data_dir), folded)
     except DamagedFold as error:
         return str(error)
-    folding.unfold(conn, record)
+    unfolding.unfold(conn, record)
     return ""
 
 
@@ -270,7 +271,7 @@ def _rename(db: Store, request: Params) -> Params:
 
 
 def _send_study(db: Store, request: Params) -> Params:
-    """The caller has made sure that there is such a destination."""
+    """Queue a study; the caller has made sure that there is such a destination."""
     study, to, who, why = request["study"], request["destination"], request["who"], _reason(request)
     priority, again = Priority[request.get("priority", "routine").upper()], request.get("again") is True
     found, after = dict.fromkeys(("queued", "there", "undecided", "gone"), 0), 0

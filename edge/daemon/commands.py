@@ -99,7 +99,7 @@ class Commands:
         return answer
 
     def _check_destinations(self, name: str, request: Params) -> None:
-        """The destinations that a change is about must be configured, or no longer be."""
+        """Refuse a change whose destinations are not configured, or where it must not be, still are."""
         known, (there, gone) = self._config().destinations, _DESTINATIONS.get(name, ("", ""))
         if there and request[there] not in known:
             names = ", ".join(known) or "none"

@@ -54,6 +54,7 @@ class Configuring:
         self._lock = threading.Lock()
         self._authors: dict[str, Author] = {}
         self._read = threading.Condition()
+        self._used: Files = {}
         self._digest = ""
 
     # -- the gateway's side -------------------------------------------------------------------------------------------
@@ -73,13 +74,18 @@ class Configuring:
     def note_read(self, files: Files) -> None:
         """The gateway uses these files from now on."""
         with self._read:
-            self._digest = edit.digest_files(files)
+            self._used, self._digest = files, edit.digest_files(files)
             self._read.notify_all()
+
+    def files_in_use(self) -> Files:
+        """The files with which the gateway runs, whatever the directory has by now; none where they are not known."""
+        with self._read:
+            return self._used
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
     def change(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one change (edge.config.change.CHANGES), or `rollback` to a kept state. Raises EdgeError."""
+        """Make one change (edge.config.change), or `rollback` to a kept state. Raises EdgeError."""
         who, reason = str(fields["who"]), str(fields.get("reason", "")).strip()
         if not reason:
             raise EdgeError("say why: a change of the configuration needs its reason")
@@ -138,7 +144,10 @@ def handlers_of(configuring: Configuring) -> dict[str, Callable[[dict[str, Any]]
     def handler(name: str) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
         return lambda request: configuring.change(name, request)
 
-    return {f"configuration-{name}": handler(name) for name in (*FILE_CHANGES, "rollback")}
+    return {
+        "configuration": lambda _: {"files": dict(configuring.files_in_use())},
+        **{f"configuration-{name}": handler(name) for name in (*FILE_CHANGES, "rollback")},
+    }
 
 
 def record_state(conn: Transaction, files: Files, author: Author) -> None:

@@ -65,7 +65,7 @@ class Doors:
             door.open()
 
     def close(self) -> None:
-        """Nobody new comes in."""
+        """Let nobody in any more."""
         for door in self._all:
             if door.ports is not None:
                 door.ports.close()
@@ -75,7 +75,7 @@ class Doors:
         run_side_by_side([partial(door.receivers.drain, seconds) for door in self._all])
 
     def configure(self) -> None:
-        """The configuration has changed."""
+        """Hand the new configuration to every door."""
         for door in self._all:
             door.receivers.configure()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from edge.daemon.outbound import Outbound
 from edge.daemon.receivers import HL7_DOOR, WEB_DOOR, Receivers
 from edge.daemon.reception import Reception
 from edge.daemon.restoring import Restores
-from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders
+from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders, record_views
 from edge.daemon.standby import require_protection
 from edge.daemon.start import check_journal, claim, open_catalog
 from edge.daemon.state import State
@@ -79,7 +79,7 @@ from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
-from edge.store import leases, ledger, rejections
+from edge.store import leases, rejections
 from edge.store.database import Transaction
 from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
@@ -222,19 +222,8 @@ class Gateway:
     def _web_link(self) -> LocalLink:
         """For the process of the web door: its connections take no association's place."""
         link = self._make_link(self.web_connections)
-        link.more = {"record_views": self._record_views, "find_person": self.console.find_person}
+        link.more = {"record_views": partial(record_views, self.db), "find_person": self.console.find_person}
         return link
-
-    def _record_views(self, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
-        """A caller of the web door is about to see studies."""
-        payload = {"access": access, "address": address}
-
-        def append_rows(conn: Transaction) -> None:
-            for number in studies:
-                ledger.append(conn, time.time(), ledger.VIEWED, who, [], study_id=number, payload=payload)
-
-        self.db.write(append_rows)
-        return {}
 
     def _make_link(self, places: Associations) -> LocalLink:
         return LocalLink(

@@ -220,7 +220,7 @@ def forget_hl7(db: Store) -> None:
 
 
 def mail_month(gateway: Gateway) -> None:
-    """The report of a month that is over leaves at once."""
+    """Send the report of a month that is over at once."""
     if post_due_report(gateway.db, gateway.config, time.time()):
         gateway.notifications.wake_couriers()
 

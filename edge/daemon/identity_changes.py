@@ -55,7 +55,7 @@ def _as_answer(outcome: MessageOutcome) -> DecisionFields:
 
 
 def _discard(conn: Transaction, request: DecisionFields, now: float) -> DecisionFields:
-    """A parked message is not applied; those behind it go on."""
+    """Discard a parked message: it is not applied; those behind it go on."""
     kept, reason = _message(conn, request), _reason(request)
     if kept.state is not MessageState.PARKED:
         raise EdgeError(f"message {kept.id} is {kept.state.value}: only a parked message can be discarded")

@@ -149,9 +149,10 @@ class Lifecycle:
         apply_holds(conn, self.gateway.config)
         files = self.gateway.configuring.files()
         record_state(conn, files, self.gateway.configuring.author_of(files))
+        self.gateway.configuring.note_read(files)
 
     def _note_start(self) -> None:
-        """The scanners are served again: record since when they were not, and why."""
+        """Record since when the scanners were not served, and why: they are again."""
         gateway, now, boot = self.gateway, time.time(), host.boot_id()
         data_dir = gateway.config.site.data_dir
         with gateway.db.reading() as conn:
@@ -167,7 +168,7 @@ class Lifecycle:
         faulthandler.enable(self._fatal)
 
     def record_failure(self, error: Exception) -> None:
-        """A fault of ours ends the gateway: the next start knows why."""
+        """Record the fault that ends the gateway, for the next start."""
         where = place_of(error)
         log.critical("the gateway fails: %s", where)
         try:

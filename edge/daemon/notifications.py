@@ -95,7 +95,7 @@ class Notifications:
         return running.couriers if running else {}
 
     def wake_couriers(self) -> None:
-        """Something was posted to the outbox."""
+        """Wake couriers: something was posted to the outbox."""
         for courier in self._couriers.values():
             courier.wake()
 
@@ -106,7 +106,7 @@ class Notifications:
             publisher.worker.wake()
 
     def send_emergency_notice(self, alerts: Iterable[Alert], config: Config) -> None:
-        """The storage has failed, so no notice of it can be stored: it is sent from memory."""
+        """Send from memory the notice that storage has failed: it cannot be stored."""
         self.emergency_sent, now = True, time.time()
         for alert in alerts:
             if alert.kind == "storage-unhealthy":

@@ -228,7 +228,7 @@ class Outbound:
     def report(
         self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: ReportCaller
     ) -> bool:
-        """An archive has called us with a storage commitment report. False: the transaction is not ours.
+        """Take an archive's storage commitment report. False: the transaction is not ours.
 
         Raises ReportRefused where the caller is not the archive that was asked in that transaction.
         """
@@ -242,7 +242,7 @@ class Outbound:
         return confirmer.report(transaction_uid, committed, failed)
 
     def describe(self) -> dict[str, Health]:
-        """How it stands with each destination."""
+        """The state of each destination."""
         return {name: station.forwarder.describe() for name, station in self._stations.all().items()}
 
     @property

@@ -96,7 +96,7 @@ class _Process:
         wait_readable(self._pidfd)
 
     def close(self) -> None:
-        """It has ended."""
+        """Close the sockets of a process that has ended, and give back what it held."""
         self.link.close()
         for sock in (self.feed, self.asks, self._orders):
             sock.close()
@@ -210,7 +210,7 @@ class Receivers:
         )
 
     def configure(self) -> None:
-        """The configuration has changed: new associations see the new one."""
+        """Hand on the new configuration: new associations see it."""
         with self._starting:
             plan = self._plan()
             run_side_by_side([partial(process.order, "configure", *plan) for process in list(self._running)])

@@ -30,7 +30,7 @@ class Reception:
         self._trying = threading.Lock()
 
     def note(self, cause: Cause) -> None:
-        """Something was refused. What the guard and a failed storage refuse, they say themselves."""
+        """Note that something was refused. What the guard and a failed storage refuse, they say themselves."""
         if cause is not Cause.FAILED and not self._guard.refusing:
             self._hindrances.note(cause)
 

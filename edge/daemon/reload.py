@@ -95,7 +95,7 @@ def _record_configured(conn: Transaction, payload: ledger.Payload, who: str = BY
 
 
 def _warn_of_unconfigured(gateway: Gateway) -> None:
-    """A destination whose table is gone keeps what is left for it: the log says what can be done."""
+    """Log what can be done about a destination whose table is gone, and that has work left."""
     with gateway.db.reading() as conn:
         for each in destinations.list_removed_destinations(conn, list(gateway.config.destinations)):
             log.warning(

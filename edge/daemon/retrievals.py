@@ -6,10 +6,12 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from edge.errors import EdgeError
 from edge.model import Lease
@@ -19,7 +21,7 @@ from edge.query.asking import NotedQuery
 from edge.scp.link import MadeCopy
 from edge.spool import Spool
 from edge.store import ledger
-from edge.store.database import Transaction
+from edge.store.database import Store, Transaction
 from edge.transform import Transcoder
 
 log = logging.getLogger(__name__)
@@ -183,3 +185,15 @@ def _record(conn: Transaction, query: NotedQuery) -> None:
     for study, count in query.sent.items():
         sent = {"address": query.address, "to": query.destination, "objects": count}
         ledger.append(conn, query.at, ledger.RETRIEVED, query.calling_ae, [], study_id=study, payload=sent)
+
+
+def record_views(db: Store, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
+    """Record that a caller of the web door is about to see studies."""
+    payload = {"access": access, "address": address}
+
+    def append_rows(conn: Transaction) -> None:
+        for number in studies:
+            ledger.append(conn, time.time(), ledger.VIEWED, who, [], study_id=number, payload=payload)
+
+    db.write(append_rows)
+    return {}

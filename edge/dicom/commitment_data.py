@@ -98,7 +98,7 @@ def parse_commitment_request(data: bytes, transfer_syntax_uid: str) -> AskedComm
 def parse_report(data: bytes, transfer_syntax_uid: str, event_type: int) -> Report:
     """Read the data set of an N-EVENT-REPORT (PS3.4 section J.3.3). Raises Unreadable.
 
-    An instance that stands in both sequences has failed.
+    An instance that is in both sequences has failed.
     """
     if event_type not in (ALL_COMMITTED, FAILURES_EXIST):
         raise Unreadable(f"a storage commitment report of event type {event_type}; expected 1 or 2")

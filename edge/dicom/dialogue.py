@@ -21,11 +21,13 @@ from edge.dicom import command as dimse
 from edge.dicom import pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.items import MAX_DATA_SET
-from edge.dicom.pdu import IDLE_SECONDS, DataSetTarget, Digest, Released, Sink, Wire
+from edge.dicom.pdu import IDLE_SECONDS, Released
+from edge.dicom.pdu_reader import DataSetTarget, Sink
+from edge.dicom.wire import Digest, Wire
 from edge.errors import PeerError, ProtocolError
 
 # C-STORE priorities (PS3.7 section 9.3.1.1).
-MEDIUM, HIGH, LOW = range(3)
+MEDIUM, HIGH = 0, 1
 STORE_ANSWER_SECONDS = 120.0  # an archive may store an object before it answers
 #: Statuses of an answer that is not the last one (PS3.4 tables C.4-1 to C.4-3).
 PENDING = frozenset({0xFF00, 0xFF01})

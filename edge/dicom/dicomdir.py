@@ -40,7 +40,7 @@ _TYPES: Mapping[str, str] = {
     f"{_ROOT}481.8": "RT PLAN",
     **{f"{_ROOT}481.{each}": "RT TREAT RECORD" for each in (4, 6, 7, 9)},
 }
-#: What the records say, by level: tag -> what stands for a value that must not be empty.
+#: What the records say, by level: tag -> what is written for a value that must not be empty.
 _PATIENT: Mapping[int, str] = {0x00100010: "", 0x00100020: "UNKNOWN"}
 _STUDY: Mapping[int, str] = {
     0x00080020: "19000101",

@@ -5,7 +5,7 @@ whatever the bytes are. It builds no Dataset, does not recurse, passes over long
 MAX_LOOK bytes at most (an element takes at least 8, so that bounds their number and the time too).
 
 Limits: tags are taken to ascend, so nothing is looked for behind the greatest wanted tag, nor behind the pixel data;
-of an attribute that stands twice the first counts. The content of skipped values is not checked. In implicit VR a
+of an attribute that occurs twice the first counts. The content of skipped values is not checked. In implicit VR a
 private sequence of defined length cannot be distinguished from other bytes, and is not entered.
 """
 

@@ -1,4 +1,4 @@
-"""Where the pixel data of a data set lies, and each of its frames (PS3.5 section 8.2 and annex A.4). Raises Unreadable.
+"""Where the pixel data of a data set is, and each of its frames (PS3.5 section 8.2 and annex A.4). Raises Unreadable.
 
 Nothing is decoded: frames are ranges of bytes of the file. Bounds: MOST_HEADER bytes before the pixel data are read,
 and MOST_FRAGMENTS fragments.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, ITEM, SEQUENCE_END, UNDEFINED, Form
+from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, ITEM, SEQUENCE_END, UNDEFINED
 from edge.dicom.header import END_OF_DATA, PIXEL_DATA, Read, Walk, Window
 from edge.errors import Unreadable
 
@@ -76,9 +76,9 @@ def native_frames(pixels: PixelData, frames: int, bits: int) -> list[ByteRange]:
     return [ByteRange(pixels.value.offset + number * size, size) for number in range(frames)]
 
 
-def encapsulated_frames(read: Read, pixels: PixelData, frames: int, form: Form = EXPLICIT) -> list[Sequence[ByteRange]]:
+def encapsulated_frames(read: Read, pixels: PixelData, frames: int) -> list[Sequence[ByteRange]]:
     """Each frame's fragments, by the offset table where one frame may have several."""
-    (table, *fragments), begin = _fragments(read, pixels, form)
+    (table, *fragments), begin = _fragments(read, pixels)
     if len(fragments) == frames:
         return [[each] for each in fragments]
     if frames == 1:
@@ -93,7 +93,7 @@ def encapsulated_frames(read: Read, pixels: PixelData, frames: int, form: Form =
     ]
 
 
-def _fragments(read: Read, pixels: PixelData, form: Form) -> tuple[list[ByteRange], int]:
+def _fragments(read: Read, pixels: PixelData) -> tuple[list[ByteRange], int]:
     """The Basic Offset Table, then the fragments; and where the first fragment's item begins."""
     found: list[ByteRange] = []
     at, end = pixels.value.offset, pixels.value.offset + pixels.value.count

@@ -58,7 +58,7 @@ def _find_item(header: bytes, at: int, end: int, form: Form, wanted: int) -> tup
 
 
 def _end_of_item(padded: bytes, at: int, end: int, form: Form) -> int:
-    """Where the delimiter of an item of undefined length stands."""
+    """The offset of the delimiter of an item of undefined length, in bytes."""
     walk = _walk_over(padded)
     while at < end:
         tag, _, start, size = read_head(padded, at, form)

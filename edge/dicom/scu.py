@@ -36,8 +36,9 @@ from edge.dicom.acse import (
 from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline, Dialogue
 from edge.dicom.failures import ServiceRefused
-from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.pdu import Aborted, Released
 from edge.dicom.uids import VERIFICATION, usable_uid
+from edge.dicom.wire import Wire
 from edge.errors import Cause, PeerError, ProtocolError, hindrance
 from edge.model import ContextKey
 from edge.network import tls
@@ -46,7 +47,7 @@ RELEASE_SECONDS = 5.0
 #: A round trip of at least these seconds is a long line.
 LONG_LINE = 0.02
 
-#: Begins TLS on a connection within these seconds, or raises PeerError with it closed: edge.network.tls.Caller.
+#: Begins TLS on a connection within these seconds, or raises PeerError with it closed (edge.network.tls).
 Secure = Callable[[socket.socket, float], socket.socket]
 
 

@@ -59,11 +59,10 @@ class MllpDoor:
         note_left: Callable[[], None],
         context: Callable[[], ssl.SSLContext] | None = None,
         limits: DoorLimits = USUAL_LIMITS,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`source`: where connections come from (edge.scp.ports.hand_on). `note_left`: one has ended."""
         self._source, self._recorder, self._feeds, self._context = source, recorder, feeds, context
-        self._note_refusal, self._note_left, self._limits, self._clock = note_refusal, note_left, limits, clock
+        self._note_refusal, self._note_left, self._limits = note_refusal, note_left, limits
         source.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(source, READABLE)
@@ -301,7 +300,7 @@ class MllpDoor:
 
     def _answer(self, each: Connection, data: bytes) -> bytes:
         """Record a frame, then write what it is answered, framed. Raises what `FrameRecorder.record` raises."""
-        feed, now = each.feed, self._clock()
+        feed, now = each.feed, time.time()
         batch = split_batch(data)
         self._recorder.record(data, Hl7Frame(feed.name, each.address, now, feed.authority, feed.charset, each.is_tls))
         rounds: tuple[list[bytes], list[bytes]] = ([], [])

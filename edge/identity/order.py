@@ -9,7 +9,7 @@ from edge.model import Priority
 
 
 class OrderStatus(str, Enum):
-    """Where an order stands. Only an open one is on the worklist."""
+    """The state of an order. Only an open one is on the worklist."""
 
     OPEN = "open"
     IN_PROGRESS = "in-progress"

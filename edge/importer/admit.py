@@ -51,11 +51,10 @@ class Admitter:
         data_dir: Path,
         recorder: Recorder,
         titles: Callable[[], tuple[str, str]],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`titles`: the AE title of [listen] and the site's id."""
         self._db, self._folder, self._recorder = db, data_dir / STAGED_FOLDER, recorder
-        self._titles, self._clock = titles, clock
+        self._titles = titles
 
     def bring_in(self, study: ImportStudy, is_stopping: Callable[[], bool]) -> bool:
         """Bring in an assigned study. False: the gateway stops. Raises Transient where nothing is accepted now."""
@@ -127,7 +126,7 @@ class Admitter:
     def _record(self, study: ImportStudy, made: WrappedObject) -> tuple[str, str]:
         """Append one object to the journal. Raises Transient where nothing is accepted now."""
         called, _ = self._titles()
-        origin = Origin(IMPORT_AE, called, f"import {study.batch_id}", self._clock())
+        origin = Origin(IMPORT_AE, called, f"import {study.batch_id}", time.time())
         recording = self._recorder.begin(made.kind, made.sop_instance_uid, origin)
         try:
             for chunk in made.parts:

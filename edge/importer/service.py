@@ -52,10 +52,9 @@ class ImportService:
         recorder: Recorder,
         change: Callable[[str, dict[str, Any]], dict[str, Any]],
         check_room: Callable[[], None],
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`change` carries out a change of edge.daemon.changes. `check_room` raises StorageFull."""
-        self._db, self._config, self._change, self._monotonic = db, config, change, monotonic
+        self._db, self._config, self._change = db, config, change
         self._check_room, self.recorder = check_room, recorder
         data_dir = config().site.data_dir
         self._data_dir = data_dir
@@ -89,7 +88,7 @@ class ImportService:
                 remove_path(folder)
 
     def _step(self) -> float:
-        now = self._monotonic()
+        now = time.monotonic()
         if now >= self._tidy_at:
             self._tidy_at = now + _TIDY_SECONDS
             self._remove_old_uploads()
@@ -129,7 +128,7 @@ class ImportService:
         if folder is None or (folder.path, folder.quiet) != (drop.path, drop.quiet):
             folder = self._folders[drop.name] = DropFolder(drop.path, drop.quiet)
         try:
-            ready = folder.list_ready(self._monotonic())
+            ready = folder.list_ready(time.monotonic())
         except OSError as error:  # the other folders are watched, and studies are imported, all the same
             if drop.name not in self._unreadable:
                 log.error("the folder of [drop.%s] cannot be read: %s", drop.name, error.strerror)

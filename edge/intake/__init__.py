@@ -23,7 +23,7 @@ from edge.intake.entries import CatalogEntry, InstanceEntry, QuarantineEntry, en
 from edge.intake.policy import Policy
 from edge.model import ContextKey, InstanceHeader, Origin
 from edge.spool import Bucket, Spool, Stored
-from edge.store import companions, folding, ledger
+from edge.store import companions, folding, ledger, unfolding
 from edge.store.catalog import Added
 from edge.store.database import Store, Transaction
 from edge.store.folded_study import StudyIsFolded
@@ -126,7 +126,7 @@ class Intake:
             entry.finish()
 
     def _write_unfolding(self, work: Callable[[Transaction], None], most: int) -> None:
-        """Each object of a batch may be of a study that lies in a yearly file."""
+        """Write a batch; an object of it may be of a study that is in a yearly file."""
         for _ in range(most + 1):
             try:
                 return self._db.write(work)
@@ -145,7 +145,7 @@ class Intake:
     def _unfold(self, uid: str) -> None:
         def unfold(conn: Transaction) -> None:
             if (folded := folding.find_study(conn, uid)) is not None:
-                folding.restore_study(conn, folded, self._db.path.parent)
+                unfolding.restore_study(conn, folded, self._db.path.parent)
 
         self._db.write(unfold)
 
@@ -190,7 +190,7 @@ class Intake:
         return self._enter(stored, facts, self.policy, ledger.ADOPTED, also)
 
     def facts_of(self, name: str) -> InstanceHeader:
-        """The facts of a file that lies in the spool, by its own head. Raises Unreadable or OSError."""
+        """The facts of a file of the spool, by its own head. Raises Unreadable or OSError."""
         meta = self.spool.read_meta(name)
         origin = meta.origin or Origin("", "", "", self.spool.path_of(name).stat().st_mtime)
         return self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
@@ -208,7 +208,7 @@ class Intake:
             return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
-        """The facts of a file that lies in the spool."""
+        """The facts of a file of the spool."""
         with self.spool.path_of(name).open("rb") as file:
             offset = self.spool.read_meta(name).dataset_offset
             length = os.fstat(file.fileno()).st_size - offset

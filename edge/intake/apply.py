@@ -53,10 +53,9 @@ class IntakeApplier:
         intake: Intake,
         relays: RelaysOf = dict,
         on_hl7: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`relays`: of the moment. `on_hl7` is called after the commit of HL7 messages."""
-        self._db, self._spool, self._intake, self._clock = db, spool, intake, clock
+        self._db, self._spool, self._intake = db, spool, intake
         #: Code of a kind (edge.journal.kinds) -> what makes its entry. Raises BodyDamaged and what `apply` raises.
         self._entry_makers: dict[int, Callable[[JournalRecord], CatalogEntry]] = {
             instance.CODE: self._instance_entry,
@@ -106,7 +105,7 @@ class IntakeApplier:
         def also(conn: Transaction) -> None:
             for each in damaged:
                 payload = {"record": each.identity.name, "fault": each.where.value}
-                ledger.append(conn, self._clock(), ledger.LOST, ledger.EDGE, [], payload=payload)
+                ledger.append(conn, time.time(), ledger.LOST, ledger.EDGE, [], payload=payload)
             journal_progress.note_applied(conn, upto)
 
         self._intake.enter_all(entries, also)
@@ -135,7 +134,7 @@ class IntakeApplier:
             return None
 
     def _put_aside(self, record: JournalRecord) -> None:
-        """The file of a damaged body, from wherever it lies, goes beside the segments for a person."""
+        """The file of a damaged body, from wherever it is, goes beside the segments for a person."""
         if record.head.file:
             home = record.part10[0]
             for path in (home, *self._spool.root.glob(f"*/{record.identity.name}.dcm")):

@@ -135,7 +135,7 @@ class InstanceEntry:
             rejections.enter_note(conn, added.instance_id, uid, note, who, now, is_allowed=allowed, hides_quality=hides)
 
     def _record_fetched(self, conn: Transaction, added: Added) -> None:
-        """It goes nowhere, and leads nothing with it; whose it is, is put on record as for each object."""
+        """Record a fetched object: it goes nowhere; its patient is recorded as for each object."""
         if added.arrival is not Arrival.DUPLICATE:
             origin = self._facts.origin
             _record(conn, added, self._stored, (), origin, ledger.FETCHED)

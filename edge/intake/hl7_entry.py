@@ -105,7 +105,7 @@ class Hl7Entry:
         self._applied()
 
     def as_odd(self) -> Hl7Entry:
-        """It cannot be entered as it is: it is kept, and parked."""
+        """The entry that keeps and parks these messages, which cannot be entered as they are."""
         return OddHl7Entry(self._messages, self._targets, self._applied, self._changes)
 
 

@@ -30,10 +30,9 @@ class Rechecks:
         policy: Callable[[], Policy],
         queued: Callable[[Iterable[str]], None] = lambda _: None,
         changes: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`queued` is called after the commit with the destinations that have new work, `changes` inside it."""
-        self._db, self._policy, self._queued, self._changes, self._clock = db, policy, queued, changes, clock
+        self._db, self._policy, self._queued, self._changes = db, policy, queued, changes
         self.worker = Worker(RECHECK_THREAD, self.step, breath_seconds=0.05)
 
     def step(self) -> float:
@@ -46,7 +45,7 @@ class Rechecks:
         return 0.0 if has_more else RECHECK_SECONDS
 
     def _work(self, conn: Transaction) -> tuple[bool, set[str]]:
-        now, destinations = self._clock(), set[str]()
+        now, destinations = time.time(), set[str]()
         found = identity_checks.recheck_some(conn, now, CHECKS_AT_ONCE)
         if found:
             self._changes()

@@ -75,10 +75,9 @@ class Batches:
         applied: Callable[[int, int], None],
         spooled: Callable[[RecordIdentity, int], None] = lambda _identity, _end: None,
         most_records: int = BATCH_RECORDS,
-        most_bytes: int = BATCH_BYTES,
     ) -> None:
         self._applier, self._applied, self._spooled = applier, applied, spooled
-        self._most_records, self._most_bytes = most_records, most_bytes
+        self._most_records = most_records
         self._progress = AppliedProgress(dict(applier.read_applied()))
         self._items: list[Item] = []
         self._bytes = 0
@@ -96,7 +95,7 @@ class Batches:
         self._applier.prepare(item)
         if not isinstance(item, JournalRecord) or item.memory is None:
             self._spooled(item.identity, item.head.end if item.head is not None else 0)
-        if len(self._items) >= self._most_records or self._bytes >= self._most_bytes:
+        if len(self._items) >= self._most_records or self._bytes >= BATCH_BYTES:
             self.flush()
 
     def await_prepared(self, identity: RecordIdentity, end: int) -> None:

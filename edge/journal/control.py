@@ -51,7 +51,7 @@ class RingControl:
 
     @classmethod
     def attach(cls, fd: int) -> RingControl:
-        """That of another process, by its descriptor."""
+        """Map the control file of another process, by its descriptor."""
         found = cls.__new__(cls)
         found._map_words(fd)
         return found

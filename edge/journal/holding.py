@@ -117,7 +117,7 @@ class HeldRecords:
         return self._memory(held.notice) if held.has_slot else self._read(held)
 
     def let_go(self, held: HeldRecord) -> None:
-        """A record is on its way into the spool: its bytes are not needed any more."""
+        """Forget a record that is on its way into the spool: its bytes are not needed any more."""
         now = time.monotonic()
         slowness, self._taken_at = (now - self._taken_at) / _work_of(held), now
         self._slowness += (slowness - self._slowness) / LEARNT_FROM

@@ -25,7 +25,7 @@ NOTICES_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class RecordNotice:
-    """Where a record lies. `slot`: a buffer of the `pool`, now the reader's to give back; -1: none."""
+    """Where a record is. `slot`: a buffer of the `pool`, now the reader's to give back; -1: none."""
 
     pool: int
     slot: int
@@ -62,7 +62,7 @@ class Notices:
         self.reader, self.writer = os.pipe() if writer < 0 else (-1, writer)
 
     def send_end(self, pool: int) -> None:
-        """The door of this pool has ended: it sends no more."""
+        """Tell the applying process that the door of this pool has ended: it sends no more."""
         os.write(self.writer, _NOTICE.pack(_ENDED, pool, 0, 0, 0, 0, 0))
 
     def send(self, appended: Appended, pool: int = 0) -> None:

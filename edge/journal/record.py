@@ -78,7 +78,7 @@ class RecordHead:
     algorithm: int
     facts: bytes = b""
     prefix: bytes = b""
-    file: bytes = b""  # the name of the file that has the body; empty: it lies behind the head
+    file: bytes = b""  # the name of the file that has the body; empty: it follows the head
     earlier: Earlier = NO_EARLIER
 
     @property
@@ -173,7 +173,7 @@ def declared_length(block: Bytes) -> int:
 
 
 def body_bytes_in_slot(data: Bytes) -> int:
-    """How long the body is that lies behind the head that begins here; nothing is verified."""
+    """The length of the body behind the head that begins here, in bytes; nothing is verified."""
     return 0 if any(data[80:96]) else int.from_bytes(data[72:80], "little")
 
 

@@ -44,7 +44,7 @@ class BodyDamaged(EdgeError):
 
 @dataclass(frozen=True, slots=True)
 class JournalRecord:
-    """One whole record. `memory`: its body, while it lies in a receive buffer."""
+    """One whole record. `memory`: its body, while it is in a receive buffer."""
 
     folder: Path
     head: RecordHead

@@ -36,8 +36,6 @@ class RingUsage:
 
     size_bytes: int
     used_bytes: int
-    free_segments: int
-    broken_segments: int
 
 
 class Ring:
@@ -100,7 +98,7 @@ class Ring:
             self.control.set_applied(number, records)
 
     def mark_spooled(self, identity: RecordIdentity, end: int) -> None:
-        """The file of a record is written. `end`: of the record, in its segment; 0: unknown."""
+        """Mark that the file of a record is written. `end`: of the record, in its segment; 0: unknown."""
         number = self._number_of.get(identity.generation)
         if number is not None and self.control.generation(number) == identity.generation:
             self.control.set_spooled(number, identity.index + 1, end)
@@ -185,13 +183,13 @@ class Ring:
     def usage(self) -> RingUsage:
         free = len(self.control.numbers(SegmentState.FREE))
         there = self.control.segments - len(self.control.numbers(SegmentState.ABSENT))
-        size, broken = self.size.segment_bytes, len(self.control.numbers(SegmentState.BROKEN))
+        size = self.size.segment_bytes
         files = 0
         for path in self.folder.iterdir():
             if path.suffix in BESIDE_SUFFIXES:
                 with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
                     files += path.stat().st_size
-        return RingUsage(self.size.segments * size, (there - free) * size + files, free, broken)
+        return RingUsage(self.size.segments * size, (there - free) * size + files)
 
     def close(self) -> None:
         self.control.close()

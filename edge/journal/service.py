@@ -129,7 +129,7 @@ class JournalService:
         return is_empty and not self.pending
 
     def _close_descriptors(self) -> None:
-        """The doors have ended. What is mapped can be read on."""
+        """Close the descriptors of doors that have ended. What is mapped can be read on."""
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
@@ -149,11 +149,11 @@ class JournalService:
         )
 
     def close_door(self, door: JournalDoor) -> None:
-        """A door has ended, in whatever way; its process is no more. What it has appended is applied."""
+        """End a door whose process is no more, in whatever way. What it has appended is applied."""
         self.notices.send_end(door.plan.pool)
 
     def refuse(self) -> None:
-        """Nothing may be written any more: doors accept nothing from now on."""
+        """Refuse all writes from now on: doors accept nothing."""
         self.ring.control.fail()
 
     # -- what others may ask ------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ class JournalService:
             self._held.let_go(held)
 
     def _read_rest(self, pool: int) -> None:
-        """A door has ended: what apply has not heard of is in its segments, up to "written"."""
+        """Read what a door that has ended left unannounced: it is in its segments, up to "written"."""
         control = self.ring.control
         self._flush()
         self._let_go()

@@ -74,15 +74,6 @@ class SlotPool:
                 pass
             return self._idle.pop() if self._idle else None
 
-    @property
-    def used_count(self) -> int:
-        """Slots that are in use; in the process that takes them."""
-        number = self._take()
-        with self._lock:
-            if number is not None:
-                self._idle.append(number)
-            return self.count - len(self._idle)
-
     def give_back(self, number: int) -> None:
         os.write(self._give, _NUMBER.pack(number))
 

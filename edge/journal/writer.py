@@ -34,7 +34,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Where a record lies now. `slot`: its bytes are there as well, and it is apply's to give back."""
+    """Where a record is now. `slot`: its bytes are there as well, and it is apply's to give back."""
 
     head: RecordHead
     slot: int

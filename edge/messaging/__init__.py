@@ -3,7 +3,7 @@
 Promise: a channel's messages arrive in the order in which they arose, each once as long as the other end answers; one
 whose answer was lost is sent again, unchanged, so that it can be known again. What is stored survives a restart.
 A failure of the channel (network, login, recipients) is tried again indefinitely, with backoff up to LONGEST_SECONDS. A
-message that the other end refuses for what it is, is parked (edge.outbox) and the next one goes.
+message that the other end refuses for what it is, is parked (edge.store.outbox) and the next one goes.
 No body and no secret reaches the log: of a failure only the channel's own words.
 """
 
@@ -53,7 +53,7 @@ class Channel(Protocol):
         """End what is under way, from another thread: `deliver` raises Transient soon."""
 
     def close(self) -> None:
-        """Nothing more is delivered."""
+        """Deliver nothing more."""
 
 
 class Courier:
@@ -83,7 +83,7 @@ class Courier:
         self.worker.start()
 
     def wake(self) -> None:
-        """Something was posted. While the channel is down its own time of the next try stays."""
+        """Look for messages now. While the channel is down its own time of the next try stays."""
         self.worker.wake()
 
     def tell(self, message: Message) -> None:
@@ -201,7 +201,7 @@ class Courier:
         return backoff(self._failures, FIRST_SECONDS, longest, self._chance())
 
     def _complain(self, reason: str) -> None:
-        """Once for each new reason."""
+        """Log a reason once, while it is the same."""
         if reason != self._reason:
             log.warning("%s: %s; it is tried again", self.name, reason)
             self._reason = reason

@@ -31,10 +31,9 @@ class HeartbeatPublisher:
         status: Callable[[], Mapping[str, Any]],
         every: float,
         posted: Callable[[], None],
-        now: Callable[[], float] = time.time,
     ) -> None:
         """`status`: edge.monitor.status_document; `posted` is called when a document waits for its courier."""
-        self._db, self._status, self._every, self._posted, self._now = db, status, every, posted, now
+        self._db, self._status, self._every, self._posted = db, status, every, posted
         self._boot = str(uuid.uuid4())
         shortest = min(SHORTEST_SECONDS, every)
         self.worker = Worker(
@@ -53,5 +52,5 @@ class HeartbeatPublisher:
     def publish(self) -> None:
         """Post one heartbeat now."""
         status = self._status()
-        self._db.write(lambda conn: heartbeat.post_heartbeat(conn, status, self._boot, self._now(), self._every))
+        self._db.write(lambda conn: heartbeat.post_heartbeat(conn, status, self._boot, time.time(), self._every))
         self._posted()

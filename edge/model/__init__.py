@@ -1,4 +1,4 @@
-"""The facts and states that every station shares: frozen values and enumerations, no behaviour beyond them."""
+"""The facts and states that all packages share: frozen values and enumerations, no behaviour beyond them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ NEEDS_DECISION = frozenset(
 
 #: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
 UNNAMED_CALLER = "(unknown)"
+#: Why a caller is refused that no table of the configuration names; any other reason says what it lacks.
+NOT_NAMED = "unknown equipment"
 
 Parameter = str | int | float | list[str]
 

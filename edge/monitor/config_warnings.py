@@ -43,18 +43,16 @@ def warnings(
     daily_bytes: float | None = None,
     gone: Sequence[DestinationCounts] = (),
     proofs: Sequence[KeptProof] = (),
-    now: float | None = None,
 ) -> list[str]:
     """All warnings, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
     of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
-    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept,
-    `now` the time (None: the clock's).
+    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept.
     """
     found = [warning for check in WARNING_CHECKS for warning in check(config)]
     found += [
-        *_past_maintenance(config, time.time() if now is None else now),
+        *_past_maintenance(config, time.time()),
         *_gone_destinations(gone),
         *_gone_proofs(proofs),
         *_silent_modalities(config, seen),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge.model import DeliveryState, InstanceState
-from edge.store import folding, ledger, ledger_rows, queries
+from edge.store import folding, ledger, ledger_rows, queries, unfolding
 from edge.store.commitment_requests import ListedRequest, list_requests_of_study
 from edge.store.database import CatalogRow, Transaction
 from edge.store.folded_files import files_beside
@@ -148,7 +148,7 @@ def custody(
     """
     if (folded := folding.find_study(conn, study_uid)) is None:
         return _custody(conn, study_uid, tick)
-    with folding.open_in_memory([folding.record_in(files_beside(conn), folded)]) as asked:
+    with unfolding.open_in_memory([folding.record_in(files_beside(conn), folded)]) as asked:
         found = _custody(asked, study_uid, lambda _done, _all: None)
     rest = _check_chain(conn, found.events if found else (), tick)
     if found is None or not found.chain.whole:

@@ -118,7 +118,7 @@ def body(
         "duration_seconds": None if ended is None else round(max(0.0, ended - record.since), 1),
         "text": as_sentence(record.what),
         "means": as_sentence(record.means),
-        "do": as_sentence(record.do),
+        "do": as_sentence(record.advise()),
         "runbook": f"{url}/help/alerts/{record.kind}" if url else None,
         "acknowledged": record.acknowledged_by or None,
         "site": {"id": site.id, "name": site.name},

@@ -71,9 +71,9 @@ def histogram(
     return [*found, ({**labels, "__suffix__": "_sum"}, total_seconds), ({**labels, "__suffix__": "_count"}, below)]
 
 
-def process_families(process: psutil.Process | None = None) -> list[Family]:
+def process_families() -> list[Family]:
     """Our process, by the names that Prometheus' client libraries use; children that receive are counted with it."""
-    found = process or psutil.Process()
+    found = psutil.Process()
     with found.oneshot():
         family = [found, *found.children()]
         used = [use for each in family if (use := _use_of(each)) is not None]

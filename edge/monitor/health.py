@@ -52,7 +52,7 @@ from edge.store.sqlite_file import ENGINE_VERSION, version_of
 
 #: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
-#: The certificate of a client that has not called for this time is nobody's concern.
+#: A client that has not called for this time raises no alert about its certificate.
 CALLS_SECONDS = 30 * 86400.0
 
 
@@ -148,6 +148,7 @@ def _with_records(found: Iterable[Alert], known: Iterable[AlertRecord]) -> Itera
                 alert,
                 since=alert.since if ALERT_KINDS[alert.kind].event else min(alert.since, record.since),
                 id=record.id,
+                do=record.advise(alert.do),
                 acknowledged=record.acknowledged_by,
                 escalated=record.escalated_at is not None,
             )

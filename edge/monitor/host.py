@@ -45,13 +45,13 @@ class _Timex(ctypes.Structure):
     )
 
 
-def read_clock(root: Path = ROOT) -> Clock:
+def read_clock() -> Clock:
     """Read whether the system's clock is synchronized, and its estimated error."""
     timex = _Timex()
     state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     if state < 0:
         tracking = _output_of("chronyc", "-n", "-c", "tracking", seconds=CHRONY_SECONDS)
-        return parse_tracking(tracking[1]) or Clock(True if (root / TIMESYNCD).exists() else None)
+        return parse_tracking(tracking[1]) or Clock(True if (ROOT / TIMESYNCD).exists() else None)
     if state == TIME_ERROR or timex.status & STA_UNSYNC:
         return Clock(synchronized=False)
     return Clock(True, timex.offset / (1e9 if timex.status & STA_NANO else 1e6))
@@ -78,9 +78,9 @@ def parse_tracking(tracking: str) -> Clock | None:
         return None  # chrony does not run
 
 
-def boot_id(root: Path = ROOT) -> str:
+def boot_id() -> str:
     """Another after each boot (random(4))."""
-    return (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+    return (ROOT / "proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 # -- the file system ---------------------------------------------------------------------------------------------------

@@ -167,6 +167,23 @@ def _questions(seen: Snapshot) -> Iterator[Family]:
 
 
 def _families(seen: Snapshot) -> Iterator[Family]:
+    yield from _gateway(seen)
+    yield from _deliveries(seen)
+    yield from _senders(seen)
+    yield from _outbox(seen)
+    yield from _services(seen)
+    yield from _alerts(seen)
+    yield from _answers("modality_received", "modality", seen.answers, "a modality's")
+    sent = {each.name: each.answers for each in seen.destinations if each.answers is not None}
+    yield from _answers("destination_sent", "destination", sent, "our")
+    yield from _questions(seen)
+    text = "Callers and connections that were refused, since the start."
+    yield from _metric("rejected_callers_total", text, [({}, seen.rejected)])
+    now = [each for each in seen.maintenance if each.holds(seen.at)]
+    yield from _metric("maintenance", "1 during planned work.", [({}, bool(now))])
+
+
+def _gateway(seen: Snapshot) -> Iterator[Family]:
     info: list[MetricSample] = [({"version": seen.version, "site": seen.site_id}, 1)]
     yield from _metric("info", "Version and site; always 1.", info)
     states = {state: state == seen.state for state in GATEWAY_STATES}
@@ -176,6 +193,9 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     kept = {"stored", "evicted", "lost", "quarantined", "discarded"}
     states = {"conflict": found["conflicts"]} | {name: n for name, n in found.items() if name in kept}
     yield from _metric("instances", "Instances by what is kept of them.", _by_state(states))
+
+
+def _deliveries(seen: Snapshot) -> Iterator[Family]:
     queue = {name: n for name, n in asdict(seen.queue).items() if name not in ("bytes", "oldest_seconds")}
     text = "Deliveries that are not yet sent, unroutable ones among those held."
     yield from _metric("queue_deliveries", text, _by_state(queue))
@@ -186,11 +206,17 @@ def _families(seen: Snapshot) -> Iterator[Family]:
         for d in seen.destinations
     )
     yield from _metric("destination_deliveries", text, [each for samples in waiting for each in samples])
+
+
+def _senders(seen: Snapshot) -> Iterator[Family]:
     # Of admitted equipment: unknown callers may be many, and choose their names.
     equipment = [each for each in seen.modalities if each.admitted]
     named = [({"modality": m.name, "ae_title": m.ae_title, "address": m.address}, m) for m in equipment]
     yield from _table("modality_", _MODALITY, named)
     yield from _table("sender_", _FIGURES, [({"ae_title": each.ae_title}, each) for each in seen.figures])
+
+
+def _outbox(seen: Snapshot) -> Iterator[Family]:
     text = "Notices, heartbeats and audit messages that a channel has not taken; parked ones are refused permanently."
     messages = (
         _by_state({"waiting": found.waiting, "parked": found.parked}, channel=name)
@@ -199,6 +225,9 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     yield from _metric("outbox_messages", text, [each for samples in messages for each in samples])
     oldest = [({"channel": name}, c.oldest_seconds if c.waiting else None) for name, c in seen.outbox.items()]
     yield from _metric("outbox_oldest_seconds", "Age of the oldest message that waits.", oldest)
+
+
+def _services(seen: Snapshot) -> Iterator[Family]:
     text = "Messages of performed procedure steps that a target has not got; held ones wait for a person."
     steps = (
         _by_state({"open": each.open, "held": each.held}, destination=each.destination) for each in seen.owed_steps
@@ -213,17 +242,12 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     yield from _metric("imports_waiting", text, [({}, seen.imports.count)])
     text = "Images that performed steps have announced and that are late."
     yield from _metric("missing_images", text, [({}, sum(each.missing for each in seen.missing_images))])
+
+
+def _alerts(seen: Snapshot) -> Iterator[Family]:
     alerts = Counter((alert.kind, alert.severity) for alert in seen.alerts)
     samples = [({"kind": kind, "severity": severity}, n) for (kind, severity), n in sorted(alerts.items())]
     yield from _metric("alerts", "Alerts that are open now; none has no sample.", samples)
-    yield from _answers("modality_received", "modality", seen.answers, "a modality's")
-    sent = {each.name: each.answers for each in seen.destinations if each.answers is not None}
-    yield from _answers("destination_sent", "destination", sent, "our")
-    yield from _questions(seen)
-    text = "Callers and connections that were refused, since the start."
-    yield from _metric("rejected_callers_total", text, [({}, seen.rejected)])
-    now = [each for each in seen.maintenance if each.holds(seen.at)]
-    yield from _metric("maintenance", "1 during planned work.", [({}, bool(now))])
 
 
 def _by_state(numbers: dict[str, int] | dict[str, bool], **labels: str) -> list[MetricSample]:

@@ -59,13 +59,12 @@ class Gauges:
         config: Callable[[], Config],
         disk: Callable[[], Disk],
         snapshot: Callable[[], Snapshot],
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._db, self._config, self._disk, self._snapshot, self._clock = db, config, disk, snapshot, clock
+        self._db, self._config, self._disk, self._snapshot = db, config, disk, snapshot
         self._smart: tuple[str, ...] = ()
         self.machine = Machine()
         self.rhythms: Mapping[str, Usual] = {}
-        now = clock()
+        now = time.time()
         with db.reading() as conn:
             self.usage = samples.series(conn, "disk.used", now - USAGE_SECONDS)
 
@@ -80,15 +79,15 @@ class Gauges:
         """Delete old samples, and ended alerts that outsiders caused."""
 
         def work(conn: Transaction) -> None:
-            samples.thin(conn, self._clock())
-            stored_figures.forget_old_figures(conn, self._clock() - figures.FIGURES_KEPT_SECONDS)
+            samples.thin(conn, time.time())
+            stored_figures.forget_old_figures(conn, time.time() - figures.FIGURES_KEPT_SECONDS)
             alert_records.forget_ended(conn, OUTSIDERS, ALERTS_OF_OUTSIDERS)
 
         self._db.write(work)
 
     def sample(self) -> None:
         """Record the figures of this minute, and read the machine's state."""
-        now, seen, used = self._clock(), self._snapshot(), self._disk().used_bytes
+        now, seen, used = time.time(), self._snapshot(), self._disk().used_bytes
         self.machine = Machine(host.read_clock(), (*host.disk_faults(self._config().site.data_dir), *self._smart))
         with self._db.reading() as conn:
             found = values_of(seen, used, *tallies.bytes_so_far(conn))
@@ -98,14 +97,14 @@ class Gauges:
 
     def learn_usual_hours(self) -> None:
         """Learn when the equipment usually sends, and which is late."""
-        config, now = self._config(), self._clock()
+        config, now = self._config(), time.time()
         margin = alarms(config.alerts)["modality-silent"].threshold
         with self._db.reading() as conn:
             self.rhythms = equipment.rhythms(conn, config, margin, now)
 
     def count_figures(self) -> None:
         """Count what has come, and measure what was proved."""
-        config, now = self._config(), self._clock()
+        config, now = self._config(), time.time()
         dose_after = alarms(config.alerts)["dose-report-missing"].threshold
         while self._db.write(lambda conn: figures.count_arrivals(conn, config.quality)):
             pass

@@ -214,7 +214,8 @@ class UnknownCaller:
 class Action:
     """One step of an alert's advice.
 
-    In `command` ID stands for what a listing names, ALERT for this alert, DIR for a directory, ... for a reason.
+    In `command` ID stands for what a listing names, ALERT for this alert (then its number stands there), DIR for
+    a directory, AE_TITLE for a caller's title, ... for a reason.
     """
 
     words: str  # {} stands for the command

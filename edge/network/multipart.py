@@ -49,7 +49,7 @@ def find_boundary(content_type: str) -> str:
 
 
 class PartDelimiters:
-    """What stands around the parts of a multipart/related body (RFC 2387) that we send.
+    """What surrounds the parts of a multipart/related body (RFC 2387) that we send.
 
     The boundary has 128 random bits: no part has it by accident or design.
     """
@@ -61,7 +61,7 @@ class PartDelimiters:
         self.closing = f"\r\n--{self.boundary}--\r\n".encode()
 
     def open_part(self, content_type: str, fields: str = "") -> bytes:
-        """What stands before a part; `fields`: more headers of it, each with the end of its line."""
+        """What precedes a part; `fields`: more headers of it, each with the end of its line."""
         return f"\r\n--{self.boundary}\r\nContent-Type: {content_type}\r\n{fields}\r\n".encode()
 
 
@@ -83,7 +83,7 @@ class PartReader:
         return self._view[self._filled :]
 
     def took(self, count: int) -> None:
-        """That number of bytes of the room is filled. Raises BadMultipart, and what the sink raises."""
+        """Take `count` bytes that have filled the room. Raises BadMultipart, and what the sink raises."""
         self._filled += count
         at, needs_more = 0, False
         while not needs_more:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -138,10 +137,10 @@ class Places:
             if self._held[caller] <= 0:
                 del self._held[caller]
 
-    def greediest(self, but: Collection[str] = ()) -> str:
+    def greediest(self) -> str:
         """Find the caller that holds the most; empty: none."""
         with self._lock:
-            return next((caller for caller, _ in self._held.most_common() if caller not in but), "")
+            return next((caller for caller, _ in self._held.most_common(1)), "")
 
     def caller_with_more(self, caller: str) -> str:
         """Find the caller that holds the most, if more than `caller` would hold with one more; empty: none."""

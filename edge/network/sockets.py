@@ -14,7 +14,7 @@ import select
 import socket
 import sys
 import termios
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 #: The first descriptor that is handed over.
@@ -29,17 +29,17 @@ def descriptors(environment: Mapping[str, str], pid: int) -> range:
     return range(FIRST, FIRST + int(count))
 
 
-def take_inherited(environment: MutableMapping[str, str] = os.environ) -> dict[int, socket.socket]:
+def take_inherited() -> dict[int, socket.socket]:
     """Take over our listening sockets, by TCP port. Raises OSError for a descriptor that is none."""
     found = {}
-    for number in descriptors(environment, os.getpid()):
+    for number in descriptors(os.environ, os.getpid()):
         os.set_inheritable(number, False)
         listener = socket.socket(fileno=number)
         if not is_listening(listener):
             raise OSError(f"descriptor {number} is not a listening TCP socket")
         found[int(listener.getsockname()[1])] = listener
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        environment.pop(name, None)
+        os.environ.pop(name, None)
     return found
 
 

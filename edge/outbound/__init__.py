@@ -110,7 +110,7 @@ class Forwarder:
         self._writer.start()
 
     def wake(self) -> None:
-        """There is new work. Cheap; to be called after every commit that queued some."""
+        """Look for new work. Cheap; to be called after every commit that queued some."""
         self._scheduler.announce()
 
     def try_now(self) -> None:

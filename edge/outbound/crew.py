@@ -60,7 +60,7 @@ class Crew:
             self.note_answer(sender, 0.0)
 
     def note_answer(self, sender: Killable, at: float) -> None:
-        """The destination has answered it: 0 for the association itself."""
+        """Note when the destination has answered a sender: 0 for the association itself."""
         if (member := self._members.get(sender)) is not None:
             member.answered_at = at
 

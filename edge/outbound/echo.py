@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from edge.config.sections import Config, Destination
 from edge.dicom.acse import CONTEXT_RESULTS
 from edge.dicom.commitment import open_commitment, open_query
+from edge.dicom.performed_step import INSTANCE_AVAILABILITY_NOTIFICATION, MODALITY_PERFORMED_PROCEDURE_STEP
 from edge.dicom.scu import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
+from edge.dicom.worklist import MODALITY_WORKLIST_FIND
 from edge.errors import EdgeError, PeerError
 from edge.model import ContextKey
 from edge.network import tls
@@ -77,6 +79,23 @@ def proposals_for(received: Iterable[ContextKey]) -> list[ContextKey]:
     classes = dict.fromkeys(kind.sop_class_uid for kind in kinds) or COMMON
     plain = [ContextKey(sop_class, syntax) for sop_class in classes for syntax in UNCOMPRESSED]
     return list(dict.fromkeys([*kinds, *plain]))
+
+
+def proposals_to(config: Config, name: str, received: Iterable[ContextKey]) -> list[ContextKey]:
+    """List what to propose to a destination: the services that the configuration asks of it, and what it may be sent.
+
+    One that no route names, and that is asked for something else, gets no images.
+    """
+    wanted = {
+        MODALITY_WORKLIST_FIND: config.worklist.from_ == name,
+        MODALITY_PERFORMED_PROCEDURE_STEP: name in config.mpps.to,
+        INSTANCE_AVAILABILITY_NOTIFICATION: name in config.mpps.ian,
+    }
+    services = [
+        ContextKey(sop_class, EXPLICIT_VR_LITTLE_ENDIAN) for sop_class, is_wanted in wanted.items() if is_wanted
+    ]
+    is_sent_images = not services or any(name in route.to for route in config.routes.values())
+    return [*services, *(proposals_for(received) if is_sent_images else ())]
 
 
 def ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) -> Echo:

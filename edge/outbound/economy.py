@@ -28,7 +28,7 @@ class CompressionEconomy:
         self._pays = True
 
     def note_encoded(self, octets: int, seconds: float) -> None:
-        """An object of these bytes was encoded and checked, in this time."""
+        """Count an object of these bytes that was encoded and checked, in this time."""
         with self._lock:
             self._bytes += octets
             self._seconds += seconds

@@ -18,24 +18,18 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-from edge.dicom.scu import can_propose
-from edge.dicom.status import is_out_of_resources, meaning_of
-from edge.errors import AssociationRejected, PeerError, ProtocolError, Unavailable
-from edge.model import AttemptResult, ContextKey, Lease, Outcome, Parameter, Reason, ReasonCode
+from edge.model import ContextKey, Lease
 from edge.outbound import pace
 from edge.outbound.crew import SenderRole
-from edge.outbound.job import Job, JobResult, Killable, Leased, WriteBatch
-from edge.outbound.suspects import again_after, must_hold
-from edge.outbound.table import ATTEMPTS, TURN_SECONDS, Table
+from edge.outbound.job import Job, Killable, Leased, WriteBatch
+from edge.outbound.outcomes import JobOutcomes
+from edge.outbound.table import TURN_SECONDS
 from edge.store.leases import LEASE_SECONDS
-from edge.store.reasons import words
-from edge.worker.backoff import backoff
 
 log = logging.getLogger(__name__)
 
-#: Results are written when SETTLE_AT wait, the first has waited for SETTLE_SECONDS, or nothing else is under way;
-#: senders pause at UNSETTLED.
-SETTLE_AT, UNSETTLED, SETTLE_SECONDS = 32, 64, 0.1
+#: Results that wait to be written, at which senders pause.
+UNSETTLED = 64
 #: Between leases while work trickles in: it gathers, and the receivers' commits are not crowded.
 GATHER_SECONDS = 0.02
 #: How often to poll for work that was not announced, and after a failed write.
@@ -43,13 +37,13 @@ POLL_SECONDS, FULL_SECONDS = 30.0, 1.0
 RENEW_SECONDS = LEASE_SECONDS / 3
 
 
-class DeliveryScheduler(Table):
+class DeliveryScheduler(JobOutcomes):
     """See the module's docstring. Thread-safe."""
 
     # -- for everybody ------------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
-        """There is new work in the catalog. Cheap."""
+        """Note that the catalog has new work. Cheap."""
         if not self._news:
             with self._for_writer:
                 self._news = True
@@ -64,14 +58,14 @@ class DeliveryScheduler(Table):
             self._nudge()
 
     def close(self) -> None:
-        """Nothing new begins; what is under way may end."""
+        """Begin nothing new; what is under way may end."""
         with self._for_writer:
             self._closing = True
             self._for_senders.notify_all()
             self._for_writer.notify()
 
     def give_up(self, reason: str) -> None:
-        """Nothing can be written down any more: nothing more is sent."""
+        """Send nothing more: nothing can be recorded any more."""
         log.critical("%s: forwarding has stopped: %s", self._name, reason)
         with self._for_writer:
             self._set(pace.Circuit(failures=1, retry_at=math.inf, reason=reason))
@@ -81,7 +75,7 @@ class DeliveryScheduler(Table):
     # -- for the writer -----------------------------------------------------------------------------------------------
 
     def wait(self) -> bool:
-        """Until there is something to do; False at the end, when only a last batch is left."""
+        """Wait until there is something to do; False at the end, when only a last batch is left."""
         with self._for_writer:
             while not (self._closing and not self._crew):
                 now = self._monotonic()
@@ -95,12 +89,12 @@ class DeliveryScheduler(Table):
             return False
 
     def wanted_senders(self) -> list[SenderRole]:
-        """The senders that are wanted now: for work, one for each job that finds none free, as far as they pay."""
+        """The roles of senders to add now: for work, one for each job that finds none free, as far as they pay."""
         with self._for_writer:
             return self._openings(self._monotonic())
 
     def add_sender(self, sender: Killable, role: SenderRole = SenderRole.WORK) -> Job | None:
-        """It is there from now on; with the one job that it carries alone."""
+        """Enter a sender. Returns the one job that it carries alone, where that is its role."""
         with self._for_writer:
             self._crew.add(sender, role)
             self._wants_probe = self._wants_probe and role is not SenderRole.PROBE
@@ -113,7 +107,7 @@ class DeliveryScheduler(Table):
             return job
 
     def next_batch(self) -> WriteBatch:
-        """What is to be written down now, and how much to lease."""
+        """The results to record now, and how much to lease."""
         with self._for_writer:
             now = self._monotonic()
             if now >= self._poll_at:
@@ -138,14 +132,14 @@ class DeliveryScheduler(Table):
             return batch
 
     def restore_batch(self, batch: WriteBatch) -> None:
-        """A batch could not be written: all of it is to be done later."""
+        """Take back a batch that could not be written: all of it is to be done later."""
         with self._for_writer:
             self._results[:0], self._back[:0], self._writing = batch.results, batch.back, 0
             self._is_health_noted, self._news = False, True
             self._not_before = self._monotonic() + FULL_SECONDS
 
     def finish_batch(self, batch: WriteBatch, leased: Leased) -> None:
-        """A batch is written, and this was leased."""
+        """Enter what was leased: the batch is written."""
         with self._for_writer:
             now = self._monotonic()
             held = {job.lease.delivery_id: job for job in (*self._under_way(), *self._pending)}
@@ -167,48 +161,10 @@ class DeliveryScheduler(Table):
                 self._wants_probe = True  # nothing is queued: only find out whether it is back
             self._for_senders.notify_all()
 
-    def _add(self, job: Job) -> None:
-        if not can_propose(job.lease.context_key):
-            self._under_way_by_id[job.lease.delivery_id] = job
-            self.hold(job, Reason(ReasonCode.NO_CONTEXT))
-        elif job.alone:
-            self._suspect = job
-        else:
-            self._pending.add(job)
-
-    def _due(self, now: float) -> float:
-        """When the writer is to act."""
-        if self._back or len(self._results) >= SETTLE_AT or not self._is_health_noted:
-            return max(self._not_before, now)
-        limit, _, sample = self._room(now)
-        if limit or sample or self._openings(now):
-            return max(self._not_before, now)
-        busy = self._under_way_by_id or self._converting or self._pending
-        times = [self._poll_at]
-        if self._results:
-            times.append(self._oldest_result + SETTLE_SECONDS if busy else now)
-        if now < self._circuit.retry_at:
-            times.append(self._circuit.retry_at)
-        if now < self._suspicion.fresh_at:
-            times.append(self._suspicion.fresh_at)
-        due = max(self._suspect_at, self._suspicion.alone_at)
-        if due < math.inf and self._is_suspect_due(max(now, due)):
-            times.append(due)
-        if busy:
-            times.append(self._renew_at)
-        if self._pending or (self._under_way_by_id and self._suspect_at <= now):
-            times.append(self._watch_at)
-        return max(self._not_before, min(times))
-
-    def _nudge(self) -> None:
-        """Wake the writer where it is due before it would wake by itself."""
-        if self._writer_waits_until and self._due(self._monotonic()) < self._writer_waits_until:
-            self._for_writer.notify()
-
     # -- for the senders ---------------------------------------------------------------------------------------------
 
     def note_association(self, sender: Killable, round_trip: float = 0.0) -> None:
-        """The sender has an association, over a line of `round_trip` seconds."""
+        """Note that the sender has an association, over a line of `round_trip` seconds."""
         with self._for_senders:
             self._crew.note_answer(sender, 0.0)
             size = sum(job.lease.size for job in self._pending) / max(1, len(self._pending))
@@ -218,7 +174,7 @@ class DeliveryScheduler(Table):
     def take(
         self, sender: Killable, contexts: Collection[ContextKey], wait: float, *, is_first: bool = True
     ) -> Job | None:
-        """The most urgent job of these presentation contexts, within `wait` seconds. `is_first`: none was answered yet.
+        """Take the most urgent job of these contexts, within `wait` seconds. `is_first`: none was answered yet.
 
         None: there is no such work, another association is due, or there are more senders than there should be. Each
         job taken is then to be given to exactly one of the methods below.
@@ -256,140 +212,20 @@ class DeliveryScheduler(Table):
             wanted = sender in self._crew and not self._closing
             return list(dict.fromkeys(job.lease.context_key for job in self._pending)) if wanted else []
 
-    def put_back(self, job: Job) -> None:
-        """It was not tried, or has been converted: it is work for the next sender, or goes back where none may go."""
-        with self._for_senders:
-            if not self._is_ours(job):
-                job.drop_copy()
-            elif not self._sender_limit(self._monotonic()) or (job.alone and self._suspect is not None):
-                self._recall([job])
-            else:
-                self._add(job)
-                self._for_senders.notify()
-            self._nudge()
-
     def note_on_its_way(self, job: Job) -> None:
-        """All of it has gone to the socket; one answer for many objects is still to come: more may be leased."""
+        """Note that an object has gone to the socket; one answer for many is still to come: more may be leased."""
         with self._for_senders:
             job.is_on_its_way = True
             self._nudge()
 
     def start_conversion(self, job: Job) -> None:
-        """It is being converted; then it ends, or is put back."""
+        """Note that the object is being converted; then the job ends, or is put back."""
         with self._for_senders:
             if self._is_ours(job):
                 self._converting[job.lease.delivery_id] = job
 
-    def note_answer(self, job: Job, status: int, comment: str, seconds: float, waited: float | None = None) -> None:
-        """The destination answered for the object, which took `seconds`; `comment`: its own words, may name a patient.
-
-        `status`: as of a C-STORE. `waited`: for the answer, where that was for several objects.
-        """
-        meaning = meaning_of(status)
-        with self._for_senders:
-            now = self._monotonic()
-            if job.sender is not None:
-                self._crew.note_answer(job.sender, now)
-            self._last_answer = answered_at = self._clock()
-            self._suspicion.note_answer()
-            self._loan.note_answer(seconds if waited is None else waited)
-            self.answers.add(seconds, job.lease.size, is_refused=meaning.outcome is not Outcome.SENT)
-            if is_out_of_resources(status):
-                self._note_refusal(now, meaning.text)
-            else:
-                self._note_taken()
-            if meaning.outcome is Outcome.SENT:
-                self._last_success = answered_at
-                octets = job.copy.size if job.copy is not None else job.lease.size
-                self._meter.add(seconds, octets)
-                self._throughput.add(now, seconds, octets)
-                self._tuner.note_sent(now, octets, len(self._pending) > 0)
-            outcome, reason = self._bound_attempts(job, status, meaning)
-            self._end(job, outcome, reason, status, peer_text=comment)
-
-    def fail(self, job: Job, parameters: dict[str, Parameter]) -> None:
-        """The destination failed on the object, perhaps not the next time: a bounded number of times."""
-        attempts = job.lease.attempts + 1
-        with self._for_senders:
-            self._last_answer = self._clock()
-            self._suspicion.note_answer()
-            self._note_taken()
-            if attempts < ATTEMPTS:
-                self._end(job, Outcome.DEFER, Reason(ReasonCode.FAILED, parameters))
-            else:
-                self._end(job, Outcome.HOLD, Reason(ReasonCode.REFUSED, {**parameters, "attempts": attempts}))
-
-    def skip(self, job: Job, site: str) -> None:
-        """It has passed the destination's site before: it does not go there."""
-        with self._for_senders:
-            self._end(job, Outcome.SKIP, Reason(ReasonCode.CANCELLED, {"passed": site}))
-
-    def hold(self, job: Job, reason: Reason) -> None:
-        """It cannot be sent at all."""
-        with self._for_senders:
-            self._end(job, Outcome.HOLD, reason)
-
-    def hold_lost(self, job: Job, **parameters: Parameter) -> None:
-        """Our file is not what was received; `parameters` of the reason say how."""
-        reason = Reason(ReasonCode.DAMAGED, parameters)
-        log.critical("instance %d is lost: %s", job.lease.instance_id, words(reason))
-        with self._for_senders:
-            self._end(job, Outcome.HOLD, reason, lost=True)
-
-    def defer(self, job: Job, **parameters: Parameter) -> None:
-        """We could not try, by no fault of the destination; `parameters` of the reason say why."""
-        with self._for_senders:
-            self._end(job, Outcome.DEFER, Reason(ReasonCode.INTERNAL, parameters))
-
-    def note_break(self, sender: Killable, job: Job | None, error: PeerError, is_first: bool = True) -> None:
-        """No association, or no answer to C-ECHO (no job); or it ended with the job under way, its first one or not."""
-        with self._for_senders:
-            now = self._monotonic()
-            if self._crew.remove(sender) is None:
-                return  # it was stopped by force: what it carried goes back
-            if job is not None:
-                self._note_break_with(job, error, is_first, now)
-            elif isinstance(error, Unavailable) and error.seconds is not None:
-                self._set(self._circuit.with_pause(now, error.seconds, str(error), self._chance()))
-            elif isinstance(error, Unavailable):
-                self._set(self._circuit.with_failure(now, str(error), self._chance()))
-            elif not self._crew.serves_others(error):
-                for_good = isinstance(error, AssociationRejected) and error.result == 1
-                longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
-                self._set(self._circuit.with_failure(now, str(error), self._chance(), longest))
-            else:
-                log.info("%s: %d associations at once are enough: %s", self._name, len(self._crew), error)
-                self._tuner.note_failure(now, len(self._crew))
-
-    def _note_break_with(self, job: Job, error: PeerError, is_first: bool, now: float) -> None:
-        """Is it the object? An association may also end between two, so that only its first one is sure to be meant."""
-        if not (is_first or job.silent_seconds or job.returned or isinstance(error, ProtocolError)):
-            job.returned = True
-            self.put_back(job)
-            return
-        breaks = job.lease.breaks + 1
-        silence: dict[str, Parameter] = {"silent_seconds": round(job.silent_seconds, 3)}
-        how = silence if job.silent_seconds else {"error": str(error)}
-        self._wants_sample = self._wants_sample or not self._loan.is_measured
-        begun = self._clock() - (now - job.begun)
-        if must_hold(breaks, job.lease.broke_at, self._last_answer):
-            reason = Reason(ReasonCode.BREAKS_ASSOCIATION, {"breaks": breaks, **how})
-            log.warning("%s: instance %d is held: %s", self._name, job.lease.instance_id, words(reason))
-            self._end(job, Outcome.HOLD, reason, broke_at=begun)
-            return
-        if not job.alone:
-            self._suspicion.note_fresh_break(now, self._chance())
-        elif self._last_answer is None or self._last_answer <= (job.lease.broke_at or 0.0):
-            self._suspicion.note_alone_break(now, self._chance())
-        wait = again_after(breaks, self._chance(), is_late=bool(job.silent_seconds))
-        self._suspect_at = min(self._suspect_at, now + wait)
-        reason = Reason(ReasonCode.UNREACHABLE, how)
-        why = words(reason)
-        log.info("%s: an association ended with instance %d (%d): %s", self._name, job.lease.instance_id, breaks, why)
-        self._end(job, Outcome.DEFER, reason, broke_at=begun, wait=wait)
-
     def note_shortage(self, sender: Killable, why: str) -> None:
-        """The sender cannot work for want of something of ours: that says nothing of the destination."""
+        """Remove a sender that cannot work for want of something of ours: that says nothing of the destination."""
         with self._for_senders:
             self._crew.remove(sender)
             self._not_before = self._monotonic() + FULL_SECONDS
@@ -397,7 +233,7 @@ class DeliveryScheduler(Table):
             self.remove_sender(sender)
 
     def is_there(self, sender: Killable) -> None:
-        """Nothing was sent, but the destination answers; a probe goes on as a sender of what waits."""
+        """Note that the destination answers, with nothing sent; a probe goes on as a sender of what waits."""
         with self._for_senders:
             self._crew.change(sender, SenderRole.WORK)
             self._suspicion.note_echo()
@@ -405,7 +241,7 @@ class DeliveryScheduler(Table):
             self._nudge()
 
     def remove_sender(self, sender: Killable) -> None:
-        """The sender has ended; what it still has was not tried."""
+        """Remove a sender that has ended; the jobs that it still has were not tried."""
         with self._for_senders:
             self._crew.remove(sender)
             for job in [each for each in self._under_way_by_id.values() if each.sender is sender]:
@@ -415,31 +251,3 @@ class DeliveryScheduler(Table):
                 else:
                     self.put_back(job)
             self._for_writer.notify()
-
-    def _end(
-        self,
-        job: Job,
-        outcome: Outcome,
-        reason: Reason,
-        status: int | None = None,
-        *,
-        peer_text: str = "",
-        lost: bool = False,
-        broke_at: float | None = None,
-        wait: float | None = None,
-    ) -> None:
-        """A job has ended; the writer will record it. It is tried again after `wait` seconds."""
-        copy = job.copy.as_sent if job.copy is not None else None
-        job.drop_copy()
-        if not self._is_ours(job):
-            return
-        retry_at = 0.0
-        if outcome is Outcome.DEFER:
-            if wait is None:
-                wait = backoff(job.lease.attempts + 1, pace.LATER_FIRST, pace.OWN_LONGEST, self._chance())
-            retry_at = self._clock() + wait
-        if not self._results:
-            self._oldest_result = self._monotonic()
-        attempt = AttemptResult(job.lease, outcome, reason, status, retry_at, broke_at, peer_text)
-        self._results.append(JobResult(attempt, lost, copy))
-        self._nudge()

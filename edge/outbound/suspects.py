@@ -60,7 +60,7 @@ class Suspicion:
             self.fresh_at = self.alone_at = 0.0
 
     def note_echo(self) -> None:
-        """It answered C-ECHO."""
+        """Note that the destination answered C-ECHO."""
         self.unchecked = 0
 
     def note_fresh_break(self, now: float, chance: float) -> None:

@@ -6,14 +6,14 @@ Guarded by the scheduler's lock. Times of the fields are monotonic where nothing
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from edge.dicom.status import StatusMeaning
-from edge.model import EMPTY_REASON, Lease, Outcome, Reason, ReasonCode
+from edge.model import Lease
 from edge.network.answer_times import AnswerTally
 from edge.outbound import pace
 from edge.outbound.crew import Crew, SenderRole
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 #: Associations beside the allowed ones, for objects that do not move on.
 MOST_LATE = 32
-#: Attempts after which an object that the destination fails on, perhaps not the next time, is held: some two hours.
-ATTEMPTS = 12
-#: Between checks whether what is under way moves on, while other work waits for its place.
+#: Between checks whether what is under way progresses, while other work waits for its place.
 WATCH_SECONDS = 0.05
 #: Until a suspect that could not be tried may be leased again.
 UNTRIED_SECONDS = 1.0
+#: Results are written when SETTLE_AT wait, the first has waited for SETTLE_SECONDS, or nothing else is under way.
+SETTLE_AT, SETTLE_SECONDS = 32, 0.1
 #: From one object that goes alone to the next, where others want its place.
 TURN_SECONDS = 10.0
 
@@ -80,7 +80,7 @@ class Table:
         self._not_before = self._poll_at = self._renew_at = self._watch_at = 0.0
 
     def remember(self, health: KnownHealth) -> None:
-        """What the last run knew: a destination that was down then is tried with one probe first."""
+        """Take over what the last run knew: a destination that was down then is tried with one probe first."""
         self._last_success, self._last_error = health.last_success, health.last_error
         self._last_answer = health.last_success
         if health.state == "down":
@@ -103,13 +103,13 @@ class Table:
             return Health(*known, count, rate, answers)
 
     def forgo(self, batch: WriteBatch) -> None:
-        """What a batch was to lease is not: it is asked for again."""
+        """Ask again for what a batch was to lease, and did not."""
         with self._for_writer:
             self._writing, self._is_health_noted, self._news = 0, False, True
             self._suspect_at = self._monotonic() if batch.suspect else self._suspect_at
 
     def stop_all(self) -> list[Killable]:
-        """All senders, who are to be stopped by force: what they carry goes back. After `close`."""
+        """Give up all senders, to be stopped by force: what they carry goes back. After `close`."""
         with self._for_writer:
             self._for_writer.notify()
             return list(self._crew.clear())
@@ -170,6 +170,35 @@ class Table:
             return []
         idle = working - sum(1 for job in self._under_way_by_id.values() if not job.alone)
         return [SenderRole.WORK] * max(0, min(more, len(self._pending) - idle))
+
+    def _due(self, now: float) -> float:
+        """The moment at which the writer is to act."""
+        if self._back or len(self._results) >= SETTLE_AT or not self._is_health_noted:
+            return max(self._not_before, now)
+        limit, _, sample = self._room(now)
+        if limit or sample or self._openings(now):
+            return max(self._not_before, now)
+        busy = self._under_way_by_id or self._converting or self._pending
+        times = [self._poll_at]
+        if self._results:
+            times.append(self._oldest_result + SETTLE_SECONDS if busy else now)
+        if now < self._circuit.retry_at:
+            times.append(self._circuit.retry_at)
+        if now < self._suspicion.fresh_at:
+            times.append(self._suspicion.fresh_at)
+        due = max(self._suspect_at, self._suspicion.alone_at)
+        if due < math.inf and self._is_suspect_due(max(now, due)):
+            times.append(due)
+        if busy:
+            times.append(self._renew_at)
+        if self._pending or (self._under_way_by_id and self._suspect_at <= now):
+            times.append(self._watch_at)
+        return max(self._not_before, min(times))
+
+    def _nudge(self) -> None:
+        """Wake the writer where it is due before it would wake by itself."""
+        if self._writer_waits_until and self._due(self._monotonic()) < self._writer_waits_until:
+            self._for_writer.notify()
 
     def _waits(self, job: Job, now: float) -> bool:
         """Does something else wait for the place of this job?"""
@@ -239,26 +268,6 @@ class Table:
             self._back.append(job.lease)
             if job.alone:
                 self._suspect_at = min(self._suspect_at, self._monotonic() + UNTRIED_SECONDS)
-
-    def _bound_attempts(self, job: Job, status: int, meaning: StatusMeaning) -> tuple[Outcome, Reason]:
-        """What concerns the object is not tried without end."""
-        attempts = job.lease.attempts + 1
-        of_destination = meaning.code is ReasonCode.OUT_OF_RESOURCES and self._circuit.refusals > 1
-        if meaning.outcome is Outcome.DEFER and attempts >= ATTEMPTS and not of_destination:
-            return Outcome.HOLD, Reason(ReasonCode.REFUSED, {"status": status, "attempts": attempts})
-        return meaning.outcome, Reason(meaning.code, {"status": status}) if status else EMPTY_REASON
-
-    def _note_refusal(self, now: float, reason: str) -> None:
-        """It is out of resources, or says so of one object."""
-        self._set(self._circuit.with_refusal(now, reason, self._chance(), self._refusals))
-        if not self._circuit.is_up:
-            self._refusals = max(pace.REFUSALS, self._refusals // 2) if self._circuit.failures > 1 else self._refusals
-
-    def _note_taken(self) -> None:
-        """It is there, and takes objects or refuses them for their own sake."""
-        if self._circuit.is_full and self._circuit.failures == 1:
-            self._refusals = min(2 * self._refusals, pace.MOST_REFUSALS)
-        self._set(self._circuit.with_answer())
 
     def _set(self, circuit: pace.Circuit) -> None:
         if self._given_up:

@@ -22,7 +22,8 @@ from edge.dicom.acse import MAX_CONTEXTS, Context, Role
 from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline, DimseMessage
 from edge.dicom.failures import ServiceRefused
-from edge.dicom.pdu import Aborted, Sink
+from edge.dicom.pdu import Aborted
+from edge.dicom.pdu_reader import Sink
 from edge.dicom.scu import Association, Patience, Secure
 from edge.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,

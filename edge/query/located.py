@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-#: Stands between what is here and what is not.
+#: Separates what is here from what is not.
 ALL_HERE = b"{}"
 
 

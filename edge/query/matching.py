@@ -166,12 +166,6 @@ def compile_key(vr: str, key: Values, rules: MatchRules = PLAIN_RULES) -> Matche
     return match
 
 
-def match_text(vr: str, key: str, value: str) -> bool:
-    """Does one value match a key, both as DICOM writes them?"""
-    values = (value,) if vr in SINGLE_TEXT else tuple(value.split("\\"))
-    return compile_key(vr, tuple(key.split("\\")))(values)
-
-
 def _compile_value(vr: str, key: str, rules: MatchRules) -> Callable[[str], bool]:
     if vr in MOMENT_VRS:
         return _compile_moment(vr, key, rules)
@@ -299,11 +293,11 @@ def _date_text(moment: int, beyond: str) -> str:
 
 
 def literal_prefix(key: str) -> str:
-    """What stands before the first wildcard of a folded name; of a name that is whole, all of it."""
+    """The text before the first wildcard of a folded name; of a name without one, all of it."""
     found = re.search(r"[*?]", key)
     return (key[: found.start()] if found else key).rstrip("^ ")
 
 
 def split_wildcards(key: str) -> list[str]:
-    """What stands between the wildcards."""
+    """The texts between the wildcards."""
     return re.split(r"[*?]", key)

@@ -152,8 +152,8 @@ def _join_ends(first: str, last: str, single: Callable[[str], Span | None]) -> S
     return Span(begin.first, end.last) if begin and end else None
 
 
-def combined_span(dates: str, times: str, zone: int = 0) -> Span | None:
-    """The span of a date key and a time key that mean one range of moments (PS3.4 section C.2.2.2.5.3), in UTC.
+def combined_span(dates: str, times: str) -> Span | None:
+    """The span of a date key and a time key that mean one range of moments (PS3.4 section C.2.2.2.5.3).
 
     `20261101-20261102` with `2200-0600` is one night; each end of the time belongs to the same end of the date.
     """
@@ -167,7 +167,7 @@ def combined_span(dates: str, times: str, zone: int = 0) -> Span | None:
     end = _moment(last_date, last_time)
     if begin is None or end is None:
         return None
-    return Span(begin.first - zone * MINUTE_US, end.last - zone * MINUTE_US)
+    return Span(begin.first, end.last)
 
 
 def _moment(day: str, time: str) -> Span | None:

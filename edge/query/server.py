@@ -44,7 +44,7 @@ class _Question:
 class AnswerServer:
     """See the module's docstring."""
 
-    def __init__(self, listener: socket.socket, open_answer: Open, threads: int = ANSWERERS) -> None:
+    def __init__(self, listener: socket.socket, open_answer: Open) -> None:
         """`listener`: listens already."""
         self._listener, self._open = listener, open_answer
         self._turns: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
@@ -54,7 +54,7 @@ class AnswerServer:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self.open_count = 0
-        names = [("questions", self._read), *[(f"answers {number + 1}", self._answer) for number in range(threads)]]
+        names = [("questions", self._read), *[(f"answers {number + 1}", self._answer) for number in range(ANSWERERS)]]
         self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in names]
 
     def start(self) -> None:

@@ -15,7 +15,7 @@ from edge.dicom.failures import RequestFailed, ServiceRefused
 from edge.dicom.items import Attributes
 from edge.dicom.json import from_json
 from edge.dicom.part10 import MAX_META, parse_meta
-from edge.dicom.pdu import Sink
+from edge.dicom.pdu_reader import Sink
 from edge.errors import EdgeError, PeerError, Unreadable
 from edge.network.http_client import HttpStream
 from edge.network.multipart import BadMultipart, PartReader, find_boundary

@@ -20,8 +20,9 @@ from edge.dicom.acse import Context, Request, RequestRefused, Role
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import Dialogue, DimseMessage
 from edge.dicom.part10 import EDGE_UID
-from edge.dicom.pdu import Aborted, Released, Wire
+from edge.dicom.pdu import Aborted, Released
 from edge.dicom.scu import Secure
+from edge.dicom.wire import Wire
 from edge.errors import PeerError, ProtocolError, place_of
 from edge.errors.hindrance import words_of
 from edge.model import UNNAMED_CALLER
@@ -145,18 +146,14 @@ class Receiver:
         )
 
     def note_hindrance(self, answer: StoreResponse, caller: Caller) -> None:
-        """An object was refused for our sake: status and log say why."""
+        """Note that an object was refused for our sake; the log says why."""
         if answer.cause is not None:
             self.link.note_hindrance(answer.cause)
             why = words_of(answer.cause)
             log.warning("an object of %r at %s is refused, the gateway is %s", caller.ae_title, caller.address, why)
 
     def refresh(self) -> None:
-        """There is nothing to read again."""
-
-    @property
-    def open_associations(self) -> int:
-        return len(self._open)
+        """Do nothing: there is nothing to read again."""
 
     def drain(self, seconds: float) -> None:
         """Stop in order: quiet associations end at once, busy ones when they pause, at the latest after `seconds`."""

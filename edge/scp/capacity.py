@@ -32,7 +32,7 @@ EndIdle = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class AssociationPlace:
-    """That a caller may have one more association."""
+    """A place for one more association of a caller."""
 
     caller: str  # edge.network.shares.caller_of
     modality: str  # empty: none
@@ -40,7 +40,7 @@ class AssociationPlace:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """That a caller has no place, and why."""
+    """The limit for which a caller gets no place."""
 
     full: Full
     why: str
@@ -94,7 +94,7 @@ class Associations:
         return Limit(full, f"{self._places.total} associations are open, the most")
 
     def give_back(self, place: AssociationPlace) -> None:
-        """An association has ended."""
+        """Give back the place of an association that has ended."""
         self._places.give_back(place.caller)
         with self._lock:
             self._modalities[place.modality] -= bool(place.modality)

@@ -78,7 +78,7 @@ class FetchProgress(Protocol):
         """These do not come."""
 
     def tell(self) -> None:
-        """Nothing has come yet, and that takes long."""
+        """Say that nothing has come yet, and that it takes long."""
 
 
 class ThroughFetch:

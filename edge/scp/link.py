@@ -57,10 +57,10 @@ class GatewayLink(Protocol):
         """A place for an association, for a connection that was handed on to this door."""
 
     def give_back_place(self, place: int) -> None:
-        """The association has ended."""
+        """Give back the place of an association that has ended."""
 
     def note_left(self) -> None:
-        """A connection that was handed on to this door has ended without asking for a place."""
+        """Note that a connection that was handed on to this door has ended without asking for a place."""
 
     def note_call(self, caller: Caller, admission: Admission, proposed: Proposed, stored: int) -> None:
         """See edge.scp.callers."""
@@ -72,7 +72,7 @@ class GatewayLink(Protocol):
         """See edge.scp.rejections."""
 
     def note_query(self, query: NotedQuery) -> None:
-        """A question was answered."""
+        """Count and record a question that was answered."""
 
     def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
         """A retrieval reads, or has read, files of these studies."""
@@ -90,13 +90,13 @@ class GatewayLink(Protocol):
         """None: it is not made yet."""
 
     def drop_copy(self, token: int) -> None:
-        """The copy's file may go."""
+        """Let the copy's file go."""
 
     def note_damaged(self, path: str) -> None:
-        """A file of the spool cannot be read, or is not what was received: it is to be examined."""
+        """Have a file of the spool examined that cannot be read, or is not what was received."""
 
     def note_hindrance(self, cause: Cause) -> None:
-        """Something was refused for our sake."""
+        """Note that something was refused for our sake."""
 
     def keeps_unreadable(self, origin: Origin, size: int) -> bool:
         """Take of the sender's share of quarantine; False: it is used up."""
@@ -110,7 +110,7 @@ class GatewayLink(Protocol):
         """Does a rejection note forbid that this instance comes again?"""
 
     def fail(self, reason: str) -> None:
-        """A write has failed: nothing more may be accepted."""
+        """Accept nothing more: a write has failed."""
 
 
 class KnownRequests(Protocol):
@@ -123,7 +123,7 @@ class KnownRequests(Protocol):
         """Are as many reports owed to a modality as are kept?"""
 
     def note(self, calling_ae: str, transaction_uid: str, digest: bytes) -> None:
-        """A request is on record, and may not be in the catalog yet."""
+        """Note a request that is on record, and may not be in the catalog yet."""
 
 
 class KnownSteps(Protocol):
@@ -133,7 +133,7 @@ class KnownSteps(Protocol):
         """May this message follow on what is on record? Then it must be ended, unless it is a repeat."""
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
-        """The message is on record, or not."""
+        """End a message: it is on record, or not."""
 
 
 class LocalLink:
@@ -176,7 +176,7 @@ class LocalLink:
         self.keeps_unreadable, self.take_report, self.fail = keeps_unreadable, take_report, fail
 
     def note_handed_on(self) -> None:
-        """A connection goes to this door."""
+        """Count a connection that goes to this door."""
         with self._lock:
             self.connections += 1
 
@@ -234,7 +234,7 @@ class LocalLink:
             self._copies.drop(token)
 
     def close(self) -> None:
-        """The door has ended, with all its associations."""
+        """Give back all that the door's associations held: it has ended."""
         for token in list(self._tokens):
             self.drop_copy(token)
         for study_uid in list(self._fetching):

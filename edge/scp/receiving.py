@@ -175,7 +175,7 @@ class OrderedProcess:
                 log.error("the new certificates cannot be used, the previous ones stay active: %s", error)
 
     def _drain(self, _seconds: float) -> None:
-        """The feed is closed before. Afterwards nothing is received any more."""
+        """Receive nothing any more; the feed is closed before."""
         self._door.join()
         self._journal.close()
 

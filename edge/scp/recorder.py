@@ -67,7 +67,7 @@ class Recording:
         return slot.body[self._used :]
 
     def took(self, count: int) -> None:
-        """That number of bytes of the room is filled."""
+        """Note that `count` bytes of the room are filled."""
         self._used += count
         self.size += count
 
@@ -113,7 +113,7 @@ class Recording:
         return JournalEntry(slot, self._used, draft, file)
 
     def hand_over(self) -> None:
-        """It is durable: the slot is apply's."""
+        """Leave the slot to apply: the object is durable."""
         self._slot, self.is_appended = None, True
 
     def discard(self) -> None:

@@ -58,7 +58,7 @@ class Refusals:
         self.total = 0  # since the start
 
     def note_refused(self, address: str, calling_ae: str, why: str) -> None:
-        """Somebody was refused: a connection, an association, or the rest of one. No PHI in `why`."""
+        """Note that a caller was refused: a connection, an association, or the rest of one. No PHI in `why`."""
         now = self._clock()
         key = (address, calling_ae, _NUMBER.sub("#", why))  # a false length differs each time
         with self._lock:

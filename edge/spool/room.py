@@ -46,11 +46,10 @@ class DiskGuard:
         self,
         config: Callable[[], Config],
         disk: Callable[[], Disk],
-        clock: Callable[[], float] = time.time,
         owed: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         """`owed`: files and bytes that are answered and not in the spool yet."""
-        self._config, self._disk, self._clock, self._owed = config, disk, clock, owed
+        self._config, self._disk, self._owed = config, disk, owed
         self._lock = threading.Lock()
         self._found: Hindrance | None = None  # why nothing is taken
         self.on_refusing: Callable[[], None] = lambda: None  # called when it begins: retention is to look at once
@@ -80,7 +79,7 @@ class DiskGuard:
         return found
 
     def _look(self) -> Hindrance | None:
-        mark, now = self._config().storage.refuse, self._clock()
+        mark, now = self._config().storage.refuse, time.time()
         try:
             disk = self._disk().reduce_free(*self._owed())
         except OSError as error:

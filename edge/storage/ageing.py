@@ -1,4 +1,4 @@
-"""What was evicted long ago goes into the yearly files, in the quiet, a little at a time (edge.store.folding).
+"""What was evicted long ago goes into the yearly files, some studies at a time (edge.store.folding).
 
 In this order: a block with the rows of some studies is written, synced and read again; one transaction makes the
 catalog refer to it; then the rows are deleted, in small transactions. Killed at any point, the next step goes on: what
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edge.store import folding
+from edge.store import folding, unfolding
 from edge.store.database import Store, Transaction
 from edge.store.folded_files import Block, DamagedFold, FoldedFiles
 from edge.store.folding import Folded, StudyPlace
@@ -115,7 +115,7 @@ class Ageing:
         if not folding.is_folded(conn, half.study_uid):
             return False  # it has come again
         if folding.has_changed(conn, half.study_id, half.last_seq):
-            folding.unfold(conn, folding.record_in(self._files, half))
+            unfolding.unfold(conn, folding.record_in(self._files, half))
             return False
         return folding.drop_some(conn, half)
 

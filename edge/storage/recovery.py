@@ -1,7 +1,7 @@
 """After a start, both ways: files that the catalog does not know, and rows whose file is gone.
 
 `at_start` is quick and runs before the door opens: partial files go (no sender had success), leases of the last run
-end. `reconcile` walks the whole spool gently, beside the service, one bucket at a time:
+end. `reconcile` walks the whole spool at a low rate, beside the service, one bucket at a time:
 
 - a whole file without a row is adopted (a crash came between its name and its commit), or left and reported when
   unreadable;

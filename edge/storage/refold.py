@@ -1,4 +1,4 @@
-"""`edge recover` and the yearly files: it refers to what is there alone; of what is in use they are a witness."""
+"""`edge recover` and the yearly files: it refers to what is there alone; what is in use is compared with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from edge.store import folded_ledger, folding
+from edge.store import folded_ledger, folding, unfolding
 from edge.store.database import Transaction
 from edge.store.folded_files import Block, FoldedFiles
 from edge.store.folded_ledger import Range
@@ -51,7 +51,7 @@ class FoldedPast:
         return found
 
     def range_of(self, seq: int) -> Range | None:
-        """The range in which a row lies that only the files need to have."""
+        """The range of a row that only the files need to have."""
         at = bisect.bisect_right(self._starts, seq) - 1
         return self._ranges[at] if at >= 0 and seq <= self._ranges[at].last else None
 
@@ -73,9 +73,9 @@ class FoldedPast:
         for each in self._ranges:
             folded_ledger.add_range(conn, each)
         for _, record in self._records(live=True):
-            folding.unfold(conn, record, was_counted=False)
+            unfolding.unfold(conn, record, was_counted=False)
         for folded in folding.in_the_way(conn):
-            folding.unfold(conn, folding.record_in(self._files, folded), was_counted=False)
+            unfolding.unfold(conn, folding.record_in(self._files, folded), was_counted=False)
         for _, record in self._records(live=False):
             if folding.is_folded(conn, record["study_uid"]):
-                folding.count_in(conn, record)
+                unfolding.count_in(conn, record)

@@ -20,12 +20,22 @@ from edge.dicom.uids import usable_uid
 from edge.errors import Unreadable
 from edge.intake import Intake
 from edge.intake.policy import Policy
-from edge.model import EMPTY_REASON, Assignment, ContextKey, DeliveryState, InstanceHeader, InstanceState, ReasonCode
+from edge.model import (
+    EMPTY_REASON,
+    Assignment,
+    ContextKey,
+    DeliveryState,
+    InstanceHeader,
+    InstanceState,
+    Reason,
+    ReasonCode,
+)
 from edge.spool import HASH_CHUNK, Spool, Stored
 from edge.store import companions, deliveries, identity_checks, kept_files, ledger, operator_actions, patients, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.kept_files import FileRow
+from edge.store.patients import Placed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,10 +68,9 @@ class Releaser:
         spool: Spool,
         intake: Intake,
         queued: Callable[[Iterable[str]], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`queued` is called after the commit with the destinations that have new work."""
-        self._db, self._spool, self._intake, self._queued, self._clock = db, spool, intake, queued, clock
+        self._db, self._spool, self._intake, self._queued = db, spool, intake, queued
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
         """Do what belongs to a decision, in one transaction."""
@@ -91,7 +100,7 @@ class Releaser:
 
     def discard(self, instance: int, who: str, why: str) -> Decided:
         """Decide that an instance goes nowhere."""
-        reason = self._db.write(lambda conn: operator_actions.discard_instance(conn, instance, self._clock(), who, why))
+        reason = self._db.write(lambda conn: operator_actions.discard_instance(conn, instance, time.time(), who, why))
         return Decided(instance, not reason, reason or "discarded")
 
     # -- what is read and trusted -------------------------------------------------------------------------------------
@@ -103,7 +112,7 @@ class Releaser:
         release = partial(_release, kept=kept, assigned=assigned, named=named, policy=policy, who=who, why=why)
 
         def work(conn: Transaction) -> tuple[Decided, list[str]]:
-            now = self._clock()
+            now = time.time()
             decided = release(conn, now=now) if decision.assignments else Decided(kept.instance_id, False, NO_ROUTE)
             if kept.study_id is None or not (decided.done or not decision.assignments):
                 return decided, []
@@ -125,7 +134,7 @@ class Releaser:
         stored = self._copy(kept, facts)
 
         def also(conn: Transaction, added: Added) -> None:
-            now, target = self._clock(), added.instance_id
+            now, target = time.time(), added.instance_id
             operator_actions.note_released(conn, kept.instance_id, target, now)
             payload = {"instance": target, "reason": why}
             ids = [kept.instance_id]
@@ -183,7 +192,7 @@ def _release(
     why: str,
     now: float,
 ) -> Decided:
-    """In one transaction: what waits for this decision goes to the destinations of today."""
+    """Send what waits for this decision to the destinations of today, in one transaction."""
     instance = kept.instance_id
     rows = releases.deliveries_of(conn, instance)
     waiting = {row["destination"]: row for row in rows if _may_move(row, kept, named)}
@@ -195,9 +204,7 @@ def _release(
     placed = patients.find_placed(conn, instance)
     if named and placed is not None:
         patients.accept(conn, placed)
-    is_conflict = kept.state is InstanceState.CONFLICT
-    check = identity_checks.find_check(conn, placed.series_id) if placed is not None and not named else None
-    held_for = EMPTY_REASON if named else policy.waits_for(assigned, placed, check, is_conflict=is_conflict)
+    held_for = EMPTY_REASON if named else _waits_for(conn, kept, assigned, placed, policy)
     held = held_for is not EMPTY_REASON
     known = {row["destination"] for row in rows}
     to = [each for each in assigned if each.destination in waiting or each.destination not in known]
@@ -205,7 +212,6 @@ def _release(
     if named:
         operator_actions.close_conflict(conn, instance)
     names = [each.destination for each in to]
-    where = ", ".join(names)
     payload = {"destinations": names, "reason": why} if names else {"reason": why}
     event = ledger.RETRIED if held else ledger.RELEASED
     ledger.append(conn, now, event, who, [instance], study_id=kept.study_id, payload=payload)
@@ -213,7 +219,15 @@ def _release(
         what = "a conflict" if held_for.code is ReasonCode.CONFLICT else "of another patient than its study"
         return Decided(instance, False, f"it has a route now, but is {what}: `edge instances show {instance}`")
     left = [name for name in waiting if name and name not in {each.destination for each in assigned}]
-    return Decided(instance, True, f"released to {where or 'nowhere'}{_left(left, waiting)}")
+    return Decided(instance, True, f"released to {', '.join(names) or 'nowhere'}{_left(left, waiting)}")
+
+
+def _waits_for(
+    conn: Transaction, kept: FileRow, assigned: Sequence[Assignment], placed: Placed | None, policy: Policy
+) -> Reason:
+    """Why it must wait for a person's decision about this instance, as on arrival; EMPTY_REASON: it need not."""
+    check = identity_checks.find_check(conn, placed.series_id) if placed is not None else None
+    return policy.waits_for(assigned, placed, check, is_conflict=kept.state is InstanceState.CONFLICT)
 
 
 def _may_move(row: CatalogRow, kept: FileRow, named: bool) -> bool:

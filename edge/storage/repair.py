@@ -54,10 +54,9 @@ class Repairer:
         spool: Spool,
         config: Callable[[], Config],
         queued: Callable[[Iterable[str]], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`queued` gets the destinations that may be sent something again."""
-        self._db, self._spool, self._config, self._queued, self._clock = db, spool, config, queued, clock
+        self._db, self._spool, self._config, self._queued = db, spool, config, queued
         self._one = threading.Lock()
 
     def repair(self, instance: int) -> RepairResult:
@@ -105,7 +104,7 @@ class Repairer:
             return row
 
         def work(conn: Transaction) -> FileRow:
-            catalog.lose(conn, row.instance_id, row.study_id, text, self._clock())
+            catalog.lose(conn, row.instance_id, row.study_id, text, time.time())
             return kept_files.file_row(conn, row.instance_id) or row
 
         found = self._db.write(work)
@@ -115,7 +114,7 @@ class Repairer:
         return found
 
     def _back(self, row: FileRow) -> RepairResult:
-        """It was lost, and its file is whole: put back by a person, or a disk that could not be read for a while."""
+        """Enter a lost instance whose file is whole again: a person put it back, or the disk is readable again."""
         return self._enter(row, None, ledger.EDGE, {})
 
     # -- repairing ----------------------------------------------------------------------------------------------------
@@ -212,7 +211,7 @@ class Repairer:
                 deliveries.requeue_repaired(conn, row.instance_id) if catalog.mark_found(conn, row.instance_id) else []
             )
             ids = [row.instance_id]
-            ledger.append(conn, self._clock(), ledger.REPAIRED, who, ids, study_id=row.study_id, payload=how)
+            ledger.append(conn, time.time(), ledger.REPAIRED, who, ids, study_id=row.study_id, payload=how)
             return resumed
 
         is_lost = row.state is InstanceState.LOST

@@ -61,14 +61,13 @@ class RetentionReview:
         db: Store,
         intake: Intake,
         config: Callable[[], Config],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._db, self._intake, self._config, self._clock = db, intake, config, clock
+        self._db, self._intake, self._config = db, intake, config
 
     def run(self) -> None:
         """Review for a while."""
-        until = self._clock() + WORK_SECONDS
-        while self.step() and self._clock() < until:
+        until = time.monotonic() + WORK_SECONDS
+        while self.step() and time.monotonic() < until:
             pass
 
     def step(self) -> bool:

@@ -52,7 +52,7 @@ def writing_versions(conn: Transaction) -> frozenset[str]:
 
 
 def remember_versions(conn: Transaction, others: Collection[str] = ()) -> None:
-    """This version writes here from now on; others have written here, too."""
+    """Record that this version writes this catalog from now on, and that others have."""
     remember(conn, _VERSIONS, json.dumps(sorted(writing_versions(conn).union(others))))
 
 

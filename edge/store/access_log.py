@@ -12,7 +12,7 @@ LOOK_SECONDS = 600.0
 
 
 def record_view(conn: Transaction, at: float, who: str, studies: Sequence[int], how: str) -> int:
-    """Somebody was shown studies and whose they are; without a study, a list of patients. Returns how many are new."""
+    """Record that studies were shown with their patients; without one, a list of patients. Returns how many are new."""
     if not studies:
         ledger.append(conn, at, ledger.VIEWED, who, [], payload={"access": how})
         return 1
@@ -23,7 +23,7 @@ def record_view(conn: Transaction, at: float, who: str, studies: Sequence[int], 
 
 
 def viewed_instances(conn: Transaction, at: float, who: str, instances: Sequence[int], how: str) -> None:
-    """Somebody was shown single instances, of whichever study, or of none that is known: one row for each study."""
+    """Record that single instances were shown, of whichever study, or of none that is known: one row for each study."""
     studies: dict[int | None, list[int]] = {}
     for instance in instances:
         row = conn.execute("SELECT study_id FROM instance WHERE id = ?", (instance,)).fetchone()
@@ -40,7 +40,7 @@ def _has_looked(conn: Transaction, at: float, who: str, study: int) -> bool:
 
 
 def record_report(conn: Transaction, at: float, who: str, studies: Sequence[int], reason: str) -> int:
-    """Somebody read the audit trail: of some studies, or, where none is named, of a time. Returns how many rows."""
+    """Record that the audit trail was read: of some studies, or, where none is named, of a time. Returns the count."""
     about: Sequence[int | None] = studies or [None]
     for study in about:
         ledger.append(conn, at, ledger.REPORTED, who, [], study_id=study, payload={"reason": reason})

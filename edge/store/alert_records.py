@@ -38,6 +38,11 @@ class AlertRecord:
     note: str = ""  # a person's words: they stay here, for they may name a patient
     ended_at: float | None = None
 
+    def advise(self, do: str | None = None) -> str:
+        """Advice (`do`: that of today; omitted: as recorded) with the alert's number in the commands: to be copied."""
+        advice = self.do if do is None else do
+        return advice if self.id is None else advice.replace(" ALERT ", f" {self.id} ")
+
 
 _NOTIFIED = "told"  # language: a column of released migrations
 _COLUMNS = (
@@ -130,7 +135,7 @@ def notices_of(conn: Transaction, alert: int) -> list[tuple[float, str]]:
 
 
 def note_acknowledgement(conn: Transaction, number: int, who: str, note: str, now: float) -> AlertRecord:
-    """A person has seen it. Raises NoSuchAlert where it is over."""
+    """Record that a person has seen an alert. Raises NoSuchAlert where it is over."""
     found = read_alert(conn, number)
     if found.ended_at is not None:
         raise NoSuchAlert(f"alert {number} is over already")

@@ -23,7 +23,7 @@ def find_identifiers(conn: Transaction, number: str, authority: str) -> list[tup
 
 
 def assign(conn: Transaction, study: int, identifier: int, person: str, reason: str, now: float) -> None:
-    """A person decides that a study is this patient's; what leaves from now on carries that patient's facts."""
+    """Record a person's decision that a study is this patient's; what leaves from now on has the patient's facts."""
     conn.execute(
         "INSERT INTO study_assignment (study_id, identifier_id, person, reason, assigned_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (study_id) DO UPDATE SET identifier_id = excluded.identifier_id, person = excluded.person,"

@@ -269,7 +269,7 @@ def files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileSta
 
 
 def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:
-    """The file of an instance is gone or not whole. False when that is no news: evicted, discarded, lost before."""
+    """Mark an instance whose file is gone or not whole. False when that is no news: evicted, discarded, lost before."""
     sql = (
         "UPDATE instance SET state = 'lost', reason = ? WHERE id = ? AND state IN ('stored', 'conflict', 'quarantined')"
     )
@@ -295,7 +295,7 @@ def lose(conn: Transaction, instance: int, study_id: int | None, fault: str, now
 
 
 def mark_found(conn: Transaction, instance: int) -> bool:
-    """A lost instance has its whole file again, by SHA-256. False when it was not lost.
+    """Mark that a lost instance has its whole file again, by SHA-256. False when it was not lost.
 
     Its quick checksum may be what is damaged: it is sent by SHA-256 from now on.
     """
@@ -316,6 +316,6 @@ def mark_found(conn: Transaction, instance: int) -> bool:
 
 
 def replace_file(conn: Transaction, instance: int, stored: Stored) -> None:
-    """An instance's data set lies in another file from now on."""
+    """Record that an instance's data set is in another file from now on."""
     sql = "UPDATE instance SET path = ?, size = ?, dataset_offset = ? WHERE id = ?"
     conn.execute(sql, (stored.path, stored.size, stored.dataset_offset, instance))

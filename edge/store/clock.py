@@ -36,7 +36,7 @@ class Waits:
     report: float
 
 
-#: What is put right, each a statement with :now and one of the longest waits. A time that decides, and that lies beyond
+#: What is put right, each a statement with :now and one of the longest waits. A time that decides, and that is beyond
 #: both, was written by a clock that was ahead.
 _CORRECTIONS = (
     "UPDATE delivery SET not_before = :now WHERE state = 'deferred' AND not_before > :now + :retry + :slack",

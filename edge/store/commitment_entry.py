@@ -33,7 +33,7 @@ class CommitmentEntry:
         log.critical("a request for storage commitment of %r cannot be entered", request.origin.calling_ae)
 
     def finish(self) -> None:
-        """Nothing follows: edge.outbound.commitment_reports examines the rows."""
+        """Do nothing: edge.outbound.commitment_reports examines the rows."""
 
     def as_odd(self) -> CommitmentEntry:
         return CommitmentEntry(self._name, self._request, None)

@@ -182,7 +182,7 @@ def read_named_instances(conn: Transaction, request: int) -> list[NamedInstance]
 
 
 def postpone_request(conn: Transaction, request: int, not_before: float) -> None:
-    """It is not known of each instance yet: examine it again at `not_before`."""
+    """Examine a request again at `not_before` (UTC seconds): not all is known of its instances yet."""
     conn.execute("UPDATE commitment_request SET state = 'waiting', not_before = ? WHERE id = ?", (not_before, request))
 
 
@@ -208,7 +208,7 @@ class ReportedInstance:
 def note_reported(
     conn: Transaction, request: OpenRequest, reported: Sequence[ReportedInstance], policy: str, now: float
 ) -> None:
-    """The modality has acknowledged a report. `policy`: what it was promised on, `[modality] commit`."""
+    """Record that the modality has acknowledged a report. `policy`: what it was promised on, `[modality] commit`."""
     failed = [each for each in reported if each.failure]
     conn.execute(
         "UPDATE commitment_request SET state = 'reported', reported_at = coalesce(reported_at, ?), failed = ?,"

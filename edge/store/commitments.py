@@ -105,12 +105,12 @@ _CLEAR_SUSPECT = update_statement(
 
 
 def note_suspect(conn: Transaction, delivery: int, reason: Reason) -> None:
-    """An exchange has ended with an instance: it is asked about alone from now on, or not at all."""
+    """Note an instance with which an exchange has ended: it is asked about alone from now on, or not at all."""
     conn.execute(_SUSPECT, {"id": delivery, **reason_values(reason)})
 
 
 def clear_suspect(conn: Transaction, delivery: int) -> None:
-    """The destination answers for an instance: it is asked about with the others again."""
+    """Ask about an instance with the others again: the destination answers for it."""
     conn.execute(_CLEAR_SUSPECT, {"id": delivery})
 
 
@@ -151,7 +151,7 @@ def find_unconfirmed(
 
 
 def end_request(conn: Transaction, transaction_uid: str, now: float) -> None:
-    """A request is answered or overdue: what it named and still lacks proof may be asked about again."""
+    """End a request that is answered or overdue: what it named and still lacks proof may be asked about again."""
     conn.execute(
         "UPDATE delivery SET transaction_id = NULL WHERE state = 'sent' AND transaction_id ="
         " (SELECT id FROM commitment WHERE transaction_uid = ?)",
@@ -222,7 +222,7 @@ _MARK_REFUSED = update_statement("mark refused", DeliveryState.HELD, "transactio
 def confirm(
     conn: Transaction, destination: str, proved: Sequence[Unconfirmed], now: float, proof: ledger.Payload
 ) -> None:
-    """The destination has proved that it has these instances. `proof`: by which `method`, for the ledger."""
+    """Confirm instances that the destination has proved to have. `proof`: by which `method`, for the ledger."""
     conn.executemany(_CONFIRM, [{"now": now, "id": each.delivery_id} for each in proved])
     _record(conn, ledger.CONFIRMED, destination, proved, now, proof)
 
@@ -240,7 +240,7 @@ def mark_missing(
 def mark_refused(
     conn: Transaction, destination: str, refused: Sequence[Unconfirmed], now: float, reason: Reason
 ) -> None:
-    """The destination will not prove these however often they are sent: a person must decide."""
+    """Hold what the destination will not prove however often it is sent: a person must decide."""
     values = reason_values(reason)
     conn.executemany(_MARK_REFUSED, [{"id": each.delivery_id, **values} for each in refused])
     _record(conn, ledger.HELD, destination, refused, now, reason_payload(reason))

@@ -169,7 +169,7 @@ class Store:
         return self._failure
 
     def fail(self, reason: str) -> None:
-        """Nothing may be written any more: a sync failed, and nobody knows what the disk holds."""
+        """Write nothing any more: a sync failed, and nobody knows what the disk holds."""
         if self._failure is None:
             self._failure = reason
             log.critical("storage unhealthy, nothing more is accepted: %s", reason)
@@ -315,7 +315,7 @@ class Store:
             time.sleep(hindrance.RETRY_PAUSE_SECONDS)
 
     def close_idle_readers(self) -> None:
-        """After a rush: close the connections that nobody has needed for CONNECTION_IDLE_SECONDS."""
+        """Close the connections that nobody has needed for CONNECTION_IDLE_SECONDS."""
         before = self._monotonic() - CONNECTION_IDLE_SECONDS
         while len(self._readers) > LEAST_READERS:
             try:
@@ -352,7 +352,7 @@ class Store:
                 self._readers.pop()[0].close()
             self._checkpointer.close()
             self._writer.close()
-            if self._index is not None:  # last: see edge.wal_index
+            if self._index is not None:  # last: see edge.store.wal_index
                 os.close(self._index)
                 self._index = None
 

@@ -101,7 +101,7 @@ def enqueue(
 
 
 def remove_unroutable(conn: Transaction, instance: int) -> None:
-    """A route has been found for what none matched before."""
+    """Remove the row of an instance that no route matched: there is one now."""
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (instance,))
 
 
@@ -189,7 +189,7 @@ def _record(conn: Transaction, results: Sequence[AttemptResult], now: float, pro
 
 
 def record_lost(conn: Transaction, each: Lease, now: float, reason: Reason) -> None:
-    """The ledger's row for an instance whose file is not what was received."""
+    """Append the ledger's row for an instance whose file is not what was received."""
     found = [(each.study_id, each.instance_id)]
     record_by_study(conn, now, ledger.LOST, ledger.EDGE, found, "", reason_payload(reason))
 
@@ -256,7 +256,7 @@ _FIND_MISMATCH = update_statement(
 
 
 def hold_mismatch(conn: Transaction, instance: int, reason: Reason, *, stat: bool) -> bool:
-    """An instance that was queued turns out to be of another patient: what is still to go waits for a person.
+    """Hold what is still to go of an instance that turns out to be of another patient, for a person.
 
     `stat`: so do stat ones. True when all of it is held, and nothing has gone.
     """

@@ -10,7 +10,7 @@ _DRILLED_AT = "drilled_at"
 
 
 def note_drill(conn: Transaction, now: float, who: str, note: str) -> None:
-    """A person has tried a restore; how it went is in the ledger."""
+    """Record that a person has tried a restore; how it went is in the ledger."""
     remember(conn, _DRILLED_AT, str(now))
     ledger.append(conn, now, ledger.DRILLED, who, [], payload={"reason": note})
 

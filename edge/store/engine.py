@@ -126,7 +126,7 @@ class EngineStore:
                 return await conn.run_sync(lambda each: work(EngineTransaction(each)))
 
     async def _finish(self, transaction: Coroutine[Any, Any, T]) -> T:
-        """A caller that goes away does not cut a transaction: nobody would know what a connection is in."""
+        """Finish a transaction though its caller goes away: nobody would know what a connection is in."""
         task = asyncio.create_task(transaction)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

@@ -80,7 +80,7 @@ def enter_make(conn: Transaction, ae_title: str, address: str, make: Make, at: f
         "INSERT INTO equipment_make VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (ae_title, address, *astuple(make), at),
     )
-    _describe(conn, ae_title, address, make)
+    keep_current(conn, ae_title, address, make)
     if before is not None:
         conn.execute(
             "UPDATE peer SET changed_at = ?, change = ? WHERE ae_title = ? AND address = ?",
@@ -89,11 +89,7 @@ def enter_make(conn: Transaction, ae_title: str, address: str, make: Make, at: f
 
 
 def keep_current(conn: Transaction, ae_title: str, address: str, make: Make) -> None:
-    """A make that is known already sends again."""
-    _describe(conn, ae_title, address, make)
-
-
-def _describe(conn: Transaction, ae_title: str, address: str, make: Make) -> None:
+    """Note which make sends now."""
     conn.execute(
         "UPDATE peer SET manufacturer = ?, model = ?, serial = ?, software = ? WHERE ae_title = ? AND address = ?",
         (*astuple(make), ae_title, address),
@@ -136,11 +132,10 @@ def enter_announcement(
     return Announcement(int(row[0]), kind, at, who, from_date, expected, said)
 
 
-def announcements(conn: Transaction, limit: int = 50) -> Iterator[Announcement]:
-    """The latest first."""
+def announcements(conn: Transaction) -> Iterator[Announcement]:
+    """The latest fifty, the latest first."""
     rows = conn.execute(
         "SELECT id, kind, at, who, from_date, expected_bytes_per_month, said FROM announcement"
-        " ORDER BY id DESC LIMIT ?",
-        (limit,),
+        " ORDER BY id DESC LIMIT 50"
     )
     return (Announcement(*row) for row in rows)

@@ -100,7 +100,7 @@ def enter_studies(conn: Transaction, found: Iterable[tuple[int, str, float]]) ->
 
 
 def note_dose_reports(conn: Transaction, studies: Sequence[int]) -> None:
-    """The dose reports of these studies have come."""
+    """Note that the dose reports of these studies have come."""
     conn.executemany("UPDATE measured_study SET dose = 'there' WHERE study_id = ?", [(each,) for each in studies])
 
 

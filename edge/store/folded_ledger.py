@@ -26,7 +26,7 @@ class Range:
 
 
 def around(conn: Transaction, seq: int) -> Range | None:
-    """The range in which a row lies."""
+    """The range of a row."""
     row = conn.execute(
         "SELECT first_seq, last_seq, last_hash FROM folded_ledger WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
         (seq,),
@@ -100,7 +100,7 @@ def _take_out(conn: Transaction, found: Range, seq: int, before: bytes) -> None:
 
 
 def begin_folded(conn: Transaction, rows: Sequence[LedgerRow], before: Mapping[int, bytes]) -> None:
-    """Let an empty ledger be one of which everything lies in files, so that these rows can be brought back."""
+    """Let an empty ledger be one of which everything is in files, so that these rows can be brought back."""
     if rows:
         last = max(rows, key=lambda row: int(row["seq"]))
         add_range(conn, Range(1, last["seq"], last["hash"]))

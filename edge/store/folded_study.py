@@ -7,10 +7,10 @@ from edge.store.database import Transaction
 
 
 class StudyIsFolded(Transient):
-    """A study that comes again lies in a yearly file: it has to be unfolded first."""
+    """A study that comes again is in a yearly file: it has to be unfolded first."""
 
     def __init__(self, study_uid: str) -> None:
-        super().__init__("the study lies in a yearly file")
+        super().__init__("the study is in a yearly file")
         self.study_uid = study_uid
 
 

@@ -3,8 +3,7 @@
 A study is folded when nothing of it is kept here, nothing of it is to go anywhere, and no row of the ledger has named
 it for FOLD_AFTER_SECONDS. Its rows are written to a file first; then the catalog refers to them there; then they are
 deleted, a few in each transaction. At every moment each row is in the catalog, or in a file to which the catalog
-refers, or in both. `unfold` brings back whatever is not in the catalog: into the catalog itself when the study comes
-again, into one in memory when somebody asks. The caller owns the transaction.
+refers, or in both. edge.store.unfolding brings them back. The caller owns the transaction.
 
 Numbers are never used twice: the study with the greatest number of any kind stays.
 """
@@ -13,19 +12,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edge.model import ContextKey
-from edge.store import catalog, folded_ledger, patients
-from edge.store.database import Transaction, insert_row
-from edge.store.folded_files import Block, DamagedFold, FoldedFiles, Record
+from edge.store import folded_ledger
+from edge.store.database import Transaction
+from edge.store.folded_files import Block, FoldedFiles, Record
 from edge.store.folded_study import is_folded
-from edge.store.identity import Patient
-from edge.store.sqlite_file import open_empty_catalog
 
 __all__ = ["is_folded"]
 log = logging.getLogger(__name__)
@@ -77,7 +71,7 @@ ORDER BY last_received, id LIMIT :limit
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A study that lies in a yearly file, wholly or (while it is being folded) with some rows in the catalog."""
+    """A study that is in a yearly file, wholly or (while it is being folded) with some rows in the catalog."""
 
     study_uid: str
     study_id: int
@@ -145,7 +139,7 @@ def blocks(conn: Transaction) -> list[Block]:
 
 
 def refer(conn: Transaction, block: Block, records: Iterable[Record], *, is_whole: bool = False) -> None:
-    """From now on the catalog knows where some studies lie. `is_whole`: none of their rows is in the catalog."""
+    """Record where some studies are in the yearly files. `is_whole`: none of their rows is in the catalog."""
     number = conn.execute(
         "INSERT INTO folded_block (year, position, length, sha256) VALUES (?, ?, ?, ?) RETURNING id",
         (block.year, block.position, block.length, block.sha256),
@@ -174,12 +168,12 @@ def last_seq_of(record: Record) -> int:
 
 
 def half_folded(conn: Transaction) -> Folded | None:
-    """A study that lies in a file, and still has rows in the catalog."""
+    """A study that is in a file, and still has rows in the catalog."""
     return _one(conn, "WHERE s.is_whole = 0")
 
 
 def drop_some(conn: Transaction, folded: Folded) -> bool:
-    """Delete the next rows of a study that lies in a file; False when none is left."""
+    """Delete the next rows of a study that is in a file; False when none is left."""
     study = folded.study_id
     ids = conn.execute(
         "SELECT id FROM instance WHERE study_id = ? ORDER BY id DESC LIMIT ?", (study, DROP_CHUNK)
@@ -235,7 +229,7 @@ FROM folded_study s JOIN folded_block b ON b.id = s.block_id
 
 
 def find_study(conn: Transaction, study_uid: str) -> Folded | None:
-    """Where a study lies, if that is in a yearly file."""
+    """Where a study is, if that is in a yearly file."""
     return _one(conn, "WHERE s.study_uid = ?", study_uid)
 
 
@@ -269,89 +263,6 @@ def record_in(files: FoldedFiles, folded: Folded) -> dict[str, Any]:
     return next(each for each in files.read(folded.block) if each["study_uid"] == folded.study_uid)
 
 
-@contextmanager
-def open_in_memory(records: Sequence[Record]) -> Iterator[Transaction]:
-    """A catalog in memory that has these studies and the ledger's rows about them, to be asked like the catalog."""
-    with closing(open_empty_catalog()) as conn:
-        folded_ledger.begin_folded(conn, [row for each in records for row in rows_of(each, "ledger")], befores(records))
-        for each in records:
-            unfold(conn, each)
-        yield conn
-
-
-def befores(records: Iterable[Record]) -> dict[int, bytes]:
-    return {int(seq): bytes.fromhex(value) for each in records for seq, value in each["before"].items()}
-
-
-# -- back into a catalog -----------------------------------------------------------------------------------------------
-
-
-def unfold(conn: Transaction, record: Record, *, was_counted: bool = True) -> None:
-    """Bring back every row of a study that is not in the catalog; what is there already stays as it is.
-
-    `was_counted`: the counts have what is missing already.
-    """
-    kinds = _kinds(conn, record)
-    people = {
-        row["id"]: patients.enter_patient(conn, Patient(*(row[name] for name in patients.PATIENT_COLUMNS.values())))
-        for row in rows_of(record, "patient")
-    }
-    _put(conn, "study", rows_of(record, "study"))
-    _put(conn, "study_guess", rows_of(record, "study_guess"))
-    whose = rows_of(record, "study_patient")
-    _put(conn, "study_patient", [_renumber(row, patient_key=people, against_key=people) for row in whose])
-    facts, series_rows = rows_of(record, "study_facts"), rows_of(record, "series")
-    said = {row["id"]: _again(conn, "study_facts", _renumber(row, patient_key=people)) for row in facts}
-    series = {row["id"]: _again(conn, "series", _renumber(row, study_facts_id=said)) for row in series_rows}
-    _put(conn, "series_facts", [_renumber(row, series_id=series) for row in rows_of(record, "series_facts")])
-    for row in rows_of(record, "instance"):
-        if _put(conn, "instance", [_renumber(row, kind_id=kinds, series_id=series)]) and was_counted:
-            _count(conn, "folded_instance_tally", "instance_tally", {"state": row["state"]}, row["size"])
-    for row in rows_of(record, "delivery"):
-        kept = _renumber(row, kind_id=kinds) | {"transaction_id": None}
-        if _put(conn, "delivery", [kept]) and was_counted:
-            of = {name: kept[name] for name in ("destination", "state", "kind_id", "priority")}
-            _count(conn, "folded_tally", "tally", of, kept["bytes"])
-    folded_ledger.restore_rows(conn, rows_of(record, "ledger"), befores([record]))
-    forget_study(conn, record["study_uid"])
-
-
-def _kinds(conn: Transaction, record: Record) -> dict[int, int]:
-    """The numbers that the kinds of a record have here."""
-    return {
-        row["id"]: catalog.kind_id(conn, ContextKey(row["sop_class_uid"], row["transfer_syntax_uid"]))
-        for row in rows_of(record, "kind")
-    }
-
-
-def restore_study(conn: Transaction, folded: Folded, data_dir: Path) -> None:
-    """Unfold a study; where its file is damaged, the catalog begins with it again, as with a new one."""
-    try:
-        unfold(conn, record_in(FoldedFiles(data_dir), folded))
-    except DamagedFold as error:
-        log.critical("a study that comes again cannot be read from its yearly file: %s", error)
-        forget_study(conn, folded.study_uid)
-
-
-def count_in(conn: Transaction, record: Record) -> None:
-    """Count what is in a file, in a catalog that has never had its rows."""
-    kinds = _kinds(conn, record)
-    for row in rows_of(record, "instance"):
-        for table in ("instance_tally", "folded_instance_tally"):
-            conn.execute(
-                f"INSERT INTO {table} VALUES (?, 1, ?)"
-                " ON CONFLICT DO UPDATE SET n = n + 1, bytes = bytes + excluded.bytes",
-                (row["state"], row["size"]),
-            )
-    for row in rows_of(record, "delivery"):
-        for table in ("tally", "folded_tally"):
-            conn.execute(
-                f"INSERT INTO {table} VALUES (?, ?, ?, ?, 1, ?)"
-                " ON CONFLICT DO UPDATE SET n = n + 1, bytes = bytes + excluded.bytes",
-                (row["destination"], row["state"], kinds[row["kind_id"]], row["priority"], row["bytes"]),
-            )
-
-
 def in_the_way(conn: Transaction) -> list[Folded]:
     """Folded studies that the catalog has rows of, and those with numbers that it would use again."""
     used = (("last_id", "id", "instance"), ("study_id", "id", "study"), ("last_seq", "seq", "ledger"))
@@ -362,30 +273,3 @@ def in_the_way(conn: Transaction) -> list[Folded]:
     )
     rows = conn.execute(f"{_FOLDED} WHERE s.study_uid IN (SELECT study_uid FROM study) OR {greatest}").fetchall()
     return [_read_folded(row) for row in rows]
-
-
-def forget_study(conn: Transaction, study_uid: str) -> None:
-    """The catalog no longer refers to a study's record."""
-    conn.execute("DELETE FROM folded_study WHERE study_uid = ?", (study_uid,))
-    conn.execute("DELETE FROM folded_patient WHERE study_uid = ?", (study_uid,))
-
-
-def _renumber(row: Mapping[str, Any], **numbers: Mapping[int, int]) -> dict[str, Any]:
-    """A row with the numbers that its references have here."""
-    return {**row, **{name: known.get(row[name]) for name, known in numbers.items()}}
-
-
-def _put(conn: Transaction, table: str, rows: Iterable[Mapping[str, Any]]) -> int:
-    return sum(insert_row(conn, table, row, known="IGNORE") for row in rows)
-
-
-def _again(conn: Transaction, table: str, row: Mapping[str, Any]) -> int:
-    values = {name: value for name, value in row.items() if name != "id"}
-    return patients.find_or_insert(conn, table, values, tuple(values.values()))
-
-
-def _count(conn: Transaction, folded: str, all_: str, of: Mapping[str, Any], size: int) -> None:
-    """A trigger has counted again what came back."""
-    where = " AND ".join(f"{name} = ?" for name in of)
-    for table in (folded, all_):
-        conn.execute(f"UPDATE {table} SET n = n - 1, bytes = bytes - ? WHERE {where}", (size, *of.values()))

@@ -120,7 +120,7 @@ def _number(text: str) -> int | None:
 def enter_header(conn: Transaction, instance: int, small: bytes, *, is_whole: bool = False) -> None:
     """Keep an instance's compact header; one that is kept already stays. Raises Unreadable.
 
-    `is_whole`: nothing that stands before the pixel data was left out.
+    `is_whole`: nothing before the pixel data was left out.
     """
     row = conn.execute(
         "SELECT i.series_id, k.transfer_syntax_uid, f.base_id FROM instance i JOIN kind k ON k.id = i.kind_id"

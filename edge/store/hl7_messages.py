@@ -78,7 +78,7 @@ def has_control_id(conn: Transaction, message: ReceivedMessage) -> bool:
 
 
 def note_repeat(conn: Transaction, number: int, message: ReceivedMessage) -> None:
-    """The same message has come again: its effect is there."""
+    """Record that the same message has come again: its effect is there."""
     conn.execute(
         "UPDATE hl7_message SET repeats = repeats + 1, repeated_at = ? WHERE id = ?", (message.received_at, number)
     )
@@ -119,7 +119,7 @@ def drop_body(conn: Transaction, number: int) -> None:
 
 
 def count_change(conn: Transaction, feed: str, before: MessageState, after: MessageState, at: float) -> None:
-    """A message has another state than when it was counted."""
+    """Count a message in its new state, and no longer in the former one."""
     count_message(conn, feed, (before.value,), at, by=-1)
     count_message(conn, feed, (after.value,), at)
 

@@ -163,13 +163,9 @@ _UNDECODED = "\ufffd"
 Name = tuple[tuple[str, ...], ...]
 
 
+@lru_cache(maxsize=1024)
 def compare_names(a: str, b: str) -> Likeness:
     """Compare two values of VR PN: do they name the same person?"""
-    return _compare_names(a, b)
-
-
-@lru_cache(maxsize=1024)
-def _compare_names(a: str, b: str) -> Likeness:
     if a == b and _groups(a):
         return _SAME
     mine, theirs = _groups(a), _groups(b)

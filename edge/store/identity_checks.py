@@ -164,7 +164,7 @@ def _keep(conn: Transaction, study_facts: int, study: int, check: IdentityCheck,
 
 
 def queue_order(conn: Transaction, order: int) -> None:
-    """An order has come or changed: what it may concern is to be checked again."""
+    """Have checked again what an order that has come or changed may concern."""
     conn.execute(
         "INSERT OR IGNORE INTO identity_recheck SELECT f.id FROM imaging_order o JOIN study_facts f"
         " ON f.accession = o.accession AND f.accession <> '' WHERE o.id = :order"
@@ -188,7 +188,7 @@ JOIN study_facts f ON f.patient_key = p.id JOIN identity_check c ON c.study_fact
 
 
 def queue_series(conn: Transaction, series: int) -> None:
-    """The whole header of a series is read: its request, or its accession number's issuer, may mean another order."""
+    """Have a series checked again whose whole header is read: it may mean another order."""
     conn.execute(
         "INSERT OR IGNORE INTO identity_recheck SELECT c.study_facts_id FROM series r JOIN identity_check c"
         " ON c.study_facts_id = r.study_facts_id WHERE r.id = ? AND c.result <> 'matched'",
@@ -296,14 +296,14 @@ def has_orders_or_images(conn: Transaction, numbers: Iterable[str]) -> bool:
 
 
 def settle_checks(conn: Transaction, result: CheckResult, now: float) -> None:
-    """A person has acknowledged all that is open."""
+    """Settle all open checks: a person has acknowledged them."""
     conn.execute(
         "UPDATE identity_check SET settled_at = ? WHERE result = ? AND settled_at IS NULL", (now, result.value)
     )
 
 
 def settle_study(conn: Transaction, study: int, now: float) -> None:
-    """A person has decided about a study."""
+    """Settle the checks of a study about which a person has decided."""
     conn.execute("UPDATE identity_check SET settled_at = ? WHERE study_id = ? AND settled_at IS NULL", (now, study))
 
 

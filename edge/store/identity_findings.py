@@ -39,7 +39,7 @@ def list_open(conn: Transaction) -> list[OpenFindings]:
 
 
 def settle_findings(conn: Transaction, kind: str, feed: str, now: float) -> int:
-    """A person has acknowledged the findings of a kind and feed. Returns how many."""
+    """Settle the findings of a kind and feed that a person has acknowledged. Returns how many."""
     return conn.execute(
         "UPDATE identity_finding SET settled_at = ? WHERE kind = ? AND feed = ? AND settled_at IS NULL",
         (now, kind, feed),

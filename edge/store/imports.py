@@ -161,7 +161,7 @@ def add_skipped(conn: Transaction, batch: int, skipped: Iterable[Sequence[str]])
 def end_batch(
     conn: Transaction, batch: int, now: float, foreign_files: int, missing: Sequence[str], unlisted: int
 ) -> None:
-    """A source is read to its end."""
+    """End a batch whose source is read to its end."""
     conn.execute(
         "UPDATE import_batch SET ended_at = ?, foreign_files = ?, missing = ?, unlisted = ? WHERE id = ?",
         (now, foreign_files, json.dumps(list(missing)), unlisted, batch),
@@ -238,15 +238,12 @@ def _study_of(conn: Transaction, row: CatalogRow) -> ImportStudy:
     return ImportStudy(**given)
 
 
-def list_import_objects(
-    conn: Transaction, study: int, *, state: str = "", after: int = 0, limit: int = 1000
-) -> list[ImportObject]:
-    """List the files of a study of a batch, in order, behind the object `after`."""
+def list_import_objects(conn: Transaction, study: int, *, state: str = "", limit: int = 1000) -> list[ImportObject]:
+    """List the files of a study of a batch, in order."""
     columns = ", ".join(ImportObject.__dataclass_fields__)
     rows = conn.execute(
-        f"SELECT {columns} FROM import_object WHERE study_id = ? AND (?2 = '' OR state = ?2) AND id > ?3"
-        " ORDER BY id LIMIT ?4",
-        (study, state, after, limit),
+        f"SELECT {columns} FROM import_object WHERE study_id = ? AND (?2 = '' OR state = ?2) ORDER BY id LIMIT ?3",
+        (study, state, limit),
     )
     return [ImportObject(*row) for row in rows]
 

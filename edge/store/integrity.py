@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any
 
-from edge.store import folded_ledger, folding, ledger
+from edge.store import folded_ledger, folding, ledger, unfolding
 from edge.store.database import CatalogRow, Transaction
 from edge.store.folded_files import DamagedFold, FoldedFiles
 from edge.store.kept_files import FileRow
@@ -138,14 +138,14 @@ def check_folded(conn: Transaction, files: FoldedFiles) -> Iterator[str]:
             if (record["study_uid"], block) in known:
                 known.remove((record["study_uid"], block))
                 rows = folding.rows_of(record, "ledger")
-                total.add(rows, folding.befores([record]))
+                total.add(rows, unfolding.befores([record]))
                 yield from _folded_rows(record)
     yield from (f"study {uid} is not in its yearly file, {block.year}" for uid, block in known)
     yield from (f"the yearly files lack rows of the ledger, of {each.first} to {each.last}" for each in total.wrong())
 
 
 def _folded_rows(record: Mapping[str, Any]) -> Iterator[str]:
-    with folding.open_in_memory([record]) as conn:
+    with unfolding.open_in_memory([record]) as conn:
         if (broken := ledger.check(conn)) is not None:
             yield f"the ledger in a yearly file is broken at row {broken.seq}: {broken.text}"
 

@@ -153,7 +153,7 @@ def has(conn: Transaction, kept: Head) -> bool:
     """Is a head that was kept elsewhere still in the ledger? Then all rows before it in a whole chain are, too."""
     if (found := folded_ledger.hash_of(conn, kept.seq)) is not None:
         return found == kept.hash
-    return folded_ledger.around(conn, kept.seq) is not None  # it lies in a yearly file: `edge verify` compares
+    return folded_ledger.around(conn, kept.seq) is not None  # it is in a yearly file: `edge verify` compares
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,7 @@ _WORDS: Mapping[str, Callable[[Payload], str]] = {
     ledger.STEP_SENT: lambda p: f"{p['message']} of step {p['step_uid']}, status {p['status']:04X}",
     ledger.IMPORTED: _import,
     ledger.QUERIED: _query,
-    ledger.RETRIEVED: lambda p: _add_address(p, f"{p['objects']} objects to {p['to']}"),
+    ledger.RETRIEVED: lambda p: _add_address(p, f"{amount(p['objects'], 'object')} to {p['to']}"),
     ledger.RENAMED: lambda p: str(p["former"]),
     ledger.RESTORED: lambda _: "brought back from a copy; its proof is asked for",
     ledger.DRILLED: _only_reason,

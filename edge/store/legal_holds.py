@@ -68,7 +68,7 @@ def hold_of_arrival(conn: Transaction, study_uid: str, hold: str) -> str:
 def place_hold(
     conn: Transaction, study_uid: str, now: float, owner: str, reason: str, ends_at: float | None = None
 ) -> LegalHold:
-    """Hold a study. Raises EdgeError where it is held already, or where the end lies in the past."""
+    """Hold a study. Raises EdgeError where it is held already, or where the end is in the past."""
     if is_held(conn, study_uid):
         raise EdgeError(f"study {study_uid} is under a legal hold already: `edge studies holds` shows it")
     if ends_at is not None and ends_at <= now:

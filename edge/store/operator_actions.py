@@ -178,7 +178,7 @@ _CANCEL = update_statement("cancel", DeliveryState.CANCELLED, "cancelled_at = :n
 
 
 def set_cancelled(conn: Transaction, delivery: int, now: float, reason: Reason) -> None:
-    """One delivery is not sent."""
+    """Cancel one delivery."""
     conn.execute(_CANCEL, {"id": delivery, "now": now, **reason_values(reason)})
 
 
@@ -187,7 +187,7 @@ def _cancellation_reason(who: str, why: str) -> Reason:
 
 
 def close_conflict(conn: Transaction, instance: int) -> None:
-    """A conflict about which all is decided is an instance like any other: no alert, and in time evicted."""
+    """Close a conflict about which all is decided: an instance like any other, without alert, and in time evicted."""
     if not undecided_deliveries(conn, instance):
         sql = "UPDATE instance SET state = 'stored', reason = '' WHERE id = ? AND state = 'conflict'"
         conn.execute(sql, (instance,))
@@ -203,7 +203,7 @@ def undecided_deliveries(conn: Transaction, instance: int) -> list[int]:
 
 
 def discard_instance(conn: Transaction, instance: int, now: float, who: str, why: str) -> str:
-    """An instance that waits for a decision goes nowhere; its file is kept for `[quarantine] keep`.
+    """Discard an instance that waits for a decision: it goes nowhere; its file is kept for `[quarantine] keep`.
 
     What is not yet sent of it is cancelled; the ledger keeps the digest. Returns why nothing was done, or nothing.
     """
@@ -261,7 +261,7 @@ def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Disca
 
 
 def note_deleted(conn: Transaction, found: Sequence[Discarded], now: float) -> None:
-    """The files of discarded instances are gone; what they were stays provable by their digests."""
+    """Record that the files of discarded instances are gone; what they were stays provable by their digests."""
     for each in found:
         sql = "UPDATE instance SET deleted_at = ?, size = 0 WHERE id = ? AND state = 'discarded'"
         conn.execute(sql, (now, each.instance_id))

@@ -71,7 +71,7 @@ def oldest(conn: AnyTransaction, channel: str, limit: int) -> list[Message]:
 
 
 def remove_delivered(conn: AnyTransaction, messages: Iterable[int]) -> None:
-    """The channel's other end has taken them."""
+    """Remove messages that the channel's other end has taken."""
     conn.executemany("DELETE FROM message WHERE id = :id", [{"id": each} for each in messages])
 
 

@@ -1,7 +1,7 @@
 """What went out under demographics that have changed since: for people. It is never sent again under the same UID.
 
 Functions of a connection. An archive learns of the change by HL7 (`[relay.NAME]`); what each relay has acknowledged of
-the patient's messages since then stands beside it.
+the patient's messages since then is beside it.
 """
 
 from __future__ import annotations

@@ -322,7 +322,7 @@ def headers(conn: Transaction, series: Iterable[int]) -> dict[int, Header]:
 
 
 def set_series(conn: Transaction, instance: int, find_placed: Placed, instance_number: str) -> None:
-    """An instance that was there before its facts were kept."""
+    """Give an instance that was there before its facts were kept its series."""
     conn.execute(
         "UPDATE instance SET series_id = ?, instance_number = ? WHERE id = ?",
         (find_placed.series_id, instance_number, instance),
@@ -365,7 +365,7 @@ def alarm(conn: Transaction, find_placed: Placed, now: float) -> None:
 
 
 def settle(conn: Transaction, now: float) -> list[int]:
-    """A person has acknowledged the mismatches that are not held; which instances those are."""
+    """Settle the mismatches that are not held, which a person has acknowledged; returns which instances those are."""
     rows = conn.execute(
         f"SELECT i.id FROM study_patient AS open JOIN instance i ON i.study_id = open.study_id {JOIN}"
         " WHERE open.alarmed_at IS NOT NULL AND open.settled_at IS NULL AND open.standing = 'differs'"

@@ -37,7 +37,7 @@ class StepEntry:
             performed_steps.enter_set(conn, self._name, step, read_set(data_set), self._body)
 
     def finish(self) -> None:
-        """Nothing follows: edge.outbound.steps finds the rows."""
+        """Do nothing: edge.outbound.steps finds the rows."""
 
     def as_odd(self) -> StepEntry:
         return StepEntry(self._name, self._step, None, b"")

@@ -75,7 +75,7 @@ class PriorStudy:
 
 
 def note_chosen(conn: Transaction, request: PrefetchRequest, priors: Sequence[PriorStudy], now: float) -> None:
-    """It is known what a request wants. A study that was fetched already is wanted again if it has grown since."""
+    """Record which studies a request wants; one that was fetched already, again if it has grown since."""
     for each in priors:
         state = "conflict" if each.is_conflict else "wanted"
         (number,) = conn.execute(
@@ -139,7 +139,7 @@ def note_fetched(conn: Transaction, study: int, count: int) -> None:
 
 
 def postpone_study(conn: Transaction, study: int, count: int, not_before: float, error: str) -> None:
-    """Not all of it came; `count` came now, and is not fetched again."""
+    """Postpone a study of which not all came; `count` came now, and is not fetched again."""
     conn.execute(
         "UPDATE prefetch_study SET fetched = fetched + ?, not_before = ?, tries = tries + 1, last_error = ?"
         " WHERE id = ?",
@@ -148,7 +148,7 @@ def postpone_study(conn: Transaction, study: int, count: int, not_before: float,
 
 
 def want_again(conn: Transaction, study_uid: str) -> None:
-    """Something of a study that was fetched is not here any more."""
+    """Want a study again of which something is not here any more."""
     conn.execute(
         "UPDATE prefetch_study SET state = 'wanted', not_before = 0 WHERE study_uid = ? AND state = 'fetched'"
         " AND EXISTS (SELECT 1 FROM prefetch_wish w JOIN prefetch_request r ON r.id = w.request_id"

@@ -161,14 +161,12 @@ def _ways(lookup: Lookup) -> Iterator[tuple[str, dict[str, str]]]:
         yield TEXT_COLUMNS[keyword], {"part": part}
 
 
-def list_studies_before(
-    conn: Transaction, lookup: Lookup, before: int, most: int = SCAN_ROWS
-) -> tuple[array[int], int]:
+def list_studies_before(conn: Transaction, lookup: Lookup, before: int) -> tuple[array[int], int]:
     """Of the next studies, the latest first, those that may match; and where the next ones begin, 0 at the end.
 
     To begin with, `before` is beyond all numbers.
     """
-    row = conn.execute(_LAST_OF_SCAN, {"before": before, "most": most}).fetchone()
+    row = conn.execute(_LAST_OF_SCAN, {"before": before, "most": SCAN_ROWS}).fetchone()
     values = _narrowing_values(lookup) | {"low": row[0] if row else 0, "before": before}
     conditions = " AND ".join(sql for name, sql in _NARROWS.items() if name in values)
     rows = conn.execute(_NARROWED.format(conditions=conditions) if conditions else _ALL, values)

@@ -60,7 +60,7 @@ def enter_note(
 
 
 def allow_note(conn: Transaction, instance: int, who: str, now: float) -> None:
-    """A person lets a note take effect whose sender may not reject: here, and where it is released to."""
+    """Let a note take effect whose sender may not reject: here, and where it is released to."""
     row = conn.execute(
         "UPDATE rejection_note SET is_allowed = 1 WHERE instance_id = ? AND is_allowed = 0"
         " RETURNING code, sop_instance_uid",
@@ -149,7 +149,7 @@ def _study_of(conn: Transaction, instance: int) -> int | None:
 
 
 def note_arrival(conn: Transaction, instance: int, uid: str, now: float) -> None:
-    """An instance has arrived, perhaps again: what notes before it say decides what becomes of it."""
+    """Apply to an instance that has arrived, perhaps again, what notes before it say."""
     row = conn.execute("SELECT code, note_uid FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
     if row is None:
         return

@@ -63,7 +63,7 @@ def note_sent(conn: Transaction, number: int, code: str, now: float) -> None:
 
 
 def note_failed(conn: Transaction, number: int, code: str, peer_text: str, not_before: float, now: float) -> None:
-    """It did not get there, or was not acknowledged: it is tried again."""
+    """Record a failed attempt: the message is tried again at `not_before` (UTC seconds)."""
     conn.execute(
         "UPDATE hl7_relay SET tries = tries + 1, first_at = coalesce(first_at, ?), not_before = ?, code = ?,"
         " peer_text = ? WHERE id = ? AND state = 'waiting'",
@@ -146,11 +146,11 @@ class ListedRelay:
     ended_at: float | None
 
 
-def list_relayed(conn: Transaction, *, only_open: bool = True, limit: int = 50) -> list[ListedRelay]:
+def list_relayed(conn: Transaction, limit: int) -> list[ListedRelay]:
     rows = conn.execute(
         "SELECT r.relay, r.message_id, m.control_id, m.event, r.state, r.tries, r.code, r.peer_text, m.received_at,"
         " r.not_before, r.ended_at FROM hl7_relay r JOIN hl7_message m ON m.id = r.message_id"
-        " WHERE NOT :only_open OR r.state IN ('waiting', 'held') ORDER BY r.id LIMIT :limit",
-        {"only_open": only_open, "limit": limit},
+        " WHERE r.state IN ('waiting', 'held') ORDER BY r.id LIMIT ?",
+        (limit,),
     )
     return [ListedRelay(*row) for row in rows]

@@ -11,7 +11,7 @@ def deliveries_of(conn: Transaction, instance: int) -> list[CatalogRow]:
 
 
 def end_discard(conn: Transaction, instance: int) -> None:
-    """An instance that a person had discarded is kept again."""
+    """Keep an instance again that a person had discarded."""
     conn.execute("UPDATE instance SET state = 'stored', reason = '', discarded_at = NULL WHERE id = ?", (instance,))
 
 

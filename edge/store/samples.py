@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from edge.store.database import Transaction
 from edge.store.gateway_values import recall, remember
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+HOUR, DAY = 3600.0, 86400.0
 FINE_SECONDS, KEPT_SECONDS = 2 * DAY, 396 * DAY
 THINNED_UNTIL = "thinned_until"
 
@@ -42,7 +42,7 @@ def series(conn: Transaction, name: str, since: float) -> list[tuple[float, floa
 
 
 def names_below(conn: Transaction, prefix: str) -> list[str]:
-    """What stands behind a prefix such as `backlog/` in the names that were ever sampled."""
+    """What follows a prefix such as `backlog/` in the names that were ever sampled."""
     return [name.removeprefix(prefix) for name in _names(conn) if name.startswith(prefix)]
 
 

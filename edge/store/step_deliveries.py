@@ -100,7 +100,7 @@ def _due_message(row: CatalogRow) -> DueMessage:
 
 
 def note_sending(conn: Transaction, message: int, destination: str) -> None:
-    """A message is about to be sent: from now on the target may have it."""
+    """Note that a message is about to be sent: from now on the target may have it."""
     conn.execute(
         "UPDATE step_delivery SET unanswered = (unanswered OR state = 'sending'), state = 'sending'"
         " WHERE message_id = ? AND destination = ? AND state IN ('pending', 'sending')",
@@ -109,7 +109,7 @@ def note_sending(conn: Transaction, message: int, destination: str) -> None:
 
 
 def note_step_sent(conn: Transaction, message: DueMessage, destination: str, status: int, now: float) -> None:
-    """The target has a message."""
+    """Record that the target has a message."""
     conn.execute(
         "UPDATE step_delivery SET state = 'sent', status = ?, last_error = '', peer_text = '', ended_at = ?"
         " WHERE message_id = ? AND destination = ? AND state IN ('pending', 'sending')",
@@ -125,7 +125,7 @@ def note_step_sent(conn: Transaction, message: DueMessage, destination: str, sta
 def note_step_failed(
     conn: Transaction, message: int, destination: str, status: int | None, peer_text: str, not_before: float | None
 ) -> None:
-    """The target has refused a message: again at `not_before`; None: a person decides. `peer_text`: its own words."""
+    """Record a target's refusal: again at `not_before`; None: a person decides. `peer_text`: the target's own words."""
     conn.execute(
         "UPDATE step_delivery SET state = CASE WHEN :at IS NULL THEN 'held' ELSE 'pending' END, status = :status,"
         " last_error = :error, peer_text = :text, tries = tries + 1, not_before = coalesce(:at, not_before)"
@@ -214,7 +214,7 @@ def rename_target(conn: Transaction, old: str, new: str) -> None:
 
 
 def retire_target(conn: Transaction, name: str, now: float) -> None:
-    """A target has gone: what it lacks is not sent."""
+    """Cancel what a target that has gone still lacks."""
     conn.execute(
         "UPDATE step_delivery SET state = 'cancelled', ended_at = ? WHERE destination = ?"
         " AND state NOT IN ('sent', 'cancelled')",

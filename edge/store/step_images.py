@@ -154,7 +154,7 @@ def find_notification_wait(conn: Transaction, step: int) -> NotificationWait | N
 
 
 def end_notification(conn: Transaction, step: int) -> None:
-    """Nothing of the step can be notified any more, or nobody wants it."""
+    """End a step's notification: nothing of it can be notified any more, or nobody wants it."""
     conn.execute("UPDATE performed_step SET notify = 0 WHERE id = ?", (step,))
 
 

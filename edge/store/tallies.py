@@ -234,7 +234,7 @@ def trouble(conn: Transaction, state: InstanceState) -> tuple[float, bool]:
 
 
 def settle_instances(conn: Transaction, state: str, now: float, who: str, note: str) -> list[int]:
-    """A person has seen all instances in a state of trouble. Returns their numbers."""
+    """Settle the instances in a state of trouble that a person has seen. Returns their numbers."""
     rows = conn.execute(
         "INSERT INTO settled SELECT id, :now, :who, :note FROM instance INDEXED BY instance_trouble"
         " WHERE state = :state AND state IN ('conflict', 'quarantined', 'lost')"

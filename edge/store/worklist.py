@@ -40,7 +40,7 @@ def find_study_uid(conn: Transaction, procedure_key: str, now: float) -> str:
 
 
 def replace_items(conn: Transaction, view: str, items: Sequence[StoredItem], now: float) -> None:
-    """A complete list has come."""
+    """Replace the list by a complete one that has come."""
     digest = hashlib.sha256()
     for each in items:
         for part in (each.body, each.charset.encode()):
@@ -63,7 +63,7 @@ def replace_items(conn: Transaction, view: str, items: Sequence[StoredItem], now
 
 
 def note_failure(conn: Transaction, view: str, error: str, now: float) -> None:
-    """The source has not given a complete list: the last one stays."""
+    """Record that the source has not given a complete list: the last one stays."""
     conn.execute(
         "INSERT INTO worklist_source (view, failures, failed_at, last_error) VALUES (:view, 1, :now, :error)"
         " ON CONFLICT (view) DO UPDATE SET failures = failures + 1, failed_at = coalesce(failed_at, :now),"

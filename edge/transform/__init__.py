@@ -1,5 +1,9 @@
-"""The same object in another transfer syntax, without loss: for a destination that refuses the one it came in.
+"""Copies of an object for a destination; the original never changes.
 
+What a copy says: `corrections` and `deidentify` decide, `correct` and `editing` change single elements and copy all
+other bytes, `masking` blackens areas.
+
+How it is encoded: in another transfer syntax, without loss, where a destination refuses that of the original.
 `possible` says whether there is a way, `recode.transcode` goes it, `Transcoder` does so in a worker process with
 bounded memory and time, because codecs are C code that hostile input may crash or bloat.
 

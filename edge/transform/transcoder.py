@@ -156,7 +156,7 @@ class Transcoder:
 class _Order:
     """One object for a worker."""
 
-    request: bytes  # edge.transform.recode.Request, in JSON
+    request: bytes  # edge.transform.recode.ConversionRequest, in JSON
     descriptors: list[int]  # edge.transform.recode.Descriptors, in order
     codecs: bool  # whether it needs them
     most: int  # bytes that may be written to a file

@@ -1,6 +1,6 @@
 """The worker process, started by edge.transform.transcoder alone.
 
-It gets descriptors and answers JSON. Before it reads a foreign byte it gives up everything else
+It gets descriptors and answers JSON. Before it reads a byte of an object it gives up everything else
 (edge.transform.sandbox). It lets no library speak, and dies with its parent.
 """
 

@@ -2,7 +2,8 @@
 
     server     uvicorn in a thread; `http`: limits on every wait, length and count
     listener   limits on the connections of each caller (edge.network.shares)
-    guard      checks each request: host name, user, CSRF token, role; adds the headers of each answer
+    guard      checks each request: host name, user, CSRF token; adds the headers of each answer
+    endpoints  which role a page needs
     hosts      host names that are ours, addresses that are trusted
     throttle   limits on attempts at passwords and on lines in a log
     accounts   names, roles, last days, locks; `passwords`: which are accepted, and their hashes

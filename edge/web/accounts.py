@@ -126,8 +126,8 @@ class Accounts:
     A database that cannot be written does not prevent a sign-in: the failure is logged, and people see the pages.
     """
 
-    def __init__(self, store: AnyStore, record: EventRecorder, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._record, self._clock = store, record, clock
+    def __init__(self, store: AnyStore, record: EventRecorder) -> None:
+        self._store, self._record = store, record
 
     def find(self, name: str) -> Account | None:
         """Find an account by its exact name."""
@@ -139,11 +139,11 @@ class Accounts:
 
     def put(self, account: Account, who: str, what: str = "") -> None:
         """Add or replace an account, and unlock it; its use remains. `what` is the text for the record."""
-        self._store.write(lambda conn: put(conn, self._record, account, who, self._clock(), what))
+        self._store.write(lambda conn: put(conn, self._record, account, who, time.time(), what))
 
     def remove(self, name: str, who: str) -> int:
         """Remove an account. Returns the number of removed ones."""
-        return self._store.write(lambda conn: remove(conn, self._record, name, who, self._clock()))
+        return self._store.write(lambda conn: remove(conn, self._record, name, who, time.time()))
 
     def record_sign_in(self, name: str, address: str, now: float) -> None:
         """Record a sign-in."""
@@ -156,7 +156,7 @@ class Accounts:
 
     def record_sign_out(self, name: str, address: str) -> None:
         """Record a sign-out."""
-        event = AccountEvent(AccountEvent.SIGNED_OUT, self._clock(), name, address=address)
+        event = AccountEvent(AccountEvent.SIGNED_OUT, time.time(), name, address=address)
         self._try(lambda conn: self._record(conn, event))
 
     def record_failure(self, account: Account, address: str, now: float, lock_after: int) -> None:
@@ -181,7 +181,7 @@ class Accounts:
 
     def record_unknown_name(self, address: str, left_out: int) -> None:
         """Record an attempt with an unknown name, and that `left_out` others before it have no record."""
-        event = AccountEvent(AccountEvent.REFUSED, self._clock(), "", address=address, left_out=left_out)
+        event = AccountEvent(AccountEvent.REFUSED, time.time(), "", address=address, left_out=left_out)
         self._try(lambda conn: self._record(conn, event))
 
     def _try(self, work: Callable[[AnyTransaction], object]) -> None:

@@ -11,21 +11,18 @@ callers without a session cause are limited.
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
 from urllib.parse import parse_qs, urlsplit
 
 from anyio import to_thread
-from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request, cookie_parser
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge.errors import EdgeError, place_of
+from edge.errors import place_of
 from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.text import printable
 from edge.web.accounts import FAILURES_TO_LOCK, Account, Accounts, UserRole
@@ -344,60 +341,3 @@ def _add_headers(headers: MutableHeaders, scope: Scope) -> None:
         flags = "; Secure" if visitor.secure else ""
         cookie = f"{scope['state']['cookie']}={visitor.token}; Path=/; HttpOnly; SameSite=Strict{flags}"
         headers.append("set-cookie", cookie)
-
-
-class _RowNumber(IntegerConvertor):
-    """`{id:number}` in a route: the number of a row. A path with more digits than a database takes does not match."""
-
-    regex = "[0-9]{1,18}"
-
-
-register_url_convertor("number", _RowNumber())
-
-
-def row_number(text: str) -> int:
-    """Parse the number of a row. Raises ValueError if it is none, or has more digits than a database takes."""
-    if not re.fullmatch(_RowNumber.regex, text):
-        raise ValueError("expected a number")
-    return int(text)
-
-
-PageHandler = Callable[[Request], Response | Awaitable[Response]]
-PageEndpoint = Callable[[Request], Awaitable[Response]]
-
-
-def open_to_all(handler: PageHandler) -> PageEndpoint:
-    """Return the endpoint of a page that needs no sign-in and shows no patient data. Async, or run in a thread."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            if iscoroutinefunction(handler):
-                return await handler(request)  # type: ignore[no-any-return]
-            return await to_thread.run_sync(handler, request)  # type: ignore[arg-type]
-        except EdgeError as error:  # our own text, without patient data
-            return PlainTextResponse(f"{error}\n", 503)
-
-    return endpoint
-
-
-def needs(role: UserRole, handler: PageHandler) -> PageEndpoint:
-    """Return the endpoint of a page for a role and those above it. The handler runs in a thread."""
-    permitted = open_to_all(handler)
-
-    async def endpoint(request: Request) -> Response:
-        account = visitor_of(request).account
-        if account is None:
-            return _redirect_to_sign_in(request)
-        if account.role < role:
-            text = f"This page requires the role {role.name.lower()}; you have the role {account.role.name.lower()}.\n"
-            return PlainTextResponse(text, 403)
-        return await permitted(request)
-
-    return endpoint
-
-
-def _redirect_to_sign_in(request: Request) -> Response:
-    if "hx-request" in request.headers:  # the whole page must go there, not the part that refreshes itself
-        return Response(status_code=204, headers={"hx-refresh": "true"})
-    wanted = request.url.path if request.method == "GET" else "/"
-    return RedirectResponse(f"/sign-in?to={wanted}" if wanted != "/" else "/sign-in", 303)

@@ -107,7 +107,7 @@ class BoundedHttp(H11Protocol):
             self._watch_pace()
 
     def resume_writing(self) -> None:
-        """A part of a long answer was received: it has its time again. Long answers exist behind a sign-in alone."""
+        """Give a long answer its time again: a part was received. Long answers exist behind a sign-in alone."""
         super().resume_writing()
         if not self._idle:
             self._wait(EXCHANGE_SECONDS)

@@ -47,13 +47,12 @@ class Listener(socket.socket):
         known: ProvenCallers,
         proxies: tuple[str, ...] = (),
         refusal: bytes = b"",
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Bind and listen. Raises OSError. Port 0: any. `refusal`: the answer to a caller without a place."""
         made = sockets.listen_on(host, port)
         super().__init__(made.family, made.type, made.proto, fileno=made.detach())
         self._places, self._known, self._proxies = Places(share), known, proxies
-        self._refusal, self._clock = refusal, clock
+        self._refusal = refusal
         self._open: dict[_Connection, str] = {}  # the oldest first, with its caller
 
     @property
@@ -88,7 +87,7 @@ class Listener(socket.socket):
 
     def _is_named(self, address: str) -> bool:
         is_trusted = is_local_caller(address) or is_within(address, self._proxies)
-        return is_trusted or self._known.has(address, self._clock())
+        return is_trusted or self._known.has(address, time.time())
 
     def _end_oldest(self, caller: str) -> bool:
         """End the oldest connection of a caller; asyncio then closes it."""

@@ -23,7 +23,8 @@ from edge.network.shares import Budget
 from edge.text import span
 from edge.web import passwords
 from edge.web.accounts import ACCOUNT_LOCK_SECONDS, MAX_NAME, Account, AccountError, Accounts, UserRole, parse_name
-from edge.web.guard import Rules, needs, open_to_all, visitor_of
+from edge.web.endpoints import needs, open_to_all
+from edge.web.guard import Rules, visitor_of
 from edge.web.pages import Pages, serve_static
 from edge.web.people import AccountsPage, new_password
 from edge.web.sessions import BrowserSession, Sessions

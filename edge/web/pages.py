@@ -109,10 +109,10 @@ def show_time(moment: float | str | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(words.iso(seconds), whole, text)
 
 
-def show_age(moment: float | str | None, now: float | None = None) -> str:
+def show_age(moment: float | str | None) -> str:
     """Return the time since then."""
     seconds = as_seconds(moment)
-    return "never" if seconds is None else words.span((time.time() if now is None else now) - seconds)
+    return "never" if seconds is None else words.span(time.time() - seconds)
 
 
 def mark_code(text: str) -> Markup:

@@ -77,9 +77,9 @@ def _wait_after(count: int) -> float:
 class FewLines(logging.Filter):
     """Limits the lines per period of a logger whose lines callers cause; exceptions appear as their place only."""
 
-    def __init__(self, most: int = LINES.all, seconds: float = MINUTE_SECONDS) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._budget = Budget(most, seconds)
+        self._budget = Budget(LINES.all, MINUTE_SECONDS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         left_out = self._budget.take(record.created)

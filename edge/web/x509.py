@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from edge.network.der import read_values
 
-_SEQUENCE, _OBJECT_ID, _UTF8, _OCTETS, _OTHER_NAME, _EXTENSIONS, _VERSION = 0x30, 0x06, 0x0C, 0x04, 0xA0, 0xA3, 0xA0
+_SEQUENCE, _UTF8, _OCTETS, _OTHER_NAME, _EXTENSIONS, _VERSION = 0x30, 0x0C, 0x04, 0xA0, 0xA3, 0xA0
 #: subjectAltName (section 4.2.1.6), and the User Principal Name as one of its other names (Microsoft; NIST FIPS 201).
 _ALTERNATIVE_NAMES, _PRINCIPAL_NAME = bytes.fromhex("551d11"), bytes.fromhex("2b060104018237140203")
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)

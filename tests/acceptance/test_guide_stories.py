@@ -1,31 +1,40 @@
-"""Four tasks of the guide, as it tells them: a conflict, a disc, another archive, another machine.
+"""Six tasks of the guide, as it tells them: conflict, disc, stuck study, unroutable object, archive, new machine.
 
-One gateway, two Orthancs and one Chromium; the tests are one story, in order. The other tasks are played in
-test_setting_up. Pictures go to build/guide.
+The gateway is the package, installed on a booted machine; with two Orthancs and one Chromium. The tests are one story,
+in order; the other four tasks are played in test_packaging. Pictures go to build/guide.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.acceptance.test_packaging import packages
 from tests.support.browser import chromium, listening
 from tests.support.desk import NAME, PASSWORD, Desk, sit_down
 from tests.support.discs import burn_disc
 from tests.support.hl7 import MllpClient, order
+from tests.support.installed import InstalledEdge
+from tests.support.machine import Machine
 from tests.support.objects import REAL_CT, ct_files, new_uid
-from tests.support.peers import Edge, Orthanc, free_port, storescu, wait_until
+from tests.support.peers import Orthanc, free_port, storescu, wait_until
+from tests.support.terminal import COLUMNS, show_in_terminal
 
-pytestmark = pytest.mark.timeout(300)
-DESTINATION = '[destination.{name}]\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\nconfirm = "query"\n'
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+#: What the pages have their readers add to the first configuration.
+NEW_ARCHIVE = '[destination.newarchive]\nae_title = "NEWVNA"\nhost = "127.0.0.1"\nport = {port}\nconfirm = "query"\n'
+FEED = '[hl7]\nport = {port}\n[feed.his]\nhosts = ["127.0.0.1"]\nauthority = "MTF0067"\n'
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +66,33 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def desk(folder: Path, archive: Orthanc, hl7_port: int, browser: Browser) -> Iterator[Desk]:
-    config = f'[hl7]\nport = {hl7_port}\n[feed.his]\nhosts = ["127.0.0.1"]\nauthority = "MTF0067"\n'
-    edge = Edge(folder / "edge", config + '[route.everything]\nto = ["archive"]\n')
-    add_destination(edge, "archive", archive.ae_title, archive.port)
-    with edge:
-        yield sit_down(browser, edge)
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packages(tmp_path_factory)[0]
 
 
-def add_destination(edge: Edge, name: str, title: str, port: int) -> None:
-    (edge.config_dir / f"20-{name}.toml").write_text(DESTINATION.format(name=name, title=title, port=port))
+@pytest.fixture(scope="module")
+def edge(folder: Path, package: Path) -> Iterator[InstalledEdge]:
+    """The package on a booted machine; it waits for its first configuration."""
+    data = folder / "data"  # on a real disk
+    data.mkdir()
+    binds = {"/mnt": package.parent, "/var/lib/edge": data}
+    with Machine(folder / "machine", binds, shares_network=True) as machine:
+        installed = InstalledEdge(folder / "edge", machine, (free_port(), free_port()))
+        installed.install(f"/mnt/{package.name}")
+        yield installed
+        installed.kill()
+
+
+@pytest.fixture(scope="module")
+def desk(edge: InstalledEdge, archive: Orthanc, hl7_port: int, browser: Browser) -> Desk:
+    """Set up as the page "Install, first configuration, first image" has it."""
+    site = ["--site-id", "0067", "--site-name", "Test Clinic", "--port", str(edge.port)]
+    peers = ["--archive", f"{archive.ae_title}@127.0.0.1:{archive.port}", "--scanner", "CT1@127.0.0.1"]
+    edge.machine.run("edge", "init", "--yes", *site, *peers, "--confirm", "query")
+    (edge.config_dir / "50-here.toml").write_text(f"[console]\nport = {edge.console_port}\n")
+    (edge.config_dir / "50-orders.toml").write_text(FEED.format(port=hl7_port))
+    assert edge.cli("check").returncode in (0, 1), "warnings at most"
+    return sit_down(browser, edge.start())
 
 
 def is_drawn(image: Locator) -> bool:
@@ -197,13 +223,91 @@ def test_a_disc_is_imported_to_the_right_patient(desk: Desk, archive: Orthanc, h
     assert "Foreign" not in str(archive.get("/patients?expand"))
 
 
+# -- find out whose study is stuck, and send it ------------------------------------------------------------------------
+
+
+def press(alert: Locator, button: str, reason: str) -> None:
+    """Act upon an alert where it stands."""
+    alert.locator("summary", has_text=button).click()
+    alert.get_by_label("Reason").fill(reason)
+    alert.get_by_role("button", name=button).click()
+
+
+def decide(page: Page, line: Locator, action: str, reason: str) -> None:
+    """Select a line of a list, and decide about it."""
+    line.get_by_role("checkbox").check()
+    page.get_by_label("Action").select_option(action)
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name="Apply", exact=True).click()
+
+
+def test_a_stuck_study_is_found_and_sent(desk: Desk, edge: InstalledEdge, archive: Orthanc) -> None:
+    archive.stop()
+    storescu(ct_files(desk.folder / "first", 2, 16 * 1024, PatientID="FIRST", PatientName="First^Ann"), desk.edge.port)
+    storescu(ct_files(desk.folder / "stuck", 2, 16 * 1024, PatientID="STUCK", PatientName="Stuck^Eva"), desk.edge.port)
+    wait_until(lambda: desk.edge.api_status()["destinations"]["archive"]["state"] == "down", 60, "it is noticed")
+    page = desk.go("/")
+    page.locator("#alert-destination-down-archive").get_by_role("link", name="Its queue").click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    line = page.locator("tbody tr", has_text="Stuck Eva")
+    expect(line).to_contain_text("when it answers")
+    decide(page, line, "stat", "she is in the OR")
+    expect(page.get_by_role("status")).to_contain_text("made stat")
+    expect(line).to_contain_text("stat")
+    fits_a_terminal(edge)
+    archive.start()
+    page = desk.go("/")
+    press(page.locator("#alert-destination-down-archive"), "Try it now", "it runs again")
+    wait_until(lambda: len(objects_of(archive, "STUCK")) == 2 and is_sent(desk), 60, "it is sent")
+    assert len(objects_of(archive, "FIRST")) == 2
+
+
+def fits_a_terminal(edge: InstalledEdge) -> None:
+    """What waits, by command, in 80 columns."""
+    asked = ("status", "queue list", "studies list", "alerts list", "destination list", "modality list")
+    seen = show_in_terminal(edge.command_line(*each.split()) for each in asked)
+    assert [line for line in seen if len(line) > COLUMNS] == []
+    assert "STUCK" in " ".join(seen)
+
+
+# -- refuse an object that no route takes ------------------------------------------------------------------------------
+
+
+def test_an_unroutable_object_is_refused_and_another_gets_a_route(
+    desk: Desk, edge: InstalledEdge, archive: Orthanc
+) -> None:
+    routes = edge.config_dir / "30-routes.toml"
+    routes.write_text(re.sub(r"(?m)^\[route.everything\]$", r'\g<0>\nwhen = { Modality = "CT" }', routes.read_text()))
+    edge.reload()
+    wait_until(lambda: '"CT"' in desk.go("/dry-run").get_by_label("Routes").input_value(), 60, "it is read")
+    for modality, name in (("OT", "Phantom^QA"), ("MR", "Route^Mia")):
+        files = ct_files(desk.folder / modality, 1, 16 * 1024, PatientID=modality, PatientName=name, Modality=modality)
+        storescu(files, edge.port)
+    edge.settle()
+    page = desk.go("/exceptions?kind=unroutable")
+    phantom, other = (page.locator("tbody tr", has_text=name) for name in ("Phantom QA", "Route Mia"))
+    phantom.get_by_role("link", name="Look").click()
+    expect(page.get_by_role("row", name="Modality")).to_contain_text("OT")
+    page.go_back()
+    decide(page, phantom, "discard", "phantom of the vendor")
+    expect(page.get_by_role("status")).to_contain_text("1 image discarded")
+    expect(phantom).to_have_count(0)
+    apply_routes(desk, '["archive"]', "MR, too", when='when = { Modality = ["CT", "MR"] }')
+    page = desk.go("/exceptions?kind=unroutable")
+    decide(page, other, "release", "MR has a route now")
+    expect(page.get_by_role("status")).to_contain_text("1 image sent by the routes")
+    wait_until(lambda: len(objects_of(archive, "MR")) == 1, 60, "it is at the archive")
+    assert objects_of(archive, "OT") == []
+    wait_until(lambda: not edge.api_status()["alerts"], 60, "the alerts are over")
+
+
 # -- replace the archive -----------------------------------------------------------------------------------------------
 
 
-def apply_routes(desk: Desk, to: str, reason: str, picture: str = "") -> None:
+def apply_routes(desk: Desk, to: str, reason: str, picture: str = "", when: str = "") -> None:
     """Test a route with last week's images, and apply it."""
     page = desk.go("/dry-run")
-    page.get_by_label("Routes").fill(f"[route.everything]\nto = {to}\n")
+    page.get_by_label("Routes").fill(f"[route.everything]\n{when}\nto = {to}\n")
     page.get_by_role("button", name="Test with last week").click()
     expect(page.get_by_text("would have been sent elsewhere").first).to_be_visible()
     page.get_by_label("Reason").fill(reason)
@@ -215,7 +319,7 @@ def apply_routes(desk: Desk, to: str, reason: str, picture: str = "") -> None:
 
 def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orthanc) -> None:
     edge = desk.edge
-    add_destination(edge, "newarchive", "NEWVNA", new_archive.port)
+    (edge.config_dir / "50-newarchive.toml").write_text(NEW_ARCHIVE.format(port=new_archive.port))
     assert edge.cli("check").returncode in (0, 1), "warnings at most"
     edge.reload()
     wait_until(lambda: "newarchive" in edge.api_status()["destinations"], 60, "it is known")
@@ -229,7 +333,7 @@ def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orth
     storescu(ct_files(desk.folder / "last", 2, 16 * 1024, PatientID="LAST"), edge.port)
     wait_until(lambda: len(objects_of(new_archive, "LAST")) == 2, 60, "the new one has it")
     apply_routes(desk, '["newarchive"]', "the new one alone")
-    (edge.config_dir / "20-archive.toml").unlink()
+    remove_table(edge.config_dir / "30-routes.toml", "destination.archive")
     assert edge.cli("check").returncode in (0, 1)
     edge.reload()
     page = desk.go("/")
@@ -252,47 +356,69 @@ def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orth
     wait_until(lambda: uid in new_archive.instances(), 60, "what is still here can be sent")
 
 
+def remove_table(file: Path, name: str) -> None:
+    kept, table = [], ""
+    for line in file.read_text().splitlines(keepends=True):
+        table = line.strip() if line.startswith("[") else table
+        kept += [] if table == f"[{name}]" else [line]
+    file.write_text("".join(kept))
+
+
 # -- restore to a new machine ------------------------------------------------------------------------------------------
 
 
-def copy_machine(old: Edge, folder: Path) -> Edge:
-    """Install on another machine, with /etc/edge and a backup of the data directory, under the old address."""
-    folder.mkdir()
-    subprocess.run(["cp", "-a", old.data_dir, folder / "data"], check=True)
-    new = Edge(folder, port=old.port)
-    for path in old.config_dir.iterdir():
-        if path.name != "00-base.toml":
-            shutil.copy(path, new.config_dir)
-    return new
+def back_up(edge: InstalledEdge, backup: Path) -> None:
+    shutil.copytree(edge.config_dir, backup / "conf.d")
+    subprocess.run(["cp", "-a", edge.data_dir, backup / "data"], check=True)
+
+
+def let_time_pass(data: Path) -> None:
+    """What waits has waited for five minutes."""
+    with closing(sqlite3.connect(data / "catalog.db")) as conn, conn:
+        conn.execute("UPDATE delivery SET queued_at = queued_at - 300")
+
+
+def empty(edge: InstalledEdge) -> None:
+    """Of the old machine nothing is left; with the package alone it stands for the new one."""
+    edge.machine.run(
+        "sh", "-c", "rm -rf /etc/edge/conf.d/* /etc/edge/conf.d/.[!.]* /var/lib/edge/* /var/lib/edge/.[!.]*"
+    )
+    assert not [*edge.config_dir.iterdir(), *edge.data_dir.iterdir()]
+
+
+def put_back(edge: InstalledEdge, backup: Path) -> None:
+    """As the page has it: /etc/edge, then /var/lib/edge, whose files are the user's."""
+    shutil.copytree(backup / "conf.d", edge.config_dir, dirs_exist_ok=True)
+    subprocess.run(["cp", "-a", f"{backup}/data/.", edge.data_dir], check=True)
+    edge.machine.run("chown", "--recursive", "edge:", "/var/lib/edge")
+    assert edge.cli("check").returncode in (0, 1), "warnings at most"
+    for command in ("recover", "verify"):
+        done = edge.cli(command)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_machine_dies_and_another_takes_its_place(
-    desk: Desk, new_archive: Orthanc, folder: Path, browser: Browser
+    desk: Desk, edge: InstalledEdge, new_archive: Orthanc, folder: Path, browser: Browser
 ) -> None:
     new_archive.stop()
-    storescu(ct_files(desk.folder / "waits", 2, 16 * 1024, PatientID="WAITS", PatientName="Wait^Eva"), desk.edge.port)
-    desk.edge.settle()
-    desk.edge.kill()
-    new = copy_machine(desk.edge, folder / "new machine")
-    done = new.cli("recover")
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = new.cli("verify")
-    assert done.returncode == 0, done.stdout + done.stderr
-    with new:
-        there = Desk(new, browser.new_page(viewport={"width": 1100, "height": 720}))
-        page = there.go("/")
-        page.get_by_label("Name").fill(NAME)  # accounts are part of the backup
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Sign in").click()
-        waits = page.locator("#waiting")
-        expect(waits).to_contain_text("Wait Eva", timeout=60_000)
-        expect(waits).to_contain_text("2 images are safe on this disk")
-        there.shoot("restore-to-a-new-machine")
-        new_archive.start()
-        alert = page.locator("#alert-destination-down-newarchive")
-        alert.locator("summary", has_text="Try it now").click()
-        alert.get_by_label("Reason").fill("it runs again")
-        alert.get_by_role("button", name="Try it now").click()
-        wait_until(lambda: len(objects_of(new_archive, "WAITS")) == 2, 60, "what waited is sent")
-        wait_until(lambda: is_sent(there), 60, "and nothing waits any more")
-        assert new.cli("link", "test", "newarchive").returncode == 0
+    storescu(ct_files(desk.folder / "waits", 2, 16 * 1024, PatientID="WAITS", PatientName="Wait^Eva"), edge.port)
+    edge.settle()
+    edge.kill()
+    back_up(edge, folder / "backup")
+    let_time_pass(folder / "backup" / "data")
+    empty(edge)
+    put_back(edge, folder / "backup")
+    there = Desk(edge.start(), browser.new_page(viewport={"width": 1100, "height": 720}))
+    page = there.go("/")
+    page.get_by_label("Name").fill(NAME)  # accounts are part of the backup
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    waits = page.locator("#waiting")
+    expect(waits).to_contain_text("Wait Eva", timeout=60_000)
+    expect(waits).to_contain_text("2 images are safe on this disk")
+    there.shoot("restore-to-a-new-machine")
+    new_archive.start()
+    press(page.locator("#alert-destination-down-newarchive"), "Try it now", "it runs again")
+    wait_until(lambda: len(objects_of(new_archive, "WAITS")) == 2, 60, "what waited is sent")
+    wait_until(lambda: is_sent(there), 60, "and nothing waits any more")
+    assert edge.cli("link", "test", "newarchive").returncode == 0

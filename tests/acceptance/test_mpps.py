@@ -95,6 +95,9 @@ def test_a_refused_step_is_parked_with_all_its_messages_and_others_go_on(tmp_pat
             assert [each["state"] for each in shown["messages"]] == ["held", "pending"]
             assert shown["messages"][0]["data_set"]["00400252"]["Value"] == ["IN PROGRESS"], "both data sets are there"
             assert shown["messages"][1]["data_set"]["00400252"]["Value"] == ["COMPLETED"]
+            told = edge.cli("mpps", "show", number).stdout
+            assert "\nset:\n" in told
+            assert "\n  PerformedProcedureStepStatus: COMPLETED\n" in told
             alerts = [each for each in edge.api_status()["alerts"] if each["subject"] == "performed steps for ris"]
             assert [each["kind"] for each in alerts] == ["work-held"]
             assert edge.cli("mpps", "retry", number, "--reason", "the RIS knows the patient now").returncode == 0

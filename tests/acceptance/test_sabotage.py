@@ -104,7 +104,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "an object is received in its place",
-        "edge/dicom/pdu.py",
+        "edge/dicom/pdu_reader.py",
         "            target.took(taken)\n",
         "            target.took(count)\n",
         "tests/wire/test_wire.py -k received_in_place",
@@ -238,7 +238,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "rotten bytes are never whole at the archive",
-        "edge/dicom/pdu.py",
+        "edge/dicom/wire.py",
         "if sent == length and running.digest() != expected.value:",
         "if False:",
         "tests/wire/test_wire.py -k rotten",

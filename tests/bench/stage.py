@@ -42,21 +42,21 @@ class Stage:
         parent.mkdir(parents=True, exist_ok=True)
         self.quick = quick
         self.root = Path(tempfile.mkdtemp(prefix="work-", dir=parent.resolve()))
-        self._made: dict[tuple[int, int], Objects] = {}
+        self._made: dict[tuple[int, int, int], Objects] = {}
 
     def few(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
-    def objects(self, count: int, size: int) -> Objects:
-        """So many slices of about `size` bytes; made once, read into the page cache, and never changed."""
-        if (count, size) not in self._made:
-            home = self.root / f"objects-{count}-{size}"
-            shares = [count // PARTS + (part < count % PARTS) for part in range(PARTS)]
+    def objects(self, count: int, size: int, series: int = PARTS) -> Objects:
+        """So many slices of about `size` bytes, in so many series; made once, in the page cache, and never changed."""
+        if (count, size, series) not in self._made:
+            home = self.root / f"objects-{count}-{size}-{series}"
+            shares = [count // series + (part < count % series) for part in range(series)]
             paths = [p for part, n in enumerate(shares) if n for p in ct_files(home / f"{part}", n, size)]
             folders = tuple(sorted({path.parent for path in paths}))
-            self._made[count, size] = Objects(folders, count, sum(path.stat().st_size for path in paths))
+            self._made[count, size, series] = Objects(folders, count, sum(path.stat().st_size for path in paths))
             os.sync()
-        return self._made[count, size]
+        return self._made[count, size, series]
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
         """A directory that `make` has filled; made once."""

@@ -80,6 +80,9 @@ def test_status_finds_the_running_gateway_past_a_bad_configuration(tmp_path: Pat
     assert "ae_titel: unknown key" in done.stderr
     assert "`edge check` names every mistake" in done.stderr
     assert json.loads(gateway.cli("status", "--json").stdout)["state"] == "running"
+    for command in (("queue", "list"), ("studies", "list"), ("clients", "list"), ("report",), ("ready",)):
+        assert gateway.cli(*command).returncode == 0, "no command is blind"
+    assert gateway.cli("check").returncode == 2
     gateway.kill()
     assert gateway.cli("status").returncode == 2
     gateway.configure("")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from edge.store.database import Transaction
 from tests.support.filled import CONFIG, CT1, Filled
 from tests.support.gateway import Receiving
 from tests.support.ledger_rows import with_words
-from tests.support.objects import ct_files
+from tests.support.objects import ct_files, new_uid
 from tests.support.peers import REPOSITORY, StoreScp, free_port
 
 STROKE = {"StudyDescription": "STROKE PROTOCOL"}
@@ -691,3 +692,23 @@ def test_a_table_wraps_between_words_and_breaks_no_number() -> None:
     assert tables.fit_widths(texts, 36) == [11, 6, 9, 10]
     assert tables.fit_widths(texts, 30) is None
     assert tables.fit_widths([("a-very-long-name",)], 13) == [13]
+
+
+def test_what_people_copy_stands_whole_where_a_table_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = new_uid()
+    columns, rows = ["patient ID", "destinations", "study UID"], [["P1", "archive: 1 confirmed", uid]] * 2
+
+    def printed(width: int) -> list[str]:
+        out = Console(file=StringIO(), force_terminal=True, color_system=None, width=width)
+        monkeypatch.setattr(tables, "console", lambda: out)
+        tables.print_table(columns, rows)
+        return [line.rstrip() for line in out.file.getvalue().splitlines()]
+
+    assert printed(100)[1] == f"P1          archive: 1 confirmed  {uid}"
+    assert printed(80) == [
+        "patient ID  destinations",
+        "P1          archive: 1 confirmed",
+        f"  study UID {uid}",
+        "P1          archive: 1 confirmed",
+        f"  study UID {uid}",
+    ]

@@ -13,7 +13,7 @@ import pytest
 
 from edge.config.alarms import ALERT_KINDS
 from edge.config.sections import StorageSection as Marks
-from edge.model import UNNAMED_CALLER, Disk, Outcome
+from edge.model import NOT_NAMED, UNNAMED_CALLER, Disk, Outcome
 from edge.monitor import alerts as rules
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.alerts.identity import FINDING_KINDS
@@ -505,6 +505,25 @@ def test_every_alert_is_one_sentence_that_names_what_to_type_or_do() -> None:
         assert alert.text.endswith("."), alert.text
         assert ". " not in alert.text, alert.text
         assert "`" in alert.text or "free" in alert.text, alert.text
+
+
+def test_a_new_caller_is_named_by_its_own_table() -> None:
+    viewer = replace(CT1, name="client.viewer", ae_title="VIEWER")
+    scanner, web = alerts(replace(QUIET, modalities=(CT1, viewer)))
+    assert scanner.means.endswith("as [modality.ct1]")
+    assert web.means.endswith("as [client.viewer]")
+
+
+@pytest.mark.parametrize("why", ["", NOT_NAMED])
+def test_a_caller_that_no_table_names_is_added_by_a_command_without_its_own_words(why: str) -> None:
+    (found,) = alerts(replace(QUIET, unknown_callers=(UnknownCaller("X;reboot", "10.0.0.1", 4.0, why),)))
+    assert found.do == '`edge modality add AE_TITLE --reason "..."` if it is yours, then let it call again'
+
+
+def test_a_caller_with_another_certificate_is_not_added_once_more() -> None:
+    (found,) = alerts(replace(QUIET, unknown_callers=(UnknownCaller("CT1", "10.0.0.1", 4.0, "it must call over TLS"),)))
+    assert found.means == "it must call over TLS, and none of its images is received"
+    assert "modality add" not in found.do
 
 
 def test_the_wires_words_cannot_move_the_cursor() -> None:

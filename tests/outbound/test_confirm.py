@@ -35,8 +35,9 @@ from edge.dicom import acse, commitment, commitment_data, items, pdu
 from edge.dicom.command import Command, CommandField, Element, response_to
 from edge.dicom.commitment_data import Reference, Report, parse_report
 from edge.dicom.failures import LASTING, ServiceRefused, failure
-from edge.dicom.pdu import Released, Wire
+from edge.dicom.pdu import Released
 from edge.dicom.status import FAILURE_REASONS
+from edge.dicom.wire import Wire
 from edge.errors import PeerError, Unreadable
 from edge.model import (
     Assignment,

@@ -8,14 +8,20 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove, Verification
+from pynetdicom.sop_class import (
+    ModalityPerformedProcedureStep,
+    ModalityWorklistInformationFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
 
 from edge.config.sections import Config
-from edge.outbound.echo import ask, proposals_for
+from edge.outbound.echo import ask, proposals_for, proposals_to
 from edge.outbound.link_test import run_link_test
 from tests.support.gateway import configuration
 from tests.support.peers import Orthanc, StoreScp, free_port
 from tests.support.web_archive import web_orthanc
+from tests.support.worklists import WorklistScp
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,21 @@ def test_a_receiver_gives_nothing_back(tmp_path: Path, orthanc: Orthanc) -> None
     with StoreScp(tmp_path / "archive") as archive:
         config = config_for(tmp_path, orthanc, archive.port)
         assert ask(config, config.destinations["unproved"], proposals_for([])).retrieval == ()
+
+
+def test_a_ris_is_asked_for_what_it_is_configured_for(tmp_path: Path) -> None:
+    with WorklistScp(tmp_path / "ris", free_port()) as ris:
+        at = f'ae_title = "RIS"\nhost = "127.0.0.1"\nport = {ris.port}\n'
+        text = f'[site]\nid = "1"\ndata_dir = "{tmp_path}"\n[destination.ris]\n{at}'
+        text += '[worklist]\nfrom = "ris"\n[mpps]\nto = ["ris"]\n'
+        config = configuration(tmp_path, text)
+        found = ask(config, config.destinations["ris"], proposals_to(config, "ris", []))
+        assert {each.sop_class_uid: each.accepted for each in found.contexts} == {
+            ModalityWorklistInformationFind: True,
+            ModalityPerformedProcedureStep: False,
+        }
+        sent = configuration(tmp_path, text + '[route.all]\nto = ["ris"]\n')
+    assert set(proposals_for([])) < set(proposals_to(sent, "ris", []))
 
 
 def test_a_web_server_that_is_not_there_is_a_result(tmp_path: Path, orthanc: Orthanc) -> None:

@@ -15,7 +15,7 @@ import pytest
 from edge import outbound
 from edge.dicom.scu import Patience
 from edge.model import AttemptResult, Lease, Priority, ReasonCode
-from edge.outbound import pace, suspects, table
+from edge.outbound import outcomes, pace, suspects
 from edge.store import deliveries, leases
 from edge.store.database import Transaction
 from edge.store.reasons import reason_of, words
@@ -77,7 +77,7 @@ def peer(running: ExitStack) -> Callable[..., ScriptedScp]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suspects are tried again soon, one that is silent has little time."""
-    monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 1.0)
+    monkeypatch.setattr("edge.dicom.pdu_reader.PDU_SECONDS", 1.0)
     monkeypatch.setattr(suspects, "AGAIN_FIRST", 0.05)
     monkeypatch.setattr(suspects, "AGAIN_LATE", 0.1)
     monkeypatch.setattr(suspects, "AGAIN_LONGEST", 0.2)
@@ -359,11 +359,11 @@ def test_a_failure_is_not_tried_without_end(box: Outbox, peer: Callable[..., Scr
     scp = peer([scripted.answer_with(0x0110)])
     (uid,) = box.make(1)
     box.forward(scp.port)
-    for _ in range(table.ATTEMPTS - 1):
+    for _ in range(outcomes.ATTEMPTS - 1):
         box.wait(deferred=1)
         box.come_due()
     box.wait(held=1)
-    assert scp.stores == table.ATTEMPTS
+    assert scp.stores == outcomes.ATTEMPTS
     assert held(box)[uid] == ("refused", "processing failure at the destination (status 0110); 12 attempts ended so")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edge.dicom.elements import SINGLE_TEXT
 from edge.dicom.items import Attributes, item
 from edge.query import matching, moments
-from edge.query.matching import MatchRules, compile_key, compile_wildcards, match_text, matches
+from edge.query.matching import MatchRules, compile_key, compile_wildcards, matches
 
 STUDY_DATE, STUDY_TIME, NAME, ID, MODALITIES, ZONE = (
     0x00080020,
@@ -109,7 +110,8 @@ TABLE = [
 
 @pytest.mark.parametrize(("vr", "key", "value", "expected"), TABLE)
 def test_a_key_meets_a_value(vr: str, key: str, value: str, expected: bool) -> None:
-    assert match_text(vr, key, value) is expected
+    values = (value,) if vr in SINGLE_TEXT else tuple(value.split("\\"))
+    assert compile_key(vr, tuple(key.split("\\")))(values) is expected
 
 
 def test_a_list_of_a_thousand_uids_is_matched() -> None:

@@ -28,6 +28,7 @@ from edge.store.ledger import check
 from tests.support.gateway import CONFIG, Receiving, configuration
 from tests.support.objects import ct_files, dataset, read_meta, sop_instance_uid
 from tests.support.peers import wait_until
+from tests.support.slots import count_used
 
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 ORIGIN = Origin("CT1", "EDGE", "127.0.0.1", 1_790_000_000.5)
@@ -91,7 +92,7 @@ def test_what_doors_append_one_after_another_shares_a_sync_and_a_commit(
     buffers, sync = [], Spool.sync_all
 
     def spy_sync(spool: Spool) -> None:
-        buffers.append(edge.journal_door.slots.used_count)
+        buffers.append(count_used(edge.journal_door.slots))
         sync(spool)
 
     monkeypatch.setattr(Spool, "sync_all", spy_sync)

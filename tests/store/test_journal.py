@@ -132,7 +132,7 @@ def test_a_full_ring_refuses_and_takes_again_what_comes_after_it_was_applied(ben
         bench.append(body)
     with pytest.raises(StorageFull):
         bench.append(bodies[0])
-    assert bench.ring.usage().free_segments == 0
+    assert bench.ring.free_segments == 0
     assert not bench.ring.prepare()  # nothing is applied, so nothing is recycled
     kept = Kept()
     batches = Batches(kept, bench.ring.mark_applied)

@@ -178,7 +178,7 @@ def test_a_ring_that_finds_no_room_stays_smaller_and_grows_later(tmp_path: Path)
             ring.prepare()
     assert [path.suffix for path in sorted(ring.folder.iterdir())] == [".seg", ""]
     assert ring.prepare()
-    assert ring.usage().free_segments == 2
+    assert ring.free_segments == 2
 
 
 def test_where_the_file_system_has_no_direct_writes_the_flush_is_another(tmp_path: Path) -> None:

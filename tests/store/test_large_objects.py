@@ -25,6 +25,7 @@ from tests.store.test_intake import CT, EXPLICIT, ORIGIN, cannot
 from tests.support.gateway import RING, Receiving
 from tests.support.objects import ct_files, dataset, sop_instance_uid
 from tests.support.peers import wait_until
+from tests.support.slots import count_used
 
 LENGTH = 3_500_000
 
@@ -174,7 +175,7 @@ def test_each_call_that_fails_is_answered_a700_and_leaves_nothing(
         patch.setattr(owner, name, fails)
         assert accept(edge, path) == 0xA700
     assert in_journal(edge, ".part") == []
-    wait_until(lambda: not edge.journal_door.slots.used_count, 5, "its buffer is given back")
+    wait_until(lambda: not count_used(edge.journal_door.slots), 5, "its buffer is given back")
     assert edge.rows("SELECT * FROM instance") == []
     if number != errno.EIO:
         assert edge.db.failure is None
@@ -197,7 +198,7 @@ def test_an_object_that_fills_the_disk_is_refused_before_and_goes_at_once(tmp_pa
             recording.write([memoryview(bytes(20 << 20))])
         assert recording.size < LENGTH + (12 << 20)
         assert not partial.exists()  # not only once its sender has come to its end
-        wait_until(lambda: not edge.journal_door.slots.used_count, 5, "its buffer is given back")
+        wait_until(lambda: not count_used(edge.journal_door.slots), 5, "its buffer is given back")
 
 
 def test_a_record_whose_flush_failed_keeps_its_file_until_the_next_start(

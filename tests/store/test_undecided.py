@@ -136,6 +136,8 @@ def test_a_conflict_is_released_by_its_number_and_what_it_replaces_is_said_befor
     for shown in (edge(filled, "queue", "show", delivery), edge(filled, "instances", "show", str(wrong))):
         assert f"instance {right} under this SOP Instance UID (received" in shown.stdout
         assert f"instance {wrong} replaces it there" in shown.stdout
+    first = shown.stdout.partition("compared\n")[2].splitlines()[0].split()
+    assert first == ["PatientName", "Test^Patient", "Other^Person", "differs"], "what differs comes first"
     done = edge(filled, "queue", "release", delivery, *WHY)
     assert done.exit_code == 0
     assert f"instance {wrong} replaces it there" in done.stderr

@@ -45,6 +45,7 @@ from edge.store.database import Store
 from edge.store.read_only import CatalogReader
 from tests.support.ledger_rows import with_words
 from tests.support.peers import wait_until
+from tests.support.slots import count_used
 
 #: A small journal, which its tests fill.
 RING, SLOTS = RingSize(16, 2 << 20), 8
@@ -230,7 +231,7 @@ class Receiving:
     @property
     def is_receiving(self) -> bool:
         """Is an object being received, or applied?"""
-        return self.journal_door.slots.used_count > 0
+        return count_used(self.journal_door.slots) > 0
 
     def __enter__(self) -> Receiving:
         self.journal.start()

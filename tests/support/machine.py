@@ -38,13 +38,13 @@ UNSHARE = ["unshare", "--mount", "--propagation", "private"]
 class Machine:
     """`with Machine(tmp_path / "machine", {"/mnt": files}) as machine: machine.run("dpkg", "-i", ...)`.
 
-    `binds`: what of ours is seen in it, and where; it may write there.
+    `binds`: what of ours is seen in it, and where; it may write there. `shares_network`: its loopback is ours.
     """
 
-    def __init__(self, directory: Path, binds: dict[str, Path]) -> None:
+    def __init__(self, directory: Path, binds: dict[str, Path], *, shares_network: bool = False) -> None:
         _require_privileges()
         directory.mkdir()
-        self.directory, self.binds = directory, binds
+        self.directory, self.binds, self.shares_network = directory, binds, shares_network
         self.log = directory.with_suffix(".log")
         self.cgroups: list[Path] = []
 
@@ -61,7 +61,7 @@ class Machine:
         try:
             wait_until(self._booted, 60, "the container has booted")
         except BaseException:
-            self.__exit__(None, None, None)
+            self.kill()
             print(self.log.read_text("utf-8", "replace"))
             raise
         return self
@@ -69,7 +69,8 @@ class Machine:
     def _nspawn(self) -> list[str]:
         alone = ["--keep-unit"] if self.cgroups else []
         binds = [f"--bind={ours}:{theirs}" for theirs, ours in self.binds.items()]
-        where = [f"--directory={self.directory}/root", *binds, "--machine=edge-test", "--private-network"]
+        network = [] if self.shares_network else ["--private-network"]
+        where = [f"--directory={self.directory}/root", *binds, "--machine=edge-test", *network]
         # Landlock, which this version of systemd-nspawn keeps from containers; a machine of its own has it.
         landlock = "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self"
         how = ["--register=no", "--console=read-only", landlock, *alone]
@@ -87,12 +88,21 @@ class Machine:
 
     def run(self, *command: str, check: bool = True, timeout: float = 600) -> Run:
         """Run a command in it, as its root."""
-        enter = ["nsenter", f"--target={self._init()}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
-        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "TCP_NODELAY=1"]
-        done = subprocess.run([*enter, *clean, *command], capture_output=True, text=True, timeout=timeout, check=False)
+        inside = self.inside(*command)
+        done = subprocess.run(inside, capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
+
+    def inside(self, *command: str) -> list[str]:
+        """The command that runs `command` in it."""
+        enter = ["nsenter", f"--target={self._init()}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
+        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "TCP_NODELAY=1"]
+        return [*enter, *clean, *command]
+
+    def path(self, path: str) -> Path:
+        """A file or folder in it, as we see it; what is bound is seen through it, too."""
+        return Path(f"/proc/{self._init()}/root{path}")
 
     def write(self, path: str, text: str) -> None:
         """Write a file in it, with the directories above."""
@@ -134,6 +144,10 @@ class Machine:
         raise AssertionError(f"there is no process {pid} in the container")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """All its processes end at once, and what is not bound is gone."""
         if init := self.process.poll() is None and self._init():
             os.kill(init, signal.SIGKILL)  # the first process of a process namespace takes all others with it
         try:
@@ -141,8 +155,8 @@ class Machine:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(60)
-        for cgroup in self.cgroups:
-            wait_until(partial(_removed, cgroup), 10, f"{cgroup} is empty")
+        while self.cgroups:
+            wait_until(partial(_removed, self.cgroups.pop()), 10, "its cgroup is empty")
 
 
 def _require_privileges() -> None:

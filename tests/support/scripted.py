@@ -30,7 +30,8 @@ from edge.dicom.acse import (
     reject_pdu,
 )
 from edge.dicom.command import Command, CommandField, Element
-from edge.dicom.pdu import Released, Wire
+from edge.dicom.pdu import Released
+from edge.dicom.wire import Wire
 from edge.errors import EdgeError, PeerError
 
 if sys.version_info >= (3, 11):

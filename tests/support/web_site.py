@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from edge.web import passwords
 from edge.web.accounts import Account, Accounts, Use, UserRole
-from edge.web.guard import Guard, Rules, needs, open_to_all
+from edge.web.endpoints import needs, open_to_all
+from edge.web.guard import Guard, Rules
 from edge.web.login import Login
 from edge.web.navigation import NavigationEntry, NavigationGroup
 from edge.web.pages import Pages

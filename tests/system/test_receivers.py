@@ -19,7 +19,7 @@ import pytest
 from edge.daemon import receivers
 from edge.daemon.receivers import MOST_RECEIVERS, ORDER_SECONDS, Receivers, count_receivers
 from edge.dicom.command import Element
-from edge.dicom.pdu import Wire
+from edge.dicom.wire import Wire
 from edge.errors import AssociationRejected, PeerError
 from tests.support.objects import ct_files, dataset, sop_instance_uid
 from tests.support.peers import REPOSITORY, Edge, echoscu, storescu, wait_until

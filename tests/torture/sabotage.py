@@ -198,7 +198,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "rotten bytes are never whole at the archive",
-        "edge/dicom/pdu.py",
+        "edge/dicom/wire.py",
         "if sent == length and running.digest() != expected.value:",
         "if False:",
         "rot-files",

@@ -258,6 +258,7 @@ def test_every_module_that_makes_threads_or_processes_is_an_owner(found: Found) 
         "edge.worker",
         "edge.console.server",
         "edge.console.upload",
+        "edge.web.endpoints",
         "edge.web.ocsp",
         "edge.web.pages",
     }

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from edge.dicom import pdu
+from edge.dicom import pdu, pdu_reader
 from edge.dicom.acse import Context
-from edge.dicom.pdu import Digest
 from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from edge.dicom.wire import Digest
 from edge.errors import AssociationRejected, PeerError, ProtocolError, Unreadable
 from edge.model import ContextKey
 from tests.support import scripted
@@ -224,7 +224,7 @@ def store(association: Association, path: Path, uid: str = "1.2.3", priority: in
 def test_the_data_set_arrives_byte_for_byte_at_any_pdu_length(
     tmp_path: Path, max_pdu: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdu, "MAX_PDU_IN", pdu.MAX_PDU_OUT)  # 0 and 1 << 31 let us send our longest
+    monkeypatch.setattr(pdu_reader, "MAX_PDU_IN", pdu.MAX_PDU_OUT)  # 0 and 1 << 31 let us send our longest
     paths = [*ct_files(tmp_path / "a", 2, 300_000), *ct_files(tmp_path / "b", 2, 3_000)]
     with ScriptedScp(associations=[scripted.accept(max_pdu=max_pdu)]) as scp:
         association = connect(scp.port)
@@ -311,7 +311,7 @@ def test_an_answer_too_many_ends_the_association(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_stops_reading_does_not_hold_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.dicom.pdu.Wire.send_raw.__defaults__", (0.4,))
+    monkeypatch.setattr("edge.dicom.wire.Wire.send_raw.__defaults__", (0.4,))
     (path,) = ct_files(tmp_path, 1, 32 << 20)
     with ScriptedScp(stores=[scripted.never_read]) as scp:
         association = connect(scp.port)
@@ -353,8 +353,7 @@ def test_echo() -> None:
 
 @pytest.mark.parametrize("release", ["answer", "close", "abort", "silent"])
 def test_release_is_bounded_whatever_the_peer_does(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.dicom.pdu.PDU_SECONDS", 600.0)
-    monkeypatch.setattr("edge.dicom.pdu.IDLE_SECONDS", 600.0)
+    monkeypatch.setattr("edge.dicom.pdu_reader.PDU_SECONDS", 600.0)
     with ScriptedScp(release=release) as scp:
         association = connect(scp.port)
         monkeypatch.setattr("edge.dicom.scu.RELEASE_SECONDS", 600.0)

@@ -16,6 +16,7 @@ from edge.scp.services.storage_commitment_register import RequestRegister
 from tests.support.committing import CT_CLASS, ask
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.peers import wait_until
+from tests.support.slots import count_used
 
 MODALITIES = """
 [modality.ct1]
@@ -124,7 +125,7 @@ def test_a_request_that_lacks_something_is_an_invalid_argument(edge: Receiving, 
     assert asked.status == 0x0115
     assert asked.comment
     assert requests(edge) == []
-    wait_until(lambda: not edge.journal_door.slots.used_count, 5, "its buffer is given back")
+    wait_until(lambda: not count_used(edge.journal_door.slots), 5, "its buffer is given back")
 
 
 def test_who_may_not_ask(edge: Receiving) -> None:
@@ -175,10 +176,10 @@ def test_ten_thousand_references_and_more(edge: Receiving) -> None:
     edge.settle()
     assert requests(edge)[0][5] == 20_000
     wait_until(lambda: not list((edge.data_dir / "journal").glob("*.part")), 5, "its file goes")
-    wait_until(lambda: not edge.journal_door.slots.used_count, 5, "its buffer is given back")
+    wait_until(lambda: not count_used(edge.journal_door.slots), 5, "its buffer is given back")
     huge = ask(edge.port, (), data=bytes(items.MAX_DATA_SET + 2))
     assert huge.status == 0x0213
-    wait_until(lambda: not edge.journal_door.slots.used_count, 5, "its buffer is given back")
+    wait_until(lambda: not count_used(edge.journal_door.slots), 5, "its buffer is given back")
 
 
 def test_what_is_owed_has_a_bound(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:

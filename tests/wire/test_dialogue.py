@@ -13,8 +13,8 @@ import pytest
 
 from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline, Dialogue, DimseMessage, SubOperations
-from edge.dicom.pdu import Wire
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from edge.dicom.wire import Wire
 from edge.errors import PeerError, ProtocolError
 
 FIND, CT = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.1.2"

@@ -172,7 +172,7 @@ def test_an_abort_within_a_sub_operation_leaves_nothing_behind(edge: Receiving) 
         association.wire.send_message(3, said, identifier("STUDY", {0x0020000D: STUDY}))
         association.receive(10.0)
         association.abort()
-    wait_until(lambda: edge.receiver.open_associations == 0, 20, "the associations have ended")
+    wait_until(lambda: edge.associations.total == 0, 20, "the associations have ended")
     wait_until(lambda: not +edge.link._reading, 10, "nothing is read any more")
     assert is_served(edge)
 
@@ -199,7 +199,7 @@ def test_nonsense_in_answer_to_a_sub_operation_ends_that_retrieval(
     with pytest.raises(PeerError):
         read_to_its_end(association)
     association.abort()
-    wait_until(lambda: edge.receiver.open_associations == 0, 20, "the association has ended")
+    wait_until(lambda: edge.associations.total == 0, 20, "the association has ended")
     assert not [each for each in caplog.records if "unexpected fault" in each.getMessage() or each.levelname == "ERROR"]
     assert edge.noted[-1].what == "retrieve", "what was sent is on record"
     assert is_served(edge)
@@ -220,7 +220,7 @@ def test_slow_readers_hold_nobody_up(edge: Receiving) -> None:
     assert all(is_served(edge) for _ in range(5))
     for each in slow:
         each.abort()
-    wait_until(lambda: edge.receiver.open_associations == 0, 30, "the associations have ended")
+    wait_until(lambda: edge.associations.total == 0, 30, "the associations have ended")
 
 
 def test_many_callers_at_once_are_all_answered(edge: Receiving) -> None:

@@ -14,7 +14,7 @@ from edge.daemon.receivers import MOST_RECEIVERS
 from edge.dicom import acse, command, pdu
 from edge.dicom.acse import Context, RequestRefused, Role
 from edge.dicom.command import CommandField, Element
-from edge.dicom.pdu import Wire
+from edge.dicom.wire import Wire
 from edge.errors import ProtocolError
 from edge.scp import listener
 from tests.support import variants
@@ -166,7 +166,7 @@ def test_an_open_association_keeps_nothing_of_its_request(tmp_path: Path) -> Non
     with Receiving(tmp_path) as edge, socket.create_connection(("127.0.0.1", edge.port), timeout=60) as sock:
         sock.sendall(variants.many_contexts(128, 45))
         assert sock.recv(1) == b"\x02"
-        wait_until(lambda: edge.receiver.open_associations, 5, "it is open")
+        wait_until(lambda: edge.associations.total, 5, "it is open")
         assert [len(each.data) for each in edge.door._serving] == [0]
 
 

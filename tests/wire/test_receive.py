@@ -17,8 +17,8 @@ from edge.config.sections import Listen
 from edge.dicom import acse, command, pdu
 from edge.dicom.acse import Context, Request
 from edge.dicom.command import CommandField, Element
-from edge.dicom.pdu import Wire
 from edge.dicom.uids import STORAGE_COMMITMENT_PUSH
+from edge.dicom.wire import Wire
 from edge.errors import AssociationRejected, StorageFull
 from edge.network import shares
 from edge.network.shares import Share
@@ -475,7 +475,7 @@ def test_a_limit_that_is_hit_is_reported(edge: Receiving, offence: bytes, why: s
         wire.send_raw(offence)
         with pytest.raises(pdu.Aborted):
             wire.read_command(60)
-    wait_until(lambda: edge.receiver.open_associations == 0, 10, "all are over")
+    wait_until(lambda: edge.associations.total == 0, 10, "all are over")
     (told,) = edge.refused()
     assert told.startswith(why)
 

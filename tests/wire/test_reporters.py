@@ -19,8 +19,8 @@ from edge.dicom import acse, commitment_data
 from edge.dicom.acse import Context, Request, Role
 from edge.dicom.command import DATA_SET, CommandField, Element
 from edge.dicom.commitment_data import Reference
-from edge.dicom.pdu import Wire
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH, STORAGE_COMMITMENT_PUSH_INSTANCE
+from edge.dicom.wire import Wire
 from edge.errors import ReportRefused
 from edge.messaging.audit.refused import Register
 from edge.monitor.config_warnings import warnings

@@ -20,9 +20,9 @@ from edge.config import load_config
 from edge.config.sections import Tls
 from edge.dicom import acse, pdu
 from edge.dicom.acse import Context, Request
-from edge.dicom.pdu import Wire
 from edge.dicom.scu import Association, Patience
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from edge.dicom.wire import Wire
 from edge.errors import PeerError
 from edge.network import shares, tls
 from edge.network.tls import Certificate, Keyring, TlsError

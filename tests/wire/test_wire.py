@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from edge.dicom import command, pdu
+from edge.dicom import command, pdu, pdu_reader
 from edge.dicom.command import CommandField, Element
-from edge.dicom.pdu import Aborted, Digest, Released, Wire
+from edge.dicom.pdu import Aborted, Released
+from edge.dicom.wire import Digest, Wire
 from edge.errors import PeerError, ProtocolError, Unreadable
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -179,7 +180,7 @@ def test_what_is_no_data_set_ends_it_in_place(
 def test_a_trickle_is_cut_off_in_place(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
-    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.4)
+    monkeypatch.setattr(pdu_reader, "PDU_SECONDS", 0.4)
     near, far = pair
     near.sendall(p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, bytes(100_000)))[:20_000])
     ended = threading.Event()
@@ -249,7 +250,7 @@ def test_an_endless_command_is_cut_off(pair: tuple[socket.socket, socket.socket]
 def test_half_a_pdu_and_silence_ends(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.2)
+    monkeypatch.setattr(pdu_reader, "PDU_SECONDS", 0.2)
     near, far = pair
     near.sendall(p_data(pdv(1, 3, command.encode(STORE)))[:20])
     with pytest.raises(ProtocolError, match="neither a whole PDU"):
@@ -261,7 +262,7 @@ def test_a_trickle_is_cut_off(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """One byte at a time, whatever it is cut into."""
-    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.4)
+    monkeypatch.setattr(pdu_reader, "PDU_SECONDS", 0.4)
     near, far = pair
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = {
@@ -292,7 +293,7 @@ def test_a_trickle_is_cut_off(
 def test_a_slow_disk_of_ours_is_not_held_against_the_peer(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdu, "PDU_SECONDS", 0.2)
+    monkeypatch.setattr(pdu_reader, "PDU_SECONDS", 0.2)
     near, far = pair
     near.sendall(p_data(pdv(1, 3, command.encode(STORE))) + p_data(pdv(1, 0, b"x")))
     wire = Wire(far)

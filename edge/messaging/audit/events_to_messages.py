@@ -145,7 +145,7 @@ def _report_hold(group: Group) -> Iterator[AuditMessage]:
 
 
 def _report_proof(group: Group) -> Iterator[AuditMessage]:
-    """A proof is no access; but one that was looked for was a query."""
+    """Report a query, where a proof was looked for; a proof alone is no access."""
     if group.first.payload.get("method") == ledger.BY_QUERY:
         facts = group.facts
         identifier = find_identifier(facts.study_uid, "\\".join(facts.series), (), IMPLICIT_VR_LITTLE_ENDIAN)
@@ -194,7 +194,7 @@ def _report_step(group: Group) -> Iterator[AuditMessage]:
 
 
 def _report_step_sent(group: Group) -> Iterator[AuditMessage]:
-    """A performed procedure step went on to a target."""
+    """Report that a performed procedure step went on to a target."""
     who = _edge(group.here, requestor=True), _destination(group, group.first.destination)
     subjects = _step_subjects(group.first.payload)
     yield _message(group, dicom.PROCEDURE_RECORD, dicom.READ_ACTION, *who, subjects=subjects)
@@ -207,7 +207,7 @@ def _step_subjects(payload: Payload) -> tuple[Subject, ...]:
 
 
 def _report_rejection(group: Group) -> Iterator[AuditMessage]:
-    """A rejection note came, or a person let it take effect: what it names is hidden here."""
+    """Report a rejection note that came, or that a person let take effect: what it names is hidden here."""
     outcome = dicom.SUCCEEDED if group.first.payload.get("allowed") else dicom.MINOR_FAILURE
     who = Participant(group.first.who, True, name=group.first.who), _edge(group.here)
     yield _message(group, dicom.INSTANCES_ACCESSED, dicom.DELETE_ACTION, *who, outcome=outcome)
@@ -224,7 +224,7 @@ def _report_access(group: Group, action: str = dicom.UPDATE_ACTION) -> Iterator[
 
 
 def _report_resend(group: Group) -> Iterator[AuditMessage]:
-    """A person has work sent (again)."""
+    """Report that a person has work sent (again)."""
     yield from _report_access(group)
     yield from _report_queueing(group, [group.first.destination] if group.first.destination else group.facts.queued)
 

@@ -12,7 +12,7 @@ from math import inf
 
 from edge.messaging.audit.events_to_messages import address_of
 from edge.messaging.audit.rows import StudyContext, TrailRow, by_patient, look_up, neighbours, row_of
-from edge.store import audit_trail, folding, ledger
+from edge.store import audit_trail, folding, ledger, unfolding
 from edge.store.database import Transaction
 from edge.store.folded_files import files_beside
 from edge.store.folding import Folded
@@ -87,7 +87,7 @@ def report(conn: Transaction, asked: ReportRequest, chosen: Sequence[int]) -> It
 
 
 def folded_studies(conn: Transaction, asked: ReportRequest) -> list[Folded]:
-    """What is asked for and lies in the yearly files."""
+    """What is asked for and is in the yearly files."""
     return folding.look_for(conn, asked.patient_ids, asked.study_uid, asked.since, asked.until)
 
 
@@ -95,7 +95,7 @@ def folded_report(conn: Transaction, asked: ReportRequest, folded: Sequence[Fold
     """The lines about studies in the yearly files, study by study. Raises DamagedFold."""
     files = files_beside(conn)
     for each in folded:
-        with folding.open_in_memory([folding.record_in(files, each)]) as known:
+        with unfolding.open_in_memory([folding.record_in(files, each)]) as known:
             yield from report(known, asked, [each.study_id])
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.model import UNNAMED_CALLER
+from edge.model import NOT_NAMED, UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.store.equipment import MOST_MAKES
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import amount, moment_text, printable, span
 
 #: More unknown callers than this share one alert: a port scan must not hide the rest.
@@ -17,12 +18,23 @@ NEW_SECONDS = 7 * 86400.0
 ACK = Action("acknowledge to dismiss: {}", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
 
 
+#: Equipment is added by the title that `edge modality list` shows: a caller's own words are never part of a command.
+_ADD = Action("{} if it is yours", ("edge", "modality", "add", "AE_TITLE", "--reason", "..."))
+_CERTIFICATE = Action("if it is yours, correct certificate in its table, or have it call over TLS with the right one")
+
+
 def _remedies(why: str) -> Iterator[Action]:
-    if why:
-        yield Action(f"the reason was: {printable(why)}")
-    yield Action("if it is yours, name it in a [modality.NAME] (AE title, address, certificate)")
+    if why in ("", NOT_NAMED):
+        yield _ADD
+        yield Action("then let it call again")
+        return
+    yield _CERTIFICATE
     yield CHECK
     yield RELOAD
+
+
+def _because(why: str) -> str:
+    return "" if why in ("", NOT_NAMED) else f"{printable(why)}, and "
 
 
 def unknown_equipment(seen: Observed) -> Iterator[Alert]:
@@ -33,7 +45,7 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'Unknown equipment "{title}" at {address} called and was refused',
-            "none of its images is received",
+            f"{_because(each.why)}none of its images is received",
             *_remedies(each.why),
         )
     if more := callers[MAX_CALLERS:]:
@@ -44,6 +56,11 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
             "this number suggests a port scan",
             Action("check the firewall in front of the DICOM port, and {}", ("journalctl", "-u", "edge")),
         )
+
+
+def _table_of(name: str) -> str:
+    """The table of the configuration that names a caller."""
+    return name if name.startswith(CLIENT_PREFIX) else f"modality.{name}"
 
 
 def new_modality(seen: Observed) -> Iterator[Alert]:
@@ -58,7 +75,7 @@ def new_modality(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-            f"its images are received and routed{f' as [modality.{each.name}]' if each in named else ''}",
+            f"its images are received and routed{f' as [{_table_of(each.name)}]' if each in named else ''}",
             Action("report it to the central office if it was not announced"),
             ACK,
             ended=each.first_seen,

@@ -18,7 +18,8 @@ def lossy_received(seen: Observed) -> Iterator[Alert]:
             each.first_at,
             f'"{title}" has sent {amount(each.count, "image")} that {"was" if each.count == 1 else "were"} compressed'
             f" with loss ({modality}; transfer syntax {printable(each.transfer_syntax_uid)})",
-            "they are stored and forwarded as received; what was lost before cannot be brought back",
+            f"{'it is' if each.count == 1 else 'they are'} stored and forwarded as received;"
+            " what was lost before cannot be brought back",
             Action("set the equipment to lossless compression, or to none"),
             Action("if loss is intended for this kind of image, name its Modality in [quality] lossy"),
             CHECK,

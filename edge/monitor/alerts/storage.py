@@ -98,9 +98,9 @@ def _reasons_to_keep(seen: Observed) -> Iterator[Action]:
     for name, n in kept.unproved.items():
         yield Action(f"{name} has not confirmed {amount(n, 'image')} that it accepted: {{}}", ("edge", "echo", name))
     for name, n in kept.waiting.items():
-        yield Action(f"{amount(n, 'image')} wait to be sent to {name}: {{}}", ("edge", "echo", name))
+        yield Action(f"{_wait(n, 'image')} to be sent to {name}: {{}}", ("edge", "echo", name))
     if kept.undecided:
-        words = f"{amount(kept.undecided, 'delivery')} wait for a decision: {{}} names them"
+        words = f"{_wait(kept.undecided, 'delivery')} for a decision: {{}} names them"
         yield Action(words, ("edge", "queue", "list", "--state", "held"))
     if kept.apart_bytes:
         words = f"conflicts, quarantine and what was discarded take {size(kept.apart_bytes)}: {{}} names them"
@@ -109,6 +109,10 @@ def _reasons_to_keep(seen: Observed) -> Iterator[Action]:
     if seen.storage.total_bytes and used > 2 * kept.image_bytes:
         yield Action(f"only {size(kept.image_bytes)} of {size(used)} in use are images: see what else fills the disk")
     yield Action("or give data_dir a larger file system (`edge check` says how large)")
+
+
+def _wait(n: int, thing: str) -> str:
+    return f"{amount(n, thing)} {'waits' if n == 1 else 'wait'}"
 
 
 def _kept_by_rule(kept: Keeping, now: float) -> Iterator[Action]:

@@ -5,7 +5,7 @@ What it proves is confirmed, what it lacks is sent again, what still lacks proof
 The note comes first, so an answer finds its request after a crash too; answers may be late, double, partial or missing.
 
 An archive that cannot be reached changes nothing: asking is tried again with backoff. One that refuses the service is
-asked again every 15 minutes, and the reason stands on the instances that wait. Forwarding never waits on any of this.
+asked again every 15 minutes, and the instances that wait have the reason. Forwarding never waits on any of this.
 
 Whatever one instance does to an exchange, the others are proved: what was asked in an exchange that broke is asked in
 smaller parts, and an instance with which one broke alone is a suspect (see `doubts`) and asked about alone.
@@ -103,7 +103,7 @@ class Confirmer:
             self._doubts.remember(commitments.suspects(conn, self._name), self._clock())
 
     def wake(self) -> None:
-        """Something was sent: a request may be due. Cheap; may be called often."""
+        """Look for a request that is due. Cheap; may be called often."""
         self._worker.wake()
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -145,7 +145,7 @@ class Confirmer:
     # -- what breaks --------------------------------------------------------------------------------------------------
 
     def _note_break(self, error: EdgeError, group: Sequence[Unconfirmed], *, is_known: bool) -> None:
-        """An exchange broke with what was asked in it: was it one of these? `is_known`: a suspect, asked alone."""
+        """Find out what broke an exchange: was it one of these? `is_known`: a suspect, asked alone."""
         if not is_known:
             self._doubts.add_break(self._clock())
         if len(group) == 1:
@@ -174,7 +174,7 @@ class Confirmer:
         self._db.write(lambda conn: commitments.note_suspect(conn, each.delivery_id, reason))
 
     def _note_answer(self) -> None:
-        """The destination has answered for what was asked: it is well, and what broke may be asked about in more."""
+        """Note that the destination has answered for what was asked: what broke may be asked about in more."""
         self._failures = 0
         self._most = min(self._most * 2, self._pace.most)
         self._doubts.note_answer(self._clock())

@@ -45,12 +45,12 @@ class Doubts:
         self.in_a_row = 0  # exchanges that broke since the last answer, those about known suspects not counted
 
     def add_break(self, now: float) -> None:
-        """An exchange broke in which others than a known suspect were asked about."""
+        """Count an exchange that broke, in which others than a known suspect were asked about."""
         self._row_since = self._row_since if self.in_a_row else now
         self.in_a_row += 1
 
     def broke(self, delivery: int, now: float, chance: float) -> Suspect:
-        """An exchange about this instance alone has broken."""
+        """Count an exchange about this instance alone that has broken."""
         found = self._suspects.setdefault(delivery, Suspect(now, 0, now))
         found.breaks += 1
         wait = backoff(found.breaks, ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, chance)
@@ -63,7 +63,7 @@ class Doubts:
         self._suspects.update((each, Suspect(now, 0, now)) for each in deliveries)
 
     def note_answer(self, now: float) -> None:
-        """The destination has answered. What first broke in a row of breaks that ends with this is asked again now."""
+        """Note an answer. What first broke in a row of breaks that ends with this is asked again now."""
         if self.in_a_row >= IN_A_ROW:
             for each in self._suspects.values():
                 if each.first_at >= self._row_since:
@@ -80,10 +80,10 @@ class Doubts:
         return min(due, key=lambda delivery: self._suspects[delivery].again_at, default=None)
 
     def postpone(self, delivery: int, until: float) -> None:
-        """It is being asked about, and answered by then."""
+        """Do not ask about a suspect again until then: it is being asked about."""
         if (found := self._suspects.get(delivery)) is not None:
             found.again_at = until
 
     def drop(self, delivery: int) -> None:
-        """It is proved, or breaks nothing any more."""
+        """Forget a suspect: it is proved, or breaks nothing any more."""
         self._suspects.pop(delivery, None)

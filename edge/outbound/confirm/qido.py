@@ -68,9 +68,9 @@ def _failure(answer: HttpResult) -> Exception:
 
 
 @contextmanager
-def open_qido(destination: Destination, web: WebDestination | None = None) -> Iterator[QidoQuery]:
+def open_qido(destination: Destination) -> Iterator[QidoQuery]:
     """Raises PeerError."""
-    session = WebSession(web or WebDestination(destination))
+    session = WebSession(WebDestination(destination))
     try:
         yield QidoQuery(session)
     finally:

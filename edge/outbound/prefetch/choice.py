@@ -17,8 +17,6 @@ from edge.store.prefetch import PrefetchRequest, PriorStudy
 from edge.text import fold_name
 
 STUDY_DATE, STUDY_TIME, BIRTH_DATE, INSTANCES = 0x00080020, 0x00080030, 0x00100030, 0x00201208
-#: Requests that the list of one site may make.
-_MOST_REQUESTS = 5_000
 
 
 @dataclass(frozen=True, slots=True)

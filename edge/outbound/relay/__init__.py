@@ -112,7 +112,7 @@ class Relays:
         return RelaySender(self._db, relay, secure)
 
     def wake(self) -> None:
-        """There may be messages."""
+        """Look for messages now."""
         for sender in self._senders.all().values():
             sender.worker.wake()
 

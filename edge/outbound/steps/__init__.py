@@ -72,11 +72,10 @@ class StepForwarding:
         secure_for: Callable[[Destination], Secure | None],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
     ) -> None:
         """`secure_for`: what begins TLS with a destination that wants it."""
         self._db, self._config, self._secure_for = db, config, secure_for
-        self._clock, self._monotonic, self._chance = clock, monotonic, chance
+        self._clock, self._monotonic = clock, monotonic
         self._availability = Availability(db, config, clock, monotonic)
         self._called: dict[str, _Call] = {}
         self._pauses: dict[str, _TargetPause] = {}
@@ -102,7 +101,7 @@ class StepForwarding:
         return _EXAMINE_SECONDS
 
     def wake(self) -> None:
-        """A person wants it now: targets that failed are tried again at once."""
+        """Try targets that failed again at once: a person wants it."""
         self._pauses.clear()
         self.worker.wake()
 
@@ -189,7 +188,7 @@ class StepForwarding:
         elif outcome is StepOutcome.HELD:
             step_deliveries.note_step_failed(conn, number, name, status, peer_text, None)
         elif outcome is StepOutcome.LATER:
-            again = now + backoff(message.tries + 1, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
+            again = now + backoff(message.tries + 1, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, random.random())
             step_deliveries.note_step_failed(conn, number, name, status, peer_text, again)
         else:  # the target's own failure counts against no message
             step_deliveries.note_refused_by_target(conn, number, name, status, f"status {status:04X}")
@@ -200,7 +199,7 @@ class StepForwarding:
             return
         pause = self._pause_of(name)
         pause.failures += 1
-        wait = backoff(pause.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, self._chance())
+        wait = backoff(pause.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, random.random())
         pause.until = self._monotonic() + wait
         level = logging.WARNING if pause.failures == 1 else logging.DEBUG
         log.log(level, "performed steps wait for %s: %s", name, error)

@@ -19,9 +19,9 @@ import xxhash
 from edge.config.sections import Destination
 from edge.dicom.dialogue import HIGH, MEDIUM
 from edge.dicom.part10 import EDGE_UID
-from edge.dicom.pdu import Digest
 from edge.dicom.scu import Association, Patience, Plan, Secure, plan_contexts
 from edge.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from edge.dicom.wire import Digest
 from edge.errors import PeerError, Unreadable, hindrance, place_of
 from edge.model import ContextKey, Parameter, Priority, Reason, ReasonCode
 from edge.network.sites import add_site, has_passed, read_site, write_site

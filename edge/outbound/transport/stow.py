@@ -329,7 +329,7 @@ class StowSender(TransportSender[WebSession]):
             self._scheduler.fail(job, {"http": found.status, "unnamed": 1})
 
     def _compare(self, session: WebSession, parcel: Parcel, seconds: float) -> None:
-        """It has an object under this UID: the same, or another one?"""
+        """Settle an object whose UID the destination has already: is it the same, or another one?"""
         job = parcel.job
         try:
             is_same = has_same_bytes(session.get, parcel.fd, parcel.offset, job.lease)

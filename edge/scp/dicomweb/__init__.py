@@ -1,7 +1,7 @@
 """The DICOMweb door (PS3.18): STOW-RS in, QIDO-RS and WADO-RS out, in a process of its own.
 
 It is a receiving process beside those of DICOM: the same listener, journal, limits and walls (edge.scp.receiving), so
-that no viewer stands in a scanner's way. It reads the catalog and the spool, and writes nothing but the journal.
+that no viewer delays a scanner. It reads the catalog and the spool, and writes nothing but the journal.
 
     protocol.py      what a first message is; one HTTP request after another on a connection
     access.py        who calls, and what it may (pure)

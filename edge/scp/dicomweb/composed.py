@@ -94,7 +94,7 @@ class ComposedParts:
         self._bulk_bytes += len(data)
 
     def finish(self) -> None:
-        """The body is whole: hand over each object. Raises HttpError: 400 for metadata that cannot be read."""
+        """Hand over each object: the body is whole. Raises HttpError: 400 for metadata that cannot be read."""
         for name, document in self._documents:
             for data_set in _read_document(name, document):
                 self._take(data_set)

@@ -320,7 +320,7 @@ class HttpConnection:
             self._send(b"\r\n")
 
     def end_body(self) -> None:
-        """A body whose length was not said is whole."""
+        """Note that a body whose length was not said is whole."""
         if self._is_chunked:
             self._send(b"0\r\n\r\n")
 

@@ -16,7 +16,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def etag_of(found: Sequence[HeldInstance], form: str = "") -> str:
-    """It changes with the instances, their bytes, and the form in which they go (RFC 9110 section 8.8.3)."""
+    """An entity tag of the instances, their bytes, and the form in which they go (RFC 9110 section 8.8.3)."""
     running = hashlib.sha256(form.encode("utf-8", "replace"))
     for each in found:
         running.update(each.sop_instance_uid.encode() + each.sha256 + repr(sorted(each.today.items())).encode())

@@ -198,7 +198,7 @@ class StowReceiver:
             self.done.append(_outcome(kind, facts.sop_instance_uid, facts, response))
 
     def close(self) -> None:
-        """The request has ended, in whatever way: nothing is left of a part that was not complete."""
+        """Discard what is left of a part that was not complete: the request has ended, in whatever way."""
         self._end_flush()
         if self._part.recording is not None:
             self._part.recording.discard()

@@ -1,6 +1,6 @@
 """WADO-RS rendered and thumbnails (PS3.18 section 10.4.1.1.3): frames as pictures for people, not for diagnosis.
 
-A foreign byte is decoded in the transcoder's sandboxed worker alone. Presentation states are not applied. Pictures are
+Pixel data is decoded in the transcoder's sandboxed worker alone. Presentation states are not applied. Pictures are
 JPEG, or PNG where that is accepted and JPEG is not. Of several frames or instances each is a part of the answer.
 """
 

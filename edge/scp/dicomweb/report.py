@@ -25,7 +25,7 @@ class StoredPart:
     sop_instance_uid: str
     study_uid: str
     series_uid: str
-    status: int  # as of a C-STORE: what stands in Failure Reason (0008,1197)
+    status: int  # as of a C-STORE; the value of Failure Reason (0008,1197)
     cause: Cause | None = None  # what hindered the gateway
 
     @property
@@ -48,7 +48,7 @@ def status_of(parts: Sequence[StoredPart], *, is_whole: bool) -> HTTPStatus:
 
 
 def build_report(parts: Sequence[StoredPart], base: str) -> Attributes:
-    """The data set of the answer. `base`: what stands before `/studies` in our own addresses."""
+    """The data set of the answer. `base`: our own addresses up to `/studies`."""
     stored, failed = [each for each in parts if each.is_stored], [each for each in parts if not each.is_stored]
     found: dict[int, str | int | Sequence[Attributes]] = {}
     studies = {each.study_uid for each in stored}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge.scp.dicomweb.exchange import DICOM, DICOM_JSON, DICOM_XML, WEB_ROOT
 
-#: What stands in an address, by its name; a UID where nothing else is said.
+#: The variable parts of an address, by name; a UID where nothing else is said.
 _FORMS = {"list": r"\d{1,9}(?:,\d{1,9})*", "tag": r"[0-9A-Fa-f]{8}(?:/\d{1,6}/[0-9A-Fa-f]{8})*", "frame": r"\d{1,9}"}
 _UID = r"[0-9.]{1,64}"
 _STUDY, _SERIES, _INSTANCE = (

@@ -217,7 +217,7 @@ class WebDoor:
         return caller
 
     def _note_call(self, connection: HttpConnection, caller: WebCaller) -> None:
-        """That a machine has called, now and then: its requests are too many to write each down."""
+        """Record now and then that a machine calls: its requests are too many to record each."""
         if not caller.name.startswith(CLIENT_PREFIX):
             return
         key, now = (caller.name, connection.address), time.monotonic()

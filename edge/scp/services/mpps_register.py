@@ -47,7 +47,7 @@ class StepRegister:
             return answer
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
-        """The message is on record, or not."""
+        """End a message: it is on record, or not."""
         with self._lock:
             step = self._open.pop(uid, None)
             if step is not None and is_recorded:

@@ -21,7 +21,7 @@ import xxhash
 from edge.dicom import items
 from edge.dicom.command import SUCCESS
 from edge.dicom.dialogue import DimseMessage, SubOperations
-from edge.dicom.pdu import Digest
+from edge.dicom.wire import Digest
 from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
@@ -55,7 +55,7 @@ class RetrievalProgress:
     sent: Counter[int] = field(default_factory=Counter)  # by the number of the study
 
     def note(self, instance: Located, status: int | None) -> None:
-        """One has ended. `status`: None, it could not be sent."""
+        """Count a sub-operation that has ended. `status`: None, it could not be sent."""
         self.remaining -= 1
         uid = instance.sop_instance_uid
         if status is None or not (status == SUCCESS or status >> 12 == 0xB):

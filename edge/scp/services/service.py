@@ -83,7 +83,7 @@ class Responder(Protocol):
         """What was asked, and how it ended: for the audit trail."""
 
     def note_refusal(self, why: str) -> None:
-        """The caller asked for what it may not: in the log and the audit trail."""
+        """Put into log and audit trail that the caller asked for what it may not."""
 
 
 @dataclass(frozen=True, slots=True)

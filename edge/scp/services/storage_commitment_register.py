@@ -43,7 +43,7 @@ class RequestRegister:
         return requests >= MOST_REQUESTS or instances >= MOST_NAMED
 
     def note(self, calling_ae: str, transaction_uid: str, digest: bytes) -> None:
-        """A request is on record."""
+        """Note a request that is on record."""
         with self._lock:
             self._noted[calling_ae, transaction_uid, digest] = None
             if len(self._noted) > REMEMBERED:

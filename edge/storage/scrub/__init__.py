@@ -1,4 +1,4 @@
-"""The scrub: everything in the spool is read again and compared with what was received, once a week, gently.
+"""The scrub: everything in the spool is read again and compared with what was received, once a week.
 
 One thread reads the files in the order of their arrival, at the rate that makes a week of the whole spool, from the
 disk itself; it waits while the gateway is busy, unless it has fallen a day behind. Its place is kept in the catalog.
@@ -6,7 +6,7 @@ What it finds is repaired where a destination has the instance (edge.storage.rep
 was lost before is tried again at times, and what a retrieval met is examined at once. When a round ends, the catalog
 itself is checked.
 
-Limits: rot is found within a week, and before anything is sent (edge.dicom.pdu compares a quick checksum); where the
+Limits: rot is found within a week, and before anything is sent (edge.dicom.wire compares a quick checksum); where the
 disk's own cache hides it, later.
 """
 
@@ -51,7 +51,7 @@ SCRUB_THREAD = ThreadSpec(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a round stands. Times are seconds since 1970."""
+    """How far a round has come. Times are seconds since 1970."""
 
     started_at: float
     instance_id: int = 0  # the last one that was checked

@@ -57,7 +57,7 @@ def count_in_hour(conn: EngineTransaction, name: str, now: float) -> int:
 
 
 def journal(conn: EngineTransaction, who: str, text: str, at: float | None = None) -> None:
-    """Who did what to the centre itself; `at` omitted: now."""
+    """Record who did what to the centre itself; `at` omitted: now."""
     at = time.time() if at is None else at
     do(conn, "INSERT INTO journal (at, who, text) VALUES (:at, :who, :text)", at=at, who=who, text=text)
 

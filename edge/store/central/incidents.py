@@ -91,7 +91,7 @@ def note(conn: EngineTransaction, incident: int, at: float, who: str, text: str)
 
 
 def acknowledge(conn: EngineTransaction, incident: int, at: float, who: str, text: str = "") -> None:
-    """Somebody has seen it and works on it. Raises NoIncident."""
+    """Record that somebody has seen an incident and works on it. Raises NoIncident."""
     _still_open(conn, incident)
     sql = "UPDATE incident SET acknowledged_at = :at WHERE id = :id AND acknowledged_at IS NULL"
     do(conn, sql, id=incident, at=at)
@@ -105,7 +105,7 @@ def add_note(conn: EngineTransaction, incident: int, at: float, who: str, text: 
 
 
 def close_by_hand(conn: EngineTransaction, incident: int, at: float, who: str, text: str) -> None:
-    """A person ends it. Raises NoIncident."""
+    """Close an incident for a person. Raises NoIncident."""
     _still_open(conn, incident)
     close(conn, incident, at, f"Closed. {text}".strip(), who)
 
@@ -116,7 +116,7 @@ def _still_open(conn: EngineTransaction, incident: int) -> None:
 
 
 def close(conn: EngineTransaction, incident: int, at: float, text: str, who: str = "edge") -> None:
-    """It has ended."""
+    """Close an incident."""
     if do(conn, "UPDATE incident SET closed_at = :at WHERE id = :id AND closed_at IS NULL", id=incident, at=at):
         note(conn, incident, at, who, text)
 
@@ -135,7 +135,7 @@ def merge(conn: EngineTransaction, into: int, other: int, at: float) -> None:
 
 
 def escalate(conn: EngineTransaction, incident: int, at: float, text: str) -> None:
-    """It has been open for too long: the next ones must know."""
+    """Record that an incident is escalated: it has been open for too long."""
     update_row(conn, "incident", incident, escalated_at=at)
     note(conn, incident, at, "edge", text)
 

@@ -38,7 +38,7 @@ def begin_era(conn: EngineTransaction, site: str, era: int, seq: int, head: str,
 
 
 def set_proved(conn: EngineTransaction, site: str, now: float) -> None:
-    """The site has shown that its ledger holds the acknowledged head."""
+    """Record that the site has shown that its ledger holds the acknowledged head."""
     do(conn, "UPDATE ledger SET proved_seq = seq, proved_at = :now WHERE site = :site", site=site, now=now)
 
 
@@ -48,12 +48,12 @@ def set_acknowledged(conn: EngineTransaction, site: str, seq: int, head: str, no
 
 
 def set_incident(conn: EngineTransaction, site: str, incident: int) -> None:
-    """The ledger contradicts what was acknowledged."""
+    """Record that the ledger contradicts what was acknowledged."""
     do(conn, "UPDATE ledger SET incident = :incident WHERE site = :site", site=site, incident=incident)
 
 
 def keep_head(conn: EngineTransaction, site: str, era: int, seq: int, head: str, at: float, now: float) -> None:
-    """Permanently."""
+    """Keep the head of one entry, permanently."""
     do(conn, _KEEP, site=site, era=era, seq=seq, head=head, at=at)
     do(conn, "UPDATE ledger SET head_at = :now WHERE site = :site", site=site, now=now)
 

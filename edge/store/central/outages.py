@@ -38,7 +38,7 @@ def begin_silence(conn: EngineTransaction, site: str, incident: int, since: floa
 
 
 def end_outage(conn: EngineTransaction, site: str, now: float) -> Row | None:
-    """Something came: the site's outage ends, which is returned. As far as is known yet, only its link was cut."""
+    """End and return the site's outage: something came. As far as is known yet, only its link was cut."""
     ended = first(conn, "SELECT * FROM outage WHERE site = :site AND returned_at IS NULL", site=site)
     if ended is not None:
         update_row(conn, "outage", ended["id"], returned_at=now, cause="unreachable")
@@ -84,17 +84,17 @@ def find_reported(conn: EngineTransaction, site: str, begin: float, end: float) 
 
 
 def set_measured(conn: EngineTransaction, outage: int, begin: float, end: float) -> None:
-    """The site was down, as measured here."""
+    """Record that the site was down, as measured here."""
     update_row(conn, "outage", outage, cause="down", down_from=begin, down_to=end)
 
 
 def set_reported(conn: EngineTransaction, outage: int, begin: float, end: float, why: str) -> None:
-    """The site was down, by its own report."""
+    """Record that the site was down, by its own report."""
     update_row(conn, "outage", outage, cause="down", reported_from=begin, reported_to=end, why=why)
 
 
 def move_to_incident(conn: EngineTransaction, incident: int, other: int) -> None:
-    """The outages of `other` are those of `incident`."""
+    """Move the outages of `other` to `incident`."""
     do(conn, "UPDATE outage SET incident = :into WHERE incident = :other", into=incident, other=other)
 
 

@@ -90,7 +90,7 @@ def digest_of(conn: EngineTransaction, site: str, number: int) -> str | None:
 
 
 def add_number(conn: EngineTransaction, site: str, number: int, at: float, digest: str) -> None:
-    """A number has come."""
+    """Enter a number that has come."""
     sql = """
     INSERT INTO heartbeat (site, number, at, digest) VALUES (:site, :number, :at, :digest)
     ON CONFLICT (site, number) DO NOTHING
@@ -105,14 +105,14 @@ def find_gap(conn: EngineTransaction, site: str, number: int) -> Row | None:
 
 
 def add_gap(conn: EngineTransaction, site: str, begin: int, end: int, now: float) -> None:
-    """The numbers from `begin` to `end` are missing; none where `end` is less."""
+    """Enter that the numbers from `begin` to `end` are missing; none where `end` is less."""
     if begin <= end:
         sql = "INSERT INTO gap (site, first, last, noticed_at) VALUES (:site, :first, :last, :now)"
         do(conn, sql, site=site, first=begin, last=end, now=now)
 
 
 def fill_gap(conn: EngineTransaction, site: str, number: int, now: float) -> None:
-    """A missing number has come."""
+    """Take a number that has come out of the missing ones."""
     if (gap := find_gap(conn, site, number)) is not None:
         do(conn, "DELETE FROM gap WHERE site = :site AND first = :first", site=site, first=gap["first"])
         add_gap(conn, site, gap["first"], number - 1, now)
@@ -124,7 +124,7 @@ def count_missing(conn: EngineTransaction, site: str) -> int:
 
 
 def forget_numbers(conn: EngineTransaction, site: str) -> None:
-    """The site has restarted its count."""
+    """Forget all numbers of a site that has restarted its count."""
     for table in ("heartbeat", "gap"):
         do(conn, f"DELETE FROM {table} WHERE site = :site", site=site)
 

@@ -11,6 +11,7 @@ from tests.bench.rows import (
     messages,
     outward,
     overwan,
+    pages,
     resources,
     retrieving,
     smallest,
@@ -29,4 +30,5 @@ ROWS: tuple[Row, ...] = (
     *growth.ROWS,
     *asking.ROWS,
     *retrieving.ROWS,
+    *pages.ROWS,
 )

@@ -127,7 +127,7 @@ class Wado:
     peers: tuple[str, ...] = (EDGE, ORTHANC)
 
     def measure(self, peer: str, stage: Stage) -> Figures:
-        objects = stage.objects(stage.few(self.count, 60), 512 * KIB)
+        objects = stage.objects(stage.few(self.count, 60), 512 * KIB, series=1)
         with stage.directory() as directory, web_server(peer, directory) as there:
             stow(there, objects)
             assert there.server.stored() == objects.count

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from edge.dicom.acse import parse_request
-from edge.dicom.pdu import Released, Wire
+from edge.dicom.pdu import Released
+from edge.dicom.wire import Wire
 from edge.errors import EdgeError
 from tests.support.peers import wait_until
 from tests.torture.besieged import MB, associated, attacked, connect, open_sockets
