@@ -104,7 +104,8 @@ def test_senders_from_npm(gateway: Hl7Gateway) -> None:
 
 def test_a_shell_sends(gateway: Hl7Gateway, tmp_path: Path) -> None:
     (tmp_path / "message").write_bytes(b"\x0b" + update("SHELL1", "B1", "TEST^SHELL") + b"\x1c\r")
-    script = f'exec 3<>/dev/tcp/127.0.0.1/{gateway.hl7_port}; cat "$1" >&3; timeout 1 cat <&3'
+    script = f'exec 3<>/dev/tcp/127.0.0.1/{gateway.hl7_port}; cat "$1" >&3; '
+    script += r"""IFS= read -r -t 60 -d $'\x1c' answer <&3; printf %s "$answer" """
     done = subprocess.run(["bash", "-c", script, "-", str(tmp_path / "message")], capture_output=True, check=False)
     assert b"MSA|AA|SHELL1" in done.stdout
 

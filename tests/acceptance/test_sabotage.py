@@ -261,7 +261,7 @@ def test_a_broken_promise_is_noticed(tmp_path: Path, sabotage: Sabotage) -> None
     done = subprocess.run(
         [*command, *(["-k", chosen] if chosen else [])],
         cwd=tmp_path,
-        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATIENCE": "0"},
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATIENCE": "10"},
         capture_output=True,
         text=True,
         timeout=580,

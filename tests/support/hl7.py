@@ -82,7 +82,7 @@ def read_answers(data: bytes) -> list[Answer]:
 class MllpClient:
     """A sender."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", seconds: float = 10.0) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", seconds: float = 60.0) -> None:
         self.sock = socket.create_connection((host, port), seconds)
         self._reader = FrameReader(64 << 20)
         self._frames: list[bytes] = []

@@ -72,7 +72,7 @@ def requires(program: str) -> str:
 # Waiting, bounded.
 
 #: How long a test waits for what must happen, at least: only a broken promise lasts as long. No test judges by the time
-#: that a machine takes, for it may be busy with other things. A code that was broken on purpose needs none.
+#: that a machine takes, for it may be busy with other things. A code that was broken on purpose needs little.
 PATIENCE = float(os.environ.get("PATIENCE", "60"))
 
 
@@ -220,7 +220,7 @@ class Peer:
         """SIGKILL, with its children, and wait."""
         if self.process is not None:
             self._signal_all(signal.SIGKILL)
-            self._reap(PATIENCE)
+            self._reap(60)
 
     def pause(self) -> None:
         """SIGSTOP: it lives, accepts connections into the backlog, and answers nothing."""
@@ -243,7 +243,7 @@ class Peer:
         assert self.process is not None
         code = self.process.wait(timeout)
         self._signal_all(signal.SIGKILL)  # children that outlived it
-        wait_until(lambda: not group_lives(self.pid), PATIENCE, f"the children of {self.name} have ended")
+        wait_until(lambda: not group_lives(self.pid), 60, f"the children of {self.name} have ended")
         self.process = None
         return code
 

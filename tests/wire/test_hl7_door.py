@@ -86,9 +86,9 @@ def test_messages_in_four_line_ends(receiving: Hl7Receiving) -> None:
     assert refused == 0
 
 
-def test_any_number_of_pieces(receiving: Hl7Receiving) -> None:
+def test_any_number_of_pieces(reading: Hl7Receiving) -> None:
     data = frame(update("M1", "T1", "ONE^A")) + frame(update("M2", "T2", "TWO^B"))
-    with receiving.client() as client:
+    with reading.client() as client:
         for at in range(len(data)):
             client.sock.sendall(data[at : at + 1])
         assert [each.control_id for each in read_answers(client.receive()) + read_answers(client.receive())] == [

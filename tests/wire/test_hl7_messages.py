@@ -84,7 +84,7 @@ def _exchange(port: int, case: Case) -> list[Answer]:
     """All that comes back until the other side closes, or is silent once it has answered."""
     data = case.data if case.kind == "stream" else frame(case.data)
     reader, found = FrameReader(1 << 20), list[Answer]()
-    with socket.create_connection(("127.0.0.1", port), 5) as sock:
+    with socket.create_connection(("127.0.0.1", port), 60) as sock:
         sock.sendall(data)
         if case.kind != "stream":
             sock.shutdown(socket.SHUT_WR)  # the end of the stream ends the answers
