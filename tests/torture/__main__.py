@@ -40,7 +40,6 @@ console = Console(highlight=False)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play, and return 0 if every row was survived every time."""
     given = _parser().parse_args(arguments)
-    mounts_of_our_own()
     rows = [row for row in ROWS if _is_wanted(row, given)]
     out: Path = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -125,4 +124,5 @@ def _known(name: str) -> str:
 
 
 if __name__ == "__main__":
+    mounts_of_our_own()
     sys.exit(main())
