@@ -50,7 +50,9 @@ def queue(tally: Tally, ages: Mapping[str, float], now: float) -> Queue:
     octets = sum(size for found in sums.values() for _, size in found)
     first = min(ages.values(), default=None)
     numbers = {state: sum(n for n, _ in found) for state, found in sums.items()}
-    return Queue(**numbers, bytes=octets, oldest_seconds=None if first is None else now - first)
+    cancelled = sum(n for (_, state), (n, _) in tally.items() if state == DeliveryState.CANCELLED)
+    oldest = None if first is None else now - first
+    return Queue(**numbers, cancelled=cancelled, bytes=octets, oldest_seconds=oldest)
 
 
 # -- destinations ------------------------------------------------------------------------------------------------------

@@ -47,12 +47,13 @@ class Instances:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Deliveries that are not yet sent; `bytes` is the size of all four."""
+    """Deliveries that are not yet sent, and the `bytes` of all four states; `cancelled` ones are not sent at all."""
 
     pending: int = 0
     active: int = 0
     deferred: int = 0
     held: int = 0
+    cancelled: int = 0
     bytes: int = 0
     oldest_seconds: float | None = None  # of what is sent automatically: held work waits for a person
 

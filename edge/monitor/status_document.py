@@ -39,7 +39,7 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         **_seconds(seen, "uptime_seconds"),
         "instances": _instances_json(seen.instances),
         "queue": {
-            **_values(seen.queue, "pending", "active", "deferred", "held", "bytes"),
+            **_values(seen.queue, "pending", "active", "deferred", "held", "cancelled", "bytes"),
             **_seconds(seen.queue, "oldest_seconds"),
         },
         "destinations": {each.name: _destination_json(each) for each in seen.destinations},

@@ -126,7 +126,7 @@ def test_the_json_has_the_keys_of_the_contract(filled: Filled) -> None:
     assert seen["uptime_seconds"] == 12.5
     assert set(seen) >= {"version", "instances", "queue", "destinations", "storage", "alerts"}
     assert set(seen["instances"]) >= {"received", "stored", "stored_bytes", "evicted"}
-    assert set(seen["queue"]) == {"pending", "active", "deferred", "held", "bytes", "oldest_seconds"}
+    assert set(seen["queue"]) == {"pending", "active", "deferred", "held", "cancelled", "bytes", "oldest_seconds"}
     storage = {"used_fraction": 0.5, "free_bytes": 500_000, "full_in_seconds": None, "total_bytes": 1_000_000}
     assert seen["storage"] == storage
 
@@ -175,6 +175,13 @@ def test_evicted_and_lost_are_still_received(filled: Filled) -> None:
     filled.execute("UPDATE instance SET state = 'lost' WHERE id = 2")
     seen = taken(filled).instances
     assert (seen.total, seen.stored, seen.evicted, seen.lost) == (4, 2, 1, 1)
+
+
+def test_what_is_cancelled_is_counted_and_owes_no_bytes(filled: Filled) -> None:
+    filled.receive(2)
+    filled.execute("UPDATE delivery SET state = 'cancelled' WHERE id = 1")
+    seen, whole = status_json(taken(filled))["queue"], filled.one("SELECT size FROM instance WHERE id = 2")
+    assert (seen["pending"], seen["cancelled"], seen["bytes"]) == (1, 1, whole)
 
 
 def test_the_oldest_that_moves_by_itself_is_told(filled: Filled) -> None:
