@@ -55,7 +55,7 @@ class KeptAnswers:
         return time.monotonic() - kept.at if kept is not None and kept.seconds > MADE_QUICKLY_SECONDS else 0.0
 
     async def refresh(self) -> None:
-        """_Make again what gets old; each once at first, so that it is known which are slow."""
+        """Make again what gets old; each once at first, so that it is known which are slow."""
         for name in self._makers:
             kept = self._kept.get(name)
             if kept is None or (kept.seconds > MADE_QUICKLY_SECONDS and not self._is_good(name, kept, REFRESH_SECONDS)):

@@ -47,7 +47,6 @@ class CommandSession:
     def __init__(self) -> None:
         self.given: Path | None = None
         self._tail: Tail | None = None
-        self._loaded: Config
 
     @cached_property
     def directory(self) -> Path:
@@ -61,31 +60,31 @@ class CommandSession:
 
         Raises ConfigError where no gateway runs on the data directory that they name.
         """
-        if self._mistakes is None:
-            return self._loaded
-        files = control.call(self.data_dir, "configuration")["files"]
-        if not files:
-            raise self._mistakes
-        return config.load_config(self.directory, files)
+        if not isinstance(self._files, ConfigError):
+            return self._files
+        used = control.call(self.data_dir, "configuration")["files"]
+        if not used:
+            raise self._files
+        return config.load_config(self.directory, used)
 
     @cached_property
     def data_dir(self) -> Path:
-        if self._mistakes is None:
-            return self._loaded.site.data_dir
+        if not isinstance(self._files, ConfigError):
+            return self._files.site.data_dir
         found = config.data_dir_of(self.directory)
         if found is None or not _answers(found):
-            raise self._mistakes
-        first = self._mistakes.problems[0]
+            raise self._files
+        first = self._files.problems[0]
         print_note(f"{first}; `edge check` names every mistake, the gateway runs with what it has read before")
         return found
 
     @cached_property
-    def _mistakes(self) -> ConfigError | None:
+    def _files(self) -> Config | ConfigError:
+        """What the files say, or their mistakes."""
         try:
-            self._loaded = config.load_config(self.directory)
+            return config.load_config(self.directory)
         except ConfigError as error:
             return error
-        return None
 
     def ask(self, command: str, **args: object) -> dict[str, Any]:
         """Have the daemon do something; raises DaemonDown where none runs."""
@@ -195,8 +194,8 @@ class CommandSession:
 
         Raises ConfigError where they have mistakes: these are corrected first.
         """
-        if self._mistakes is not None:
-            raise self._mistakes
+        if isinstance(self._files, ConfigError):
+            raise self._files
         if self.daemon_runs:
             return self.ask(f"configuration-{name}", **fields)
         from edge.daemon.configuring import Configuring  # noqa: PLC0415 - only what changes something needs it
