@@ -22,8 +22,10 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from edge.cli import cli, status, tables
+from edge.cli.mpps import attribute_lines
 from edge.daemon.changes import CHANGES
 from edge.daemon.control import Control
+from edge.dicom.items import item
 from edge.model import Origin, Outcome
 from edge.monitor import health
 from edge.monitor.live import Live
@@ -732,4 +734,18 @@ def test_in_a_narrow_terminal_long_texts_stand_below_their_row(monkeypatch: pyte
         "  connection, nothing listens there",
         "  study UID 1.2.826.0.1.3680043.8",
         "2   held",
+    ]
+
+
+def test_a_message_is_told_by_keywords_with_the_items_of_its_sequences() -> None:
+    scheduled = item({0x0020000D: "1.2.3", 0x00080050: "A1"})
+    message = item({0x00400252: "COMPLETED", 0x00400270: [scheduled], 0x00400340: [], 0x00091001: "7"})
+    assert list(attribute_lines(message)) == [
+        "  (0009,1001): 7",
+        "  PerformedProcedureStepStatus: COMPLETED",
+        "  ScheduledStepAttributesSequence:",
+        "    item 1",
+        "      AccessionNumber: A1",
+        "      StudyInstanceUID: 1.2.3",
+        "  PerformedSeriesSequence: no items",
     ]

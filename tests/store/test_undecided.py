@@ -135,6 +135,11 @@ def test_what_a_person_holds_is_released_by_destination_or_patient_and_nothing_e
     assert states(filled, wrong) == HELD
     listed = json.loads(edge(filled, "queue", "list", "--patient", "P0002", "--json").stdout)
     assert [each["instance_id"] for each in listed] == [wrong], "not the study's other patient"
+    filled.receive(1, PatientID="P0007")
+    other = filled.one("SELECT max(id) FROM instance")
+    study = filled.one("SELECT study_uid FROM study ORDER BY id DESC")
+    both = edge(filled, "queue", "list", "--patient", "P0007", "--study", study, "--json").stdout
+    assert [each["instance_id"] for each in json.loads(both)] == [other], "of that study only"
 
 
 # -- releasing and discarding ------------------------------------------------------------------------------------------

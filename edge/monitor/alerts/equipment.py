@@ -20,7 +20,7 @@ ACK = Action("acknowledge to dismiss: {}", ("edge", "alerts", "ack", "ALERT", "-
 
 #: Equipment is added by the title that `edge modality list` shows: a caller's own words are never part of a command.
 _ADD = Action("{} if it is yours", ("edge", "modality", "add", "AE_TITLE", "--reason", "..."))
-_CERTIFICATE = Action("if it is yours, correct the certificate in its table, or let it call over TLS with the right one")
+_CERTIFICATE = Action("if it is yours, correct the certificate in its table, or let it call over TLS with that one")
 
 
 def _remedies(why: str) -> Iterator[Action]:
