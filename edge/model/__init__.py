@@ -85,8 +85,6 @@ NEEDS_DECISION = frozenset(
 
 #: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
 UNNAMED_CALLER = "(unknown)"
-#: Why a caller is refused that no table of the configuration names; any other reason says what it lacks.
-NOT_NAMED = "unknown equipment"
 
 Parameter = str | int | float | list[str]
 

@@ -208,7 +208,7 @@ class UnknownCaller:
     ae_title: str
     address: str
     first_seen: float
-    why: str = ""
+    lacks: str = ""  # where a [modality] names it
 
 
 @dataclass(frozen=True, slots=True)

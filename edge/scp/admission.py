@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 
 from edge.config.kinds import QUERY_SERVICES
 from edge.config.sections import Config, Destination, Modality
-from edge.model import NOT_NAMED, UNNAMED_CALLER
+from edge.model import UNNAMED_CALLER
 from edge.network.tls import Certificate
 
 _WILDCARDS = str.maketrans("", "", "*?[]!")
@@ -33,13 +33,18 @@ class Admission:
     modality: str = ""  # it is this equipment
     destination: str = ""  # it may report storage commitment
     services: frozenset[str] = frozenset()
-    why: str = NOT_NAMED  # where it is refused
+    lacks: str = ""  # what a caller that the configuration names lacks, where it is refused
     way_back: tuple[str, int] | None = None  # where this equipment is called
     gives_back: bool = False  # an archive from which we retrieve: what it sends for that is taken
 
     @property
     def is_granted(self) -> bool:
         return bool(self.modality or self.destination)
+
+    @property
+    def why(self) -> str:
+        """Why it is refused, in words."""
+        return self.lacks or "unknown equipment"
 
 
 def admit(config: Config, calling_ae: str, address: str, certificate: Certificate | None = None) -> Admission:
@@ -60,8 +65,8 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
         elif not reports:
             reports, services = destination.name, services | {"echo"}
     way_back = modality.way_back if modality is not None and sends else None
-    why = "; ".join(dict.fromkeys(lacks)) or NOT_NAMED
-    return Admission(sends, reports, services, why, way_back, reports in config.retrieves_from)
+    lacking = "; ".join(dict.fromkeys(lacks))
+    return Admission(sends, reports, services, lacking, way_back, reports in config.retrieves_from)
 
 
 def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:

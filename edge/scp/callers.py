@@ -38,7 +38,7 @@ class Callers:
                 return
             calls = self._calls.setdefault(key, Calls(admission.modality, now, now))
             calls.modality, calls.last_seen = admission.modality or admission.destination, now
-            calls.refused = "" if admission.is_granted else admission.why
+            calls.refused = "" if admission.is_granted else admission.lacks
             calls.certificate_expires = caller.certificate.expires if caller.certificate else None
             if stored:
                 calls.last_stored, calls.stored = now, calls.stored + stored

@@ -69,7 +69,7 @@ class RemoteLink:
 
     def note_call(self, caller: Caller, admission: Admission, proposed: Proposed, stored: int) -> None:
         services = sorted(admission.services)
-        said = (admission.modality, admission.destination, services, admission.why)
+        said = (admission.modality, admission.destination, services, admission.lacks)
         self._send("note_call", astuple(caller), said, proposed, stored)
 
     def note_answers(self, modality: str, tally: AnswerTally) -> None:
@@ -228,9 +228,9 @@ def _find_copy(link: LocalLink, token: int) -> dict[str, Any]:
 
 
 def _note_call(link: LocalLink, caller: list[Any], admission: list[Any], proposed: list[Any], stored: int) -> None:
-    modality, destination, services, why = admission
+    modality, destination, services, lacks = admission
     contexts = [(syntax, tuple(transfer)) for syntax, transfer in proposed]
-    link.note_call(_caller(caller), Admission(modality, destination, frozenset(services), why), contexts, stored)
+    link.note_call(_caller(caller), Admission(modality, destination, frozenset(services), lacks), contexts, stored)
 
 
 def _caller(said: list[Any]) -> Caller:

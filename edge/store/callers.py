@@ -22,7 +22,7 @@ class Calls:
     last_seen: float
     calls: int = 0
     last_stored: float | None = None
-    refused: str = ""  # why, where it was
+    refused: str = ""  # what a caller that the configuration names lacked, where it was refused
     certificate_expires: float | None = None
     stored: int = 0  # objects
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (abstract syntax, transfer syntaxes), as proposed

@@ -11,7 +11,10 @@ def all_peers(conn: Transaction, limit: int) -> list[CatalogRow]:
 
 
 def refused_since(conn: Transaction, since: float) -> list[tuple[str, str, float, str]]:
-    """(AE title, address, first seen, why) of those that were not let in and called since then, the last first."""
+    """(AE title, address, first seen, what it lacks) of those not let in that called since then, the last first.
+
+    What it lacks is empty where the configuration does not name it.
+    """
     rows = conn.execute(
         "SELECT ae_title, address, first_seen, refused FROM peer WHERE admitted = 0 AND last_seen >= ?"
         " ORDER BY last_seen DESC",

@@ -13,7 +13,7 @@ import pytest
 
 from edge.config.alarms import ALERT_KINDS
 from edge.config.sections import StorageSection as Marks
-from edge.model import NOT_NAMED, UNNAMED_CALLER, Disk, Outcome
+from edge.model import UNNAMED_CALLER, Disk, Outcome
 from edge.monitor import alerts as rules
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.alerts.identity import FINDING_KINDS
@@ -527,9 +527,8 @@ def test_a_new_caller_is_named_by_its_own_table() -> None:
     assert web.means.endswith("as [client.viewer]")
 
 
-@pytest.mark.parametrize("why", ["", NOT_NAMED])
-def test_a_caller_that_no_table_names_is_added_by_a_command_without_its_own_words(why: str) -> None:
-    (found,) = alerts(replace(QUIET, unknown_callers=(UnknownCaller("X;reboot", "10.0.0.1", 4.0, why),)))
+def test_a_caller_that_no_table_names_is_added_by_a_command_without_its_own_words() -> None:
+    (found,) = alerts(replace(QUIET, unknown_callers=(UnknownCaller("X;reboot", "10.0.0.1", 4.0),)))
     assert found.do == '`edge modality add AE_TITLE --reason "..."` if it is yours, then let it call again'
 
 

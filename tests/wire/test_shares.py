@@ -26,6 +26,7 @@ from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.listener import ConnectionListener
 from edge.scp.ports import hand_on
 from edge.scp.response import StoreResponse
+from edge.store.peers import refused_since
 from edge.store.quarantine import QuarantineShare
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files
@@ -293,6 +294,17 @@ def test_unknown_callers_fill_neither_the_catalog_nor_the_place_of_equipment(tmp
         heard.note(Caller("CT1", "10.9.9.9"), Admission(modality="ct"))
         written(edge, heard)
         assert edge.rows("SELECT count(*) FROM peer WHERE admitted = 0") == [(0,)]
+
+
+def test_what_a_named_caller_lacks_is_kept_and_nothing_of_one_that_is_not_named(tmp_path: Path) -> None:
+    with Receiving(tmp_path) as edge:
+        heard = Callers(lambda: 1000.0)
+        heard.note(Caller("CT1", "10.9.9.9"), Admission(lacks="it must call over TLS"))
+        heard.note(Caller("NEW", "10.7.7.7"), Admission())
+        written(edge, heard)
+        with edge.db.reading() as conn:
+            refused = {title: lacks for title, _, _, lacks in refused_since(conn, 0.0)}
+        assert refused == {"CT1": "it must call over TLS", "NEW": ""}
 
 
 def test_one_unknown_caller_leaves_room_for_others_in_the_minute() -> None:

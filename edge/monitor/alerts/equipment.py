@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.model import NOT_NAMED, UNNAMED_CALLER
+from edge.model import UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.store.equipment import MOST_MAKES
@@ -23,8 +23,8 @@ _ADD = Action("{} if it is yours", ("edge", "modality", "add", "AE_TITLE", "--re
 _CERTIFICATE = Action("if it is yours, correct the certificate in its table, or let it call over TLS with that one")
 
 
-def _remedies(why: str) -> Iterator[Action]:
-    if why in ("", NOT_NAMED):
+def _remedies(lacks: str) -> Iterator[Action]:
+    if not lacks:
         yield _ADD
         yield Action("then let it call again")
         return
@@ -33,8 +33,8 @@ def _remedies(why: str) -> Iterator[Action]:
     yield RELOAD
 
 
-def _because(why: str) -> str:
-    return "" if why in ("", NOT_NAMED) else f"{printable(why)}, and "
+def _because(lacks: str) -> str:
+    return f"{printable(lacks)}, and " if lacks else ""
 
 
 def unknown_equipment(seen: Observed) -> Iterator[Alert]:
@@ -45,8 +45,8 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'Unknown equipment "{title}" at {address} called and was refused',
-            f"{_because(each.why)}none of its images is received",
-            *_remedies(each.why),
+            f"{_because(each.lacks)}none of its images is received",
+            *_remedies(each.lacks),
         )
     if more := callers[MAX_CALLERS:]:
         yield alert(
