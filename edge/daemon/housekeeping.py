@@ -158,40 +158,46 @@ def checkpoint(gateway: Gateway) -> None:
 
 
 def copy_ledger(gateway: Gateway) -> None:
-    try:
-        with gateway.db.reading() as conn:
-            for _ in range(COPY_BATCHES):
-                if not gateway.journal.write(conn):
-                    break
-    except StorageUnhealthy as error:
-        gateway.db.fail(str(error))
-    except (OSError, Hindered) as error:
-        log.error("the copy of the custody ledger cannot be written: %s", error)
+    _copy(gateway, _write_ledger_copy, "the copy of the custody ledger cannot be written")
 
 
 def copy_identity(gateway: Gateway) -> None:
     """Patients, merges, orders and waiting messages have a second copy, too."""
-    try:
-        with gateway.db.reading() as conn:
-            if gateway.identity_copy.is_large():
-                gateway.identity_copy.write_whole(conn)
-            last = gateway.identity_copy.write(conn)
-        if last:
-            gateway.db.write(lambda conn: forget_copied(conn, last))
-    except StorageUnhealthy as error:
-        gateway.db.fail(str(error))
-    except (OSError, Hindered) as error:
-        log.error("the copy of patients and orders cannot be written: %s", error)
+    _copy(gateway, _write_identity_copy, "the copy of patients and orders cannot be written")
 
 
 def pack_ledger_copy(gateway: Gateway) -> None:
     """One at a time: after an upgrade there may be years of them."""
+    fault = "an old file of the ledger's copy cannot be packed, and stays as it is"
+    _copy(gateway, lambda gateway: gateway.journal.pack_one(), fault)
+
+
+def _copy(gateway: Gateway, work: Callable[[Gateway], object], fault: str) -> None:
+    """A sync that failed ends it: the next one of the same file would not show what the first has lost."""
+    if gateway.db.failure is not None:
+        return
     try:
-        gateway.journal.pack_one()
+        work(gateway)
     except StorageUnhealthy as error:
         gateway.db.fail(str(error))
-    except OSError as error:
-        log.error("an old file of the ledger's copy cannot be packed, and stays as it is: %s", error)
+    except (OSError, Hindered) as error:
+        log.error("%s: %s", fault, error)
+
+
+def _write_ledger_copy(gateway: Gateway) -> None:
+    with gateway.db.reading() as conn:
+        for _ in range(COPY_BATCHES):
+            if not gateway.journal.write(conn):
+                break
+
+
+def _write_identity_copy(gateway: Gateway) -> None:
+    with gateway.db.reading() as conn:
+        if gateway.identity_copy.is_large():
+            gateway.identity_copy.write_whole(conn)
+        last = gateway.identity_copy.write(conn)
+    if last:
+        gateway.db.write(lambda conn: forget_copied(conn, last))
 
 
 TICK: Sequence[Task[Any]] = (

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from edge.daemon.housekeeping import Schedule, Task
+from edge.daemon.housekeeping import Schedule, Task, checkpoint
 from edge.daemon.state import State
+from edge.errors import StorageUnhealthy
+from edge.store.database import Store
 
 
 class Database:
@@ -46,6 +50,29 @@ def test_a_status_that_meets_the_stop_does_not_bring_the_gateway_back() -> None:
     asking.join(60)
     assert state.name == "draining"
     assert notices == ["STATUS=running", "STATUS=draining"]
+
+
+class Copy:
+    """Cannot be synced; appends."""
+
+    def __init__(self) -> None:
+        self.appended = 0
+
+    def is_large(self) -> bool:
+        return False
+
+    def write(self, _: object) -> int:
+        self.appended += 1
+        raise StorageUnhealthy("sync of the copy failed")
+
+
+def test_a_copy_that_could_not_be_synced_is_not_synced_again(tmp_path: Path) -> None:
+    db = Store(tmp_path / "catalog.db")
+    gateway = SimpleNamespace(db=db, journal=Copy(), identity_copy=Copy())
+    for _ in range(3):
+        checkpoint(gateway)  # type: ignore[arg-type]
+    assert db.failure == "sync of the copy failed"
+    assert (gateway.journal.appended, gateway.identity_copy.appended) == (1, 0)
 
 
 class Part:
