@@ -108,6 +108,14 @@ SABOTAGES = (
         "kill-points",
     ),
     Sabotage(
+        "a fault of the disk is spoken of",
+        "edge/spool/__init__.py",
+        "            path.unlink()\n        return len(partials)",
+        "            try:\n                path.unlink()\n            except OSError:\n                pass\n"
+        "        return len(partials)",
+        "error-points",
+    ),
+    Sabotage(
         "a whole file without a row is adopted",
         "edge/storage/recovery.py",
         "        orphans=tuple(sorted(files.keys() - rows.keys())),",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -274,6 +275,7 @@ class Points:
             with ExitStack() as stack:
                 journey = make(place / make.name, budget.chance(), stack)
                 steps = journey.strike(self.kind, NEVER, "none")
+                usual = troubles_told(journey)
                 score.tell(journey.survived(), f"{make.name}, unharmed")
                 for at in self._points(steps, budget):
                     taken = journey.strike(self.kind, at, self.act)
@@ -284,7 +286,7 @@ class Points:
                     sites.add(f"{make.name}: {struck.site}")
                     if self.act not in KILLS and struck.target.endswith("-wal"):
                         journey.custody.forget_refusals()  # whether a commit that failed has happened nobody can know
-                    wrong = [*self._said(journey, struck, taken), *journey.survived()]
+                    wrong = [*self._said(journey, struck, taken, usual), *journey.survived()]
                     score.tell(wrong, f"{make.name}, {at}")
                     if budget.is_enough(score):
                         return score
@@ -305,13 +307,18 @@ class Points:
                 yield f"{step.site}#{counts[step.site]}"
             before = step.site
 
-    def _said(self, journey: Journey, struck: Step, taken: list[Step]) -> list[str]:
+    def _said(self, journey: Journey, struck: Step, taken: list[Step], usual: set[str]) -> list[str]:
         """A disk that fails is spoken of, where it matters; and a sync that failed is not believed later."""
         if self.act in KILLS or struck.site in HARMLESS:
             return []
-        said = [line for line in journey.gateway.log.read_text().splitlines() if not line.startswith("INFO")]
-        is_silent = not said and struck.number <= journey.ending
+        is_silent = troubles_told(journey) <= usual and struck.number <= journey.ending
         return [f"{self.act}, and it says nothing of it"] * is_silent + synced_again(taken)
+
+
+def troubles_told(journey: Journey) -> set[str]:
+    """What the gateway has warned of, without the figures: any start on what was killed warns of something."""
+    lines = journey.gateway.log.read_text().splitlines()
+    return {re.sub(r"\d+", "#", line) for line in lines if not line.startswith("INFO")}
 
 
 def synced_again(steps: list[Step]) -> list[str]:
