@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from edge.config import kinds, load_tables, secret
 from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
 from edge.config.sections import Calendar
+from edge.config.tables import tables_of
 from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 
@@ -91,11 +92,11 @@ class CentralConfig:
 
     directory: Path
     central: Central
-    sites: dict[str, Site]
+    sites: Annotated[dict[str, Site], "site"] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
-    emails: dict[str, Email] = field(default_factory=dict)
-    webhooks: dict[str, Webhook] = field(default_factory=dict)
-    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    emails: Annotated[dict[str, Email], "email"] = field(default_factory=dict)
+    webhooks: Annotated[dict[str, Webhook], "webhook"] = field(default_factory=dict)
+    syslogs: Annotated[dict[str, SyslogServer], "syslog"] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def name_of(self, site: str, reported: str) -> str:
@@ -199,13 +200,7 @@ class CentralConfig:
         return urlunsplit(parts._replace(netloc=host))
 
 
-SECTIONS: dict[str, type] = {"central": Central, "calendar": Calendar}
-NAMED: dict[str, tuple[type, str]] = {
-    "site": (Site, "sites"),
-    "email": (Email, "emails"),
-    "webhook": (Webhook, "webhooks"),
-    "syslog": (SyslogServer, "syslogs"),
-}
+SECTIONS, NAMED = tables_of(CentralConfig)
 
 
 def load(directory: Path) -> CentralConfig:

@@ -16,8 +16,16 @@ from hypothesis import strategies as st
 
 from edge.config import kinds, load_config
 from edge.config.files import Key, locate
-from edge.config.sections import Config, ConsoleSection, Listen, RetentionSection, StorageSection
-from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys, required_keys
+from edge.config.sections import (
+    NAMED_SECTIONS,
+    SINGLE_SECTIONS,
+    Config,
+    ConsoleSection,
+    Listen,
+    RetentionSection,
+    StorageSection,
+)
+from edge.config.tables import field_of, keys, required_keys
 from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 from edge.model import Priority
