@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge.config import kinds, load_tables, secret
-from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
+from edge.config.channels import Email, SyslogServer, Webhook, passwords_are_safe
+from edge.config.cross_checks import keys_come_together
 from edge.config.sections import Calendar
 from edge.config.tables import tables_of
 from edge.config.values import Unfit, ValueKind
@@ -205,7 +206,7 @@ SECTIONS, NAMED = tables_of(CentralConfig)
 
 def load(directory: Path) -> CentralConfig:
     """Read and check it; raises ConfigError with every fault."""
-    parts = load_tables(directory, SECTIONS, NAMED, (logins_are_whole_and_safe, keys_have_certificates))
+    parts = load_tables(directory, SECTIONS, NAMED, (passwords_are_safe, keys_come_together))
     central: Central = parts["central"]
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))
