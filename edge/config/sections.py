@@ -277,27 +277,33 @@ class QuerySection:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsoleSection:
+class PagesSection:
+    """What [console] and a centre's [central] have in common: where they are, TLS, and how people sign in."""
+
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
     names: Annotated[
         tuple[str, ...], kinds.HOST_NAMES
     ] = ()  # what browsers may call it, besides addresses and localhost
-    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
-    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
-    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
-    url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
     banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
     lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0  # the same, of an administrator's
     sessions: Annotated[int, kinds.COUNT] = 3  # of one account at a time
-    certificate: Annotated[str | None, kinds.FILE] = None  # of the console itself: then it speaks TLS
+    certificate: Annotated[str | None, kinds.FILE] = None  # of the pages themselves: then they are served over TLS
     key: Annotated[str | None, kinds.SECRET] = None
     client_ca: Annotated[str | None, kinds.FILE] = None  # people sign in by a certificate (CAC, PIV) of this authority
     client_crl: Annotated[str | None, kinds.FILE] = None  # revocation lists, one of each authority
     client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
     certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"  # what of it is the account's name
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleSection(PagesSection):
+    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+    url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
 
 
 @dataclass(frozen=True, slots=True)
