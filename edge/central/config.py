@@ -19,7 +19,7 @@ from edge.config import kinds, load_tables, secret
 from edge.config.channels import Email, SyslogServer, Webhook, passwords_are_safe
 from edge.config.cross_checks import keys_come_together
 from edge.config.sections import Calendar, PagesSection
-from edge.config.tables import tables_of
+from edge.config.tables import sections_by_table
 from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 
@@ -189,7 +189,7 @@ class CentralConfig:
         return urlunsplit(parts._replace(netloc=host))
 
 
-SECTIONS, NAMED = tables_of(CentralConfig)
+SECTIONS, NAMED = sections_by_table(CentralConfig)
 
 
 def load(directory: Path) -> CentralConfig:

@@ -20,7 +20,7 @@ from edge.config.departmental import IocmSection, MppsSection, Prefetch, Worklis
 from edge.config.kinds import OAuth
 from edge.config.maintenance import Maintenance
 from edge.config.masks import Mask
-from edge.config.tables import tables_of
+from edge.config.tables import sections_by_table
 from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
@@ -401,4 +401,4 @@ class Config:
         return is_anonymous or bool(self.coercions_for(destination)) or bool(self.list_anonymous_callers())
 
 
-SINGLE_SECTIONS, NAMED_SECTIONS = tables_of(Config)
+SINGLE_SECTIONS, NAMED_SECTIONS = sections_by_table(Config)

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from edge.config.values import ValueKind
 
 
-def tables_of(config: type) -> tuple[dict[str, type], dict[str, tuple[type, str]]]:
+def sections_by_table(config: type) -> tuple[dict[str, type], dict[str, tuple[type, str]]]:
     """The tables of a configuration: [table] -> its class, [table.NAME] -> its class and the field that has them all.
 
     A [table] has the name of its field; the annotation of a field with several has the name of their table.
