@@ -55,6 +55,11 @@ def percent(fraction: float) -> str:
     return f"{fraction:.0%}".replace("%", " %")
 
 
+def percent_exact(share: float) -> str:
+    """A share of which the last thousandth counts: never 100 % where something is missing."""
+    return f"{int(share * 100_000) / 1000:.3f} %"
+
+
 def iso(moment: float) -> str:
     """Seconds since 1970 as `2026-11-21T20:11:23Z`."""
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
