@@ -131,7 +131,8 @@ def fleet_letter(found: FleetMonth) -> tuple[str, str]:
     sums = found.sums
     parts = [
         f"{amount(sums['sites'], 'site')}, available {percent_exact(sums['available'])}:"
-        f" {amount(sums['outages'], 'outage')}, down {span(sums['down_seconds'])} of all sites together, planned {span(sums['planned_seconds'])}.\n"
+        f" {amount(sums['outages'], 'outage')}, down {span(sums['down_seconds'])} of all sites together,"
+        f" planned {span(sums['planned_seconds'])}.\n"
         f"{amount(sums['incidents'], 'incident')}; {amount(sums['received'], 'image')} received,"
         f" {size(sums['received_bytes'])}.",
         _part("Least available", [_worst_row(each) for each in found.worst], "Every site was available all the time."),
