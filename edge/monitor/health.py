@@ -70,10 +70,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         site_id=config.site.id,
         site_name=config.site.name,
         version=__version__,
-        state=live.state,
+        live=live,
         since=live.since if live.state != DOWN else _last_alive(conn),
-        reasons=live.reasons,
-        uptime_seconds=live.uptime_seconds,
         instances=backlog.sum_instances(counts, tallies.fetched_tally(conn)),
         queue=backlog.queue(tally, ages, now),
         destinations=tuple(backlog.destinations(conn, config, live, tally, ages, now)),
@@ -83,19 +81,16 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         deferred=tuple(backlog.list_deferred_work(conn, tally)),
         downtimes=downtime.latest_downtimes(conn),
         clock=machine.clock,
-        hindrances=live.hindrances,
         outbox=_outbox(conn, now),
         ledger_seq=head.seq,
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
         review=retention_rules.read_review_place(conn),
-        journal=live.journal,
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
         dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
         untried_since=drills.last_drill(conn) or drills.first_use(conn),
-        web=live.web,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
         imports=imports.read_waiting_imports(conn),
         worklist=read_worklist_state(conn, config, now),
@@ -104,23 +99,19 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         foreign_priors=tuple(prefetch.list_foreign_priors(conn)),
         hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_figures.read_identity_figures(conn, now, config.identity.orphan_after),
-        answers=live.answers,
-        rejected=live.rejected,
-        queries=live.queries,
         fetched=tallies.fetched_tally(conn),
         maintenance=_planned_work(config, now),
     )
-    return replace(seen, alerts=tuple(_list_alerts(conn, config, live, seen, tally, counts)))
+    return replace(seen, alerts=tuple(_list_alerts(conn, config, seen, tally, counts)))
 
 
 def _list_alerts(
-    conn: Transaction, config: Config, live: Live, seen: Snapshot, tally: tallies.Tally, counts: dict[str, tallies.Sum]
+    conn: Transaction, config: Config, seen: Snapshot, tally: tallies.Tally, counts: dict[str, tallies.Sum]
 ) -> Iterable[Alert]:
-    machine, rules = live.machine or Machine(), alarms(config.alerts)
+    machine, rules = seen.live.machine or Machine(), alarms(config.alerts)
     known = [each for each in records(conn, seen.at - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
         **{each.name: getattr(seen, each.name) for each in fields(Snapshot)},
-        live=live,
         marks=config.storage,
         exceptions=tuple(backlog.count_exceptions(conn, counts)),
         unknown_callers=backlog.list_unknown_callers(conn, seen.at),

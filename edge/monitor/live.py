@@ -97,7 +97,7 @@ class Live:
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     folds_damaged: str = ""  # how a yearly file was, which has its old rows
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
-    journal: JournalUse | None = None
+    journal: JournalUse | None = None  # None: the gateway does not run
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
     rejected: int = 0  # callers and connections, since the start
     queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start
