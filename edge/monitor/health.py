@@ -17,7 +17,7 @@ from edge.config.sections import Config
 from edge.model import Disk
 from edge.monitor import backlog, downtime, equipment, figures, forecast, hl7_status
 from edge.monitor.alerts import Observed, alerts
-from edge.monitor.live import DOWN, Live, Machine
+from edge.monitor.live import DOWN, Live
 from edge.monitor.snapshot_model import (
     Alert,
     BackfillProgress,
@@ -61,7 +61,6 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
     rules = alarms(config.alerts)
     tally, counts = tallies.delivery_tally(conn), tallies.instance_tally(conn)
     ages = tallies.oldest_queued(conn, tally)
-    machine = live.machine or Machine()
     late = rules["modality-silent"].threshold
     rhythms = equipment.rhythms(conn, config, late, now) if live.rhythms is None else live.rhythms
     head, progress = ledger.head(conn), header_progress.read_backfill(conn)
@@ -80,7 +79,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         held=tuple(backlog.list_held_work(conn, tally)),
         deferred=tuple(backlog.list_deferred_work(conn, tally)),
         downtimes=downtime.latest_downtimes(conn),
-        clock=machine.clock,
+        clock=live.machine.clock,
         outbox=_outbox(conn, now),
         ledger_seq=head.seq,
         ledger_head=head.hash.hex() if head.seq else "",
@@ -108,7 +107,6 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
 def _list_alerts(
     conn: Transaction, config: Config, seen: Snapshot, tally: tallies.Tally, counts: dict[str, tallies.Sum]
 ) -> Iterable[Alert]:
-    machine, rules = seen.live.machine or Machine(), alarms(config.alerts)
     known = [each for each in records(conn, seen.at - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
         **{each.name: getattr(seen, each.name) for each in fields(Snapshot)},
@@ -117,11 +115,11 @@ def _list_alerts(
         unknown_callers=backlog.list_unknown_callers(conn, seen.at),
         mismatches=mismatches.count(conn, tally),
         downtime=downtime.last_unplanned(conn),
-        disk_faults=machine.disk_faults,
+        disk_faults=seen.live.machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
         client_certificates=web_clients.list_certificate_ends(conn, config.clients, seen.at - CALLS_SECONDS),
-        alarms=rules,
+        alarms=alarms(config.alerts),
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
     return _with_records(alerts(observed), known)

@@ -90,7 +90,7 @@ class Live:
     unhealthy: str = ""  # why nothing can be written (Store.failure)
     hindrances: tuple[Hindrance, ...] = ()  # what else refuses scanners
     certificates: Mapping[str, float] = field(default_factory=dict)  # subject -> when it expires
-    machine: Machine | None = None
+    machine: Machine = Machine()
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that the older one stays active
     unkept: Unkept | None = None  # unreadable objects that did not fit into quarantine
