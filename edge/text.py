@@ -51,8 +51,19 @@ def age(seconds: float) -> str:
     return span(seconds) if seconds > -1.0 else f"{span(-seconds)} in the future"
 
 
+def scheduled_text(text: str) -> str:
+    """`2026-01-06 10:00` of YYYYMMDDHHMM..., as far as it goes: as it was said, without a zone."""
+    day = f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) >= 8 else text
+    return f"{day} {text[8:10]}:{text[10:12]}" if len(text) >= 12 else day
+
+
 def percent(fraction: float) -> str:
     return f"{fraction:.0%}".replace("%", " %")
+
+
+def percent_exact(share: float) -> str:
+    """A share of which the last thousandth counts: never 100 % where something is missing."""
+    return f"{int(share * 100_000) / 1000:.3f} %"
 
 
 def iso(moment: float) -> str:

@@ -35,7 +35,6 @@ from edge.web.guard import Guard, Rules
 from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.navigation import NavigationEntry, NavigationGroup
-from edge.web.ocsp import OcspResponder, accept_all
 from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
@@ -129,12 +128,6 @@ class OneLength:
             await self._app(scope, receive, send)
 
 
-def _is_good(config: CentralConfig) -> Callable[[bytes], bool]:
-    authorities = config.client_files()[0]
-    url = config.central.client_ocsp
-    return OcspResponder(url, authorities).is_good if url and authorities is not None else accept_all
-
-
 def build_pages(
     store: EngineStore,
     config: Callable[[], CentralConfig],
@@ -146,17 +139,7 @@ def build_pages(
     """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
     central = config().central
-    names = frozenset(name.lower() for name in (*central.names, central.host))
-    rules = Rules(
-        cookie="edge-central",
-        names=names,
-        banner=central.banner,
-        certificate_user=central.certificate_user if central.client_ca else "",
-        is_good=_is_good(config()),
-        lock_after=central.lock_after,
-        idle=central.idle,
-        admin_idle=central.admin_idle,
-    )
+    rules = Rules.from_section(central, "edge-central", config().client_files()[0])
     sessions = Sessions(central.sessions)
     kept = answers or KeptAnswers()
     guide = Help(pages)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.text import percent, size, span
+from edge.text import percent, percent_exact, size, span
 
 Answer = list[dict[str, Any]]
 
@@ -24,15 +23,10 @@ class Column:
     kind: str = "text"
 
 
-def exact(share: float) -> str:
-    """A share of which the last thousandth of a percent counts: never 100 % where something is missing."""
-    return f"{math.floor(share * 100_000) / 1000:.3f} %"
-
-
 #: How the kinds of Column are shown, but for moments and counts.
 CELLS: Mapping[str, Callable[[Any], str]] = {
     "share": percent,
-    "exact": exact,
+    "exact": percent_exact,
     "size": lambda octets: size(octets) if octets >= 0 else f"-{size(-octets)}",
     "seconds": span,
 }

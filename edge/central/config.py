@@ -16,8 +16,10 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge.config import kinds, load_tables, secret
-from edge.config.channels import Email, SyslogServer, Webhook, keys_have_certificates, logins_are_whole_and_safe
-from edge.config.sections import Calendar
+from edge.config.channels import Email, SyslogServer, Webhook, passwords_are_safe
+from edge.config.cross_checks import keys_come_together
+from edge.config.sections import Calendar, PagesSection
+from edge.config.tables import sections_by_table
 from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 
@@ -41,32 +43,20 @@ def _time_of_day(value: object) -> str:
 
 DATABASE = ValueKind('a URL such as "postgresql://edge@db.example.org/edge"', _database)
 TIME_OF_DAY = ValueKind('a time of day such as "07:00"', _time_of_day)
-HOSTS = kinds.list_of(kinds.HOST, "host names")
 TAGS = kinds.list_of(kinds.TEXT, "words")
-AE_TITLES = kinds.list_of(kinds.AE_TITLE, "AE titles")
 
 
 @dataclass(frozen=True, slots=True)
-class Central:
+class Central(PagesSection):
+    """Without a certificate it speaks plain HTTP, behind a proxy that ends TLS."""
+
     host: Annotated[str, kinds.HOST] = "0.0.0.0"
     port: Annotated[int, kinds.PORT] = 8443
-    names: Annotated[tuple[str, ...], HOSTS] = ()  # host names by which browsers reach it
     data_dir: Annotated[Path, kinds.PATH] = Path("/var/lib/edge-central")
     database: Annotated[str | None, DATABASE] = None  # None: central.db in data_dir
     database_password: Annotated[str | None, kinds.SECRET] = None
-    certificate: Annotated[str | None, kinds.FILE] = None  # None: plain HTTP, behind a proxy that ends TLS
-    key: Annotated[str | None, kinds.SECRET] = None
     digest: Annotated[str, TIME_OF_DAY] = "07:00"  # in the calendar's time zone
-    banner: Annotated[str, kinds.BANNER] = ""  # these five as a site's [console]
-    lock_after: Annotated[int, kinds.COUNT] = 3
-    idle: Annotated[float, kinds.DURATION] = 15 * 60.0
-    admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0
-    sessions: Annotated[int, kinds.COUNT] = 3
     metrics: Annotated[tuple[str, ...], kinds.NETWORKS] = ("127.0.0.0/8", "::1")  # who may read /metrics
-    client_ca: Annotated[str | None, kinds.FILE] = None  # these four as well
-    client_crl: Annotated[str | None, kinds.FILE] = None
-    client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
-    certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +69,7 @@ class Site:
     name: Annotated[str, kinds.TEXT] = ""
     provider: Annotated[str, kinds.TEXT] = ""
     region: Annotated[str, kinds.TEXT] = ""
-    equipment: Annotated[tuple[str, ...], AE_TITLES] = ()
+    equipment: Annotated[tuple[str, ...], kinds.AE_TITLE_LIST] = ()
     tags: Annotated[tuple[str, ...], TAGS] = ()
     contact: Annotated[str, kinds.TEXT] = ""
     link: Annotated[str, kinds.URL] = ""
@@ -91,11 +81,11 @@ class CentralConfig:
 
     directory: Path
     central: Central
-    sites: dict[str, Site]
+    sites: Annotated[dict[str, Site], "site"] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
-    emails: dict[str, Email] = field(default_factory=dict)
-    webhooks: dict[str, Webhook] = field(default_factory=dict)
-    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    emails: Annotated[dict[str, Email], "email"] = field(default_factory=dict)
+    webhooks: Annotated[dict[str, Webhook], "webhook"] = field(default_factory=dict)
+    syslogs: Annotated[dict[str, SyslogServer], "syslog"] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def name_of(self, site: str, reported: str) -> str:
@@ -199,18 +189,12 @@ class CentralConfig:
         return urlunsplit(parts._replace(netloc=host))
 
 
-SECTIONS: dict[str, type] = {"central": Central, "calendar": Calendar}
-NAMED: dict[str, tuple[type, str]] = {
-    "site": (Site, "sites"),
-    "email": (Email, "emails"),
-    "webhook": (Webhook, "webhooks"),
-    "syslog": (SyslogServer, "syslogs"),
-}
+SECTIONS, NAMED = sections_by_table(CentralConfig)
 
 
 def load(directory: Path) -> CentralConfig:
     """Read and check it; raises ConfigError with every fault."""
-    parts = load_tables(directory, SECTIONS, NAMED, (logins_are_whole_and_safe, keys_have_certificates))
+    parts = load_tables(directory, SECTIONS, NAMED, (passwords_are_safe, keys_come_together))
     central: Central = parts["central"]
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))

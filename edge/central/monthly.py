@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.central import availability, capacity
-from edge.central.columns import Column, exact
+from edge.central.columns import Column
 from edge.central.config import CentralConfig
 from edge.monitor.monthly import Month
 from edge.store.central import history, incidents, maintenance, outages, sites
 from edge.store.engine import EngineTransaction, Row
-from edge.text import align_columns, amount, size, span
+from edge.text import align_columns, amount, percent_exact, size, span
 
 YEARS_AHEAD = (1, 2, 3, 4, 5)
 
@@ -130,8 +130,9 @@ def fleet_letter(found: FleetMonth) -> tuple[str, str]:
     """The report as a mail: its subject and its text. The rows of all sites are on the page, and in its CSV."""
     sums = found.sums
     parts = [
-        f"{amount(sums['sites'], 'site')}, available {exact(sums['available'])}: {amount(sums['outages'], 'outage')},"
-        f" down {span(sums['down_seconds'])} of all sites together, planned {span(sums['planned_seconds'])}.\n"
+        f"{amount(sums['sites'], 'site')}, available {percent_exact(sums['available'])}:"
+        f" {amount(sums['outages'], 'outage')}, down {span(sums['down_seconds'])} of all sites together,"
+        f" planned {span(sums['planned_seconds'])}.\n"
         f"{amount(sums['incidents'], 'incident')}; {amount(sums['received'], 'image')} received,"
         f" {size(sums['received_bytes'])}.",
         _part("Least available", [_worst_row(each) for each in found.worst], "Every site was available all the time."),
@@ -150,7 +151,7 @@ def fleet_letter(found: FleetMonth) -> tuple[str, str]:
 
 def _worst_row(row: dict[str, Any]) -> tuple[str, ...]:
     down = f"down {span(row['down_seconds'])}"
-    return row["site"], row["name"], exact(row["available"]), down, amount(row["outages"], "outage")
+    return row["site"], row["name"], percent_exact(row["available"]), down, amount(row["outages"], "outage")
 
 
 def _part(title: str, rows: Sequence[Sequence[str]], none: str) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 from edge import __version__
 from edge.central import fleet
-from edge.central.columns import exact
 from edge.central.config import CentralConfig
 from edge.central.heartbeat import USUAL_SECONDS
 from edge.central.monthly import fleet_letter, fleet_month, read_month
@@ -33,7 +32,7 @@ from edge.store import outbox
 from edge.store.central import centre_state, incidents, outages
 from edge.store.central.centre_state import count_in_hour, journal
 from edge.store.engine import EngineError, EngineTransaction, Row
-from edge.text import amount, iso, iso_or_none, span
+from edge.text import amount, iso, iso_or_none, percent_exact, span
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +252,7 @@ def _incident_line(each: Row, now: float) -> str:
 
 
 def _downtime_line(each: dict[str, Any]) -> str:
-    down, available = span(each["down_seconds"]), exact(each["available"])
+    down, available = span(each["down_seconds"]), percent_exact(each["available"])
     return f"{each['site']} {each['name']}: down {down}, available {available}"
 
 

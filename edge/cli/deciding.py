@@ -112,7 +112,7 @@ def _check_reason(_ctx: click.Context, _param: click.Parameter, reason: str) -> 
 reason_option = click.option(
     "--reason", required=True, metavar="TEXT", callback=_check_reason, help="Why; recorded in the ledger."
 )
-_optional_reason = click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
+optional_reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
 overwrite_option = click.option(
     "--yes", is_flag=True, help="Do not ask before another version at a destination is overwritten."
 )
@@ -123,7 +123,7 @@ overwrite_option = click.option(
 
 @click.command("retry", short_help="Retry refused and deferred deliveries now.")
 @_selecting
-@_optional_reason
+@optional_reason_option
 @click.pass_obj
 def retry(session: CommandSession, selection: Selection, reason: str) -> None:
     """Retry deliveries now that a destination refused, or that wait for their next attempt.
@@ -199,7 +199,7 @@ def cancel(session: CommandSession, selection: Selection, reason: str) -> None:
 
 @click.command("hold", short_help="Hold deliveries until a person releases them.")
 @_selecting
-@_optional_reason
+@optional_reason_option
 @click.pass_obj
 def hold(session: CommandSession, selection: Selection, reason: str) -> None:
     """Hold waiting deliveries: they are not sent until a person releases them.

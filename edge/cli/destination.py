@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edge.cli.deciding import require_destination
+from edge.cli.deciding import reason_option, require_destination
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
@@ -67,7 +67,7 @@ def _json(each: DestinationCounts, kind: str) -> dict[str, Any]:
 
 @destination.command(short_help="Cancel what is left for a removed destination.")
 @click.argument("name")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@reason_option
 @click.pass_obj
 def retire(session: CommandSession, name: str, reason: str) -> None:
     """Cancel all remaining deliveries for a destination that is no longer configured.
@@ -79,8 +79,6 @@ def retire(session: CommandSession, name: str, reason: str) -> None:
     \b
     Example:  edge destination retire oldpacs --reason "replaced in May"
     """
-    if not reason.strip():
-        raise click.UsageError("--reason must not be empty")
     _require_removed(session, name)
     with session.quiet_catalog() as conn:
         for each in destinations.list_kept_proofs(conn, (), name):

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edge.cli.deciding import reason_option
+from edge.cli.deciding import optional_reason_option, reason_option
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time, print_facts
 from edge.cli.tables import Cell, print_json, print_table, say
@@ -178,7 +178,7 @@ def _apply_each(session: CommandSession, command: str, numbers: Sequence[int], r
 
 @hl7.command("replay", short_help="Apply parked messages again.")
 @_NUMBERS
-@click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
+@optional_reason_option
 @click.pass_obj
 def replay(session: CommandSession, numbers: tuple[int, ...], reason: str) -> None:
     """Apply parked messages again, and then those that waited behind them.

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edge.cli.deciding import reason_option
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.studies import local_time, print_facts
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
@@ -281,7 +282,7 @@ def assign(
 
 @import_.command("discard", short_help="Decide that a staged study is not imported.")
 @click.argument("study", type=int)
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@reason_option
 @click.pass_obj
 def discard(session: CommandSession, study: int, reason: str) -> None:
     """Decide that a staged study is not imported. Its staged files are deleted.

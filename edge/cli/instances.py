@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -334,9 +334,5 @@ def open_releaser(session: CommandSession) -> Iterator[Releaser]:
     from edge.intake.policy import Policy  # noqa: PLC0415  # imports the compiler of rules
     from edge.spool import Spool  # noqa: PLC0415
 
-    with session.store() as database:
-        spool = Spool(session.data_dir)
-        try:
-            yield Releaser(database, spool, Intake(database, spool, Policy.from_config(session.config)))
-        finally:
-            spool.close()
+    with session.store() as database, closing(Spool(session.data_dir)) as spool:
+        yield Releaser(database, spool, Intake(database, spool, Policy.from_config(session.config)))

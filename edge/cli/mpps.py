@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edge.cli.deciding import reason_option
+from edge.cli.deciding import optional_reason_option, reason_option
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
@@ -139,7 +139,7 @@ def _data_set(each: StepMessageRow) -> dict[str, Any]:
 @mpps.command("retry")
 @click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
 @_TO
-@click.option("--reason", default="", metavar="TEXT", help="Why; recorded in the ledger.")
+@optional_reason_option
 @click.pass_obj
 def retry_steps(session: CommandSession, ids: tuple[int, ...], destination: str, reason: str) -> None:
     """Send the steps' messages again now, those that were refused among them.

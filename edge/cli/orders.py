@@ -14,6 +14,7 @@ from edge.identity.order import Order
 from edge.store.identity_checks import ListedCheck, list_checks
 from edge.store.orders import list_orders as find_orders
 from edge.store.patients import words_for
+from edge.text import scheduled_text
 
 
 @click.group(short_help="List imaging orders.")
@@ -141,13 +142,7 @@ def _order_row(each: Order) -> list[Cell]:
         each.patient.patient_id,
         name,
         each.procedure_text or each.procedure_code,
-        format_scheduled(each.scheduled_at),
+        scheduled_text(each.scheduled_at),
         each.modality,
         each.priority.name.lower(),
     ]
-
-
-def format_scheduled(text: str) -> str:
-    """`2026-01-06 10:00`, as the order says it: local time, without a zone."""
-    day = f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) >= 8 else text
-    return f"{day} {text[8:10]}:{text[10:12]}" if len(text) >= 12 else day

@@ -8,6 +8,7 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.store import prefetch as store
 from edge.store.prefetch import ListedPrefetch
+from edge.text import scheduled_text
 
 
 @click.group(short_help="List earlier studies that are fetched ahead of appointments.")
@@ -37,6 +38,5 @@ def list_studies(session: CommandSession, limit: int, as_json: bool) -> None:
 
 
 def _row(each: ListedPrefetch) -> list[Cell]:
-    day, time = each.starts_at[:8], each.starts_at[8:12]
-    starts = f"{day[:4]}-{day[4:6]}-{day[6:]} {time[:2]}:{time[2:]}"
+    starts = scheduled_text(each.starts_at)
     return [starts, each.state, each.source, each.instances, each.fetched, each.last_error, each.study_uid]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -104,14 +105,10 @@ def _restore_here(
 ) -> Restoration:
     """Restore while the gateway is stopped."""
     lost = read_ledger_copy(ledger) if ledger else LostGateway()
-    with session.store() as database:
-        spool = Spool(session.data_dir)
-        try:
-            intake = Intake(database, spool, Policy.from_config(session.config))
-            done = restore_from(database, spool, intake, session.config, source, lost, report).restore_all(dates)
-            database.write(lambda conn: restored.note_restored(conn, time.time()))
-        finally:
-            spool.close()
+    with session.store() as database, closing(Spool(session.data_dir)) as spool:
+        intake = Intake(database, spool, Policy.from_config(session.config))
+        done = restore_from(database, spool, intake, session.config, source, lost, report).restore_all(dates)
+        database.write(lambda conn: restored.note_restored(conn, time.time()))
     return done
 
 

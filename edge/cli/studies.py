@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edge.cli import dose, legal_holds
-from edge.cli.deciding import require_destination
+from edge.cli.deciding import reason_option, require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
 from edge.cli.study_copies import copies_json, outdated, print_copies
@@ -251,7 +251,7 @@ _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "n
 @studies.command("send", short_help="Send a study to a destination, whatever the routes say.")
 @click.argument("study_uid", metavar="UID")
 @click.option("--to", "destination", required=True, metavar="NAME", help="A destination of the configuration.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@reason_option
 @click.option(
     "--priority",
     type=click.Choice(["stat", "urgent", "routine"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -127,13 +128,9 @@ def _repair(session: CommandSession, instances: list[int], wanted: bool) -> Answ
         asked = [session.ask("repair", ids=[number]) for number in instances]
         answered = [each for answer in asked for each in answer["mended"]]  # language: a JSON key
         return {each["instance_id"]: RepairResult(**each) for each in answered}
-    with session.store() as database:
-        spool = Spool(session.data_dir)
-        try:
-            repairer = Repairer(database, spool, lambda: session.config)
-            return {number: repairer.repair(number) for number in instances}
-        finally:
-            spool.close()
+    with session.store() as database, closing(Spool(session.data_dir)) as spool:
+        repairer = Repairer(database, spool, lambda: session.config)
+        return {number: repairer.repair(number) for number in instances}
 
 
 def _is_repaired(answers: Answers, row: FileRow) -> bool:

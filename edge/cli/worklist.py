@@ -6,6 +6,7 @@ import time
 
 import click
 
+from edge.cli.deciding import reason_option
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
@@ -58,7 +59,7 @@ def list_items(session: CommandSession, everything: bool, as_json: bool) -> None
 
 
 @worklist.command("refresh", short_help="Ask the worklist's source now.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@reason_option
 @click.pass_obj
 def refresh(session: CommandSession, reason: str) -> None:
     """Ask the worklist's source (`[worklist] from`) at once, rather than when the next refresh is due.

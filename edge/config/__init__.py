@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from edge.config import cross_checks, files, kinds, secret
 from edge.config.reading import Across, Reading
-from edge.config.sections import Config, Destination, Tls
-from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys
+from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS, Config, Destination, Tls
+from edge.config.tables import field_of, keys
 from edge.config.values import Unfit
 
 

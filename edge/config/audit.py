@@ -29,10 +29,8 @@ class Audit:
         return self.host is not None
 
 
-def audit_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
+def audit_goes_somewhere(reading: Reading) -> Iterator[tuple[Key, str]]:
     found = reading.section(Audit)
     given = {key: value for key, value in found.items() if value is not None and key != "transport"}
     if given and found.get("host", "") is None:
         yield ("audit", "host"), f"missing; expected {kinds.HOST.expected}"
-    if found.get("client_key") and found.get("certificate", "") is None:
-        yield ("audit", "client_key"), "expected certificate as well, found client_key alone"

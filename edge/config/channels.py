@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from edge.config import kinds as values
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES
@@ -138,37 +138,24 @@ def wants(subscriber: Subscriber, kind: str, severity: str, event: str) -> bool:
 # Checks of several sections together (edge.config.cross_checks).
 
 
-def logins_are_whole_and_safe(reading: Reading) -> Iterator[tuple[Key, str]]:
-    for name, found in reading.named_sections(Email).items():
-        key: Key = ("email", name)
-        if found.get("password") and found.get("user") is None and "user" in found:
-            yield (*key, "password"), "expected user as well, found password alone"
-        if found.get("user") and found.get("password") is None and "password" in found:
-            yield (*key, "user"), "expected password as well, found user alone"
+def passwords_are_safe(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for at, found in reading.tables_of("email"):
         if found.get("password") and found.get("security") == "none":
             text = 'expected security = "starttls" or "tls", found "none", which shows the password to the network'
-            yield (*key, "security"), text
+            yield (*at, "security"), text
 
 
 def kinds_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
     """Find patterns that no alert fits: their channel would never get a notice."""
-    for cls, table in ((Email, "email"), (Webhook, "webhook"), (SyslogServer, "syslog")):
-        for name, found in reading.named_sections(cls).items():
+    for table in ("email", "webhook", "syslog"):
+        for at, found in reading.tables_of(table):
             for index, glob in enumerate(found.get("kinds", ())):
                 if not any(fnmatchcase(kind, glob) for kind in ALERT_KINDS):
                     near = did_you_mean(glob, ALERT_KINDS) or f"; expected one of {', '.join(ALERT_KINDS)}"
-                    yield (table, name, "kinds", index), f"no kind of alert is {format_value(glob)}{near}"
+                    yield (*at, "kinds", index), f"no kind of alert is {format_value(glob)}{near}"
 
 
 def heartbeats_say_who_they_are(reading: Reading) -> Iterator[tuple[Key, str]]:
     found = reading.section(Heartbeat)
     if found.get("url") and found.get("key", "") is None and found.get("certificate", "") is None:
         yield ("heartbeat", "url"), "expected key (to sign) or certificate (mutual TLS) as well, found neither"
-
-
-def keys_have_certificates(reading: Reading) -> Iterator[tuple[Key, str]]:
-    sections: list[tuple[Key, Mapping[str, Any]]] = [(("heartbeat",), reading.section(Heartbeat))]
-    sections += [(("syslog", name), found) for name, found in reading.named_sections(SyslogServer).items()]
-    for key, found in sections:
-        if found.get("client_key") and found.get("certificate", "") is None:
-            yield (*key, "client_key"), "expected certificate as well, found client_key alone"

@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge.config import alarms, channels, departmental, kinds, maintenance
-from edge.config.audit import audit_is_whole
+from edge.config import alarms, channels, kinds, maintenance
+from edge.config.audit import audit_goes_somewhere
 from edge.config.coercion import Coercion
 from edge.config.files import Key
 from edge.config.reading import Across, Reading, suggest
@@ -23,9 +23,6 @@ from edge.config.sections import (
     Hold,
     Listen,
     Modality,
-    QuerySection,
-    Relay,
-    Route,
     StorageSection,
     Tls,
     WebClient,
@@ -33,37 +30,81 @@ from edge.config.sections import (
 from edge.config.tables import keys
 from edge.config.values import format_value, nearest
 
-
-def _routes_lead_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
-    declared = reading.named_sections(Destination)
-    for route, values in reading.named_sections(Route).items() if reading.tables.whole else ():
-        for index, name in enumerate(values.get("to", ())):
-            if name not in declared:
-                yield (
-                    ("route", route, "to", index),
-                    f"unknown destination {format_value(name)}{suggest(name, declared)}",
-                )
-
-
-def _queries_go_to_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
-    declared = reading.named_sections(Destination)
-    for index, name in enumerate(reading.section(QuerySection).get("through", ())) if reading.tables.whole else ():
-        if name not in declared:
-            text = f"unknown destination {format_value(name)}{suggest(name, declared)}"
-            yield ("query", "through", index), text
+#: Keys that name tables of another kind.
+_REFERENCES = {
+    ("route", "to"): "destination",
+    ("coerce", "to"): "destination",
+    ("mask", "to"): "destination",
+    ("query", "through"): "destination",
+    ("worklist", "from"): "destination",
+    ("mpps", "to"): "destination",
+    ("mpps", "ian"): "destination",
+    ("prefetch", "from"): "destination",
+    ("relay", "feeds"): "feed",
+    ("iocm", "senders"): "modality",
+}
 
 
-def _coercions_name_destinations(reading: Reading) -> Iterator[tuple[Key, str]]:
-    declared = reading.named_sections(Destination)
-    for rule, values in reading.named_sections(Coercion).items() if reading.tables.whole else ():
-        for index, name in enumerate(values.get("to", ())):
-            if name not in declared:
-                yield (
-                    ("coerce", rule, "to", index),
-                    f"unknown destination {format_value(name)}{suggest(name, declared)}",
-                )
+def _names_are_declared(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for (table, key), kind in _REFERENCES.items() if reading.tables.whole else ():
+        declared = [str(at[-1]) for at, _ in reading.tables_of(kind)]
+        for at, values in reading.tables_of(table):
+            given = values.get(key) or ()
+            for index, name in enumerate([given] if isinstance(given, str) else given):
+                if name not in declared:
+                    place = (*at, key) if isinstance(given, str) else (*at, key, index)
+                    yield place, f"unknown {kind} {format_value(name)}{suggest(name, declared)}"
+
+
+#: Keys that mean nothing without [tls].
+_OVER_TLS = {
+    "modality": ("certificate",),
+    "destination": ("certificate", "tls"),
+    "client": ("certificate",),
+    "hl7": ("tls_port",),
+    "feed": ("certificate",),
+    "relay": ("tls",),
+}
+
+
+def _tls_is_there(reading: Reading) -> Iterator[tuple[Key, str]]:
+    if "tls" in reading.tables.values:
+        return
+    if reading.section(Listen).get("plain") is False:
+        yield ("listen", "plain"), "nothing would listen: there is no [tls] table"
+    for table, needing in _OVER_TLS.items():
+        for at, values in reading.tables_of(table):
+            yield from (((*at, key), "needs TLS, but there is no [tls] table") for key in needing if values.get(key))
+
+
+#: Keys of a table that mean nothing without another one.
+_TOGETHER = {
+    "audit": {"client_key": "certificate"},
+    "console": {
+        "certificate": "key",
+        "key": "certificate",
+        "client_ca": "certificate",
+        "client_crl": "client_ca",
+        "client_ocsp": "client_ca",
+    },
+    "email": {"password": "user", "user": "password"},
+    "heartbeat": {"client_key": "certificate"},
+    "syslog": {"client_key": "certificate"},
+}
+
+
+def keys_come_together(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for table, pairs in _TOGETHER.items():
+        for at, values in reading.tables_of(table):
+            for key, needed in pairs.items():
+                if values.get(key) and values.get(needed, "") is None:
+                    yield (*at, key), f"expected {needed} as well, found {key} alone"
+
+
+def _coercions_change_something(reading: Reading) -> Iterator[tuple[Key, str]]:
+    for at, values in reading.tables_of("coerce"):
         if not any(values.get(key) for key in keys(Coercion) if key not in ("when", "to")):
-            yield ("coerce", rule), "expected a change, such as set or remove, found neither"
+            yield at, "expected a change, such as set or remove, found neither"
 
 
 def _deidentification_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
@@ -142,8 +183,6 @@ def _clients_are_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
     for name, values in reading.named_sections(WebClient).items():
         if values.get("token") == "" and values.get("certificate") == "":
             yield ("client", name), "expected token or certificate, found neither: how is it known?"
-        if values.get("certificate") and "tls" not in reading.tables.values:
-            yield ("client", name, "certificate"), "needs TLS, but there is no [tls] table"
 
 
 def _dicomweb_is_guarded(reading: Reading) -> Iterator[tuple[Key, str]]:
@@ -198,24 +237,6 @@ def _tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
         for key in ("certificate", "key", "ca"):
             if key not in meant:
                 yield ("tls", key), f"missing; expected {kinds.PATH.expected}"
-        return
-    if reading.section(Listen).get("plain") is False:
-        yield ("listen", "plain"), "nothing would listen: there is no [tls] table"
-    for table, cls in (("modality", Modality), ("destination", Destination)):
-        for name, values in reading.named_sections(cls).items():
-            for key in ("certificate", "tls"):
-                if values.get(key):
-                    yield (table, name, key), "needs TLS, but there is no [tls] table"
-
-
-def _console_tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
-    found = reading.section(ConsoleSection)
-    for name, needed in (("certificate", "key"), ("key", "certificate"), ("client_ca", "certificate")):
-        if found.get(name) and found.get(needed, "") is None:
-            yield ("console", name), f"expected {needed} as well, found {name} alone"
-    for name in ("client_crl", "client_ocsp"):
-        if found.get(name) and found.get("client_ca", "") is None:
-            yield ("console", name), f"expected client_ca as well, found {name} alone"
 
 
 def _proxies_are_named(reading: Reading) -> Iterator[tuple[Key, str]]:
@@ -241,30 +262,8 @@ def _feeds_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
             )
 
 
-def _relays_name_feeds(reading: Reading) -> Iterator[tuple[Key, str]]:
-    declared = reading.named_sections(Feed)
-    for relay, values in reading.named_sections(Relay).items() if reading.tables.whole else ():
-        for index, name in enumerate(values.get("feeds", ())):
-            if name not in declared:
-                text = f"unknown feed {format_value(name)}{suggest(name, declared)}"
-                yield ("relay", relay, "feeds", index), text
-
-
-def _hl7_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:
-    if "tls" in reading.tables.values:
-        return
-    if reading.section(Hl7Section).get("tls_port"):
-        yield ("hl7", "tls_port"), "needs TLS, but there is no [tls] table"
-    for table, cls in (("feed", Feed), ("relay", Relay)):
-        for name, values in reading.named_sections(cls).items():
-            for key in ("certificate", "tls"):
-                if values.get(key):
-                    yield (table, name, key), "needs TLS, but there is no [tls] table"
-
-
 CROSS_CHECKS: tuple[Across, ...] = (
-    _routes_lead_to_destinations,
-    _queries_go_to_destinations,
+    _names_are_declared,
     _modalities_differ,
     _destinations_are_whole,
     _destinations_differ,
@@ -273,21 +272,18 @@ CROSS_CHECKS: tuple[Across, ...] = (
     _warning_comes_first,
     _ports_differ,
     _tls_is_whole,
+    _tls_is_there,
+    keys_come_together,
     _feeds_differ,
-    _relays_name_feeds,
-    _hl7_is_whole,
     _holds_name_something,
-    _coercions_name_destinations,
+    _coercions_change_something,
     _deidentification_is_whole,
-    audit_is_whole,
+    audit_goes_somewhere,
     _proxies_are_named,
-    _console_tls_is_whole,
     _alerts_are_known,
     channels.kinds_are_known,
-    channels.logins_are_whole_and_safe,
+    channels.passwords_are_safe,
     channels.heartbeats_say_who_they_are,
-    channels.keys_have_certificates,
-    departmental.names_are_known,
     maintenance.windows_are_sound,
 )
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from edge.config import kinds
-from edge.config.files import Key
-from edge.config.values import did_you_mean, format_value
-
-if TYPE_CHECKING:
-    from edge.config.reading import Reading
 
 _MINUTE, _HOUR = 60.0, 3600.0
 
@@ -55,29 +49,3 @@ class IocmSection:
     senders: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # modalities that may send one
     quality: Annotated[str, kinds.one_of("hide", "show")] = "hide"  # what 113001 does to what it names
     again: Annotated[str, kinds.one_of("hide", "refuse")] = "hide"  # what 113037 or 113038 names, when it comes again
-
-
-def names_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
-    """Whatever these tables name must be declared."""
-    from edge.config.sections import Destination, Modality  # noqa: PLC0415 - which lists these sections
-
-    destinations, modalities = reading.named_sections(Destination), reading.named_sections(Modality)
-    for key, name, known, what in _list_names(reading, destinations, modalities):
-        if name not in known:
-            yield key, f"unknown {what} {format_value(name)}{did_you_mean(name, known)}"
-
-
-def _list_names(
-    reading: Reading, destinations: Any, modalities: Any
-) -> Iterator[tuple[Key, str, dict[str, dict[str, Any]], str]]:
-    """Key, name, where it must be, and what it is."""
-    if source := reading.section(WorklistSection).get("from"):
-        yield ("worklist", "from"), source, destinations, "destination"
-    for key in ("to", "ian"):
-        for index, name in enumerate(reading.section(MppsSection).get(key, ())):
-            yield ("mpps", key, index), name, destinations, "destination"
-    for prefetch, values in reading.named_sections(Prefetch).items():
-        if source := values.get("from"):
-            yield ("prefetch", prefetch, "from"), source, destinations, "destination"
-    for index, name in enumerate(reading.section(IocmSection).get("senders", ())):
-        yield ("iocm", "senders", index), name, modalities, "modality"

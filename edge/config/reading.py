@@ -90,6 +90,14 @@ class Reading:
         """The values of all sections of a class, by name."""
         return {name: values for (of, name), values in self.values.items() if of is cls}
 
+    def tables_of(self, table: str) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """The key and the values of [table], and of each [table.NAME]; none where the configuration has no such."""
+        if table in self._sections:
+            yield (table,), self.section(self._sections[table])
+        if table in self._named_sections:
+            for name, values in self.named_sections(self._named_sections[table][0]).items():
+                yield (table, name), values
+
     def last_written(self, *rivals: Key) -> Key:
         """The last of some keys that a file sets: the one to blame for a clash with a default."""
         return [key for key in rivals if key in self.tables.places][-1]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, defaults, keys, required_keys
+from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS
+from edge.config.tables import defaults, keys, required_keys
 
 
 def config_schema() -> dict[str, Any]:

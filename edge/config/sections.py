@@ -20,6 +20,7 @@ from edge.config.departmental import IocmSection, MppsSection, Prefetch, Worklis
 from edge.config.kinds import OAuth
 from edge.config.maintenance import Maintenance
 from edge.config.masks import Mask
+from edge.config.tables import sections_by_table
 from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
@@ -276,27 +277,33 @@ class QuerySection:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsoleSection:
+class PagesSection:
+    """What [console] and a centre's [central] have in common: where they are, TLS, and how people sign in."""
+
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
     names: Annotated[
         tuple[str, ...], kinds.HOST_NAMES
     ] = ()  # what browsers may call it, besides addresses and localhost
-    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
-    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
-    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
-    url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
     banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
     lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
     idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends
     admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0  # the same, of an administrator's
     sessions: Annotated[int, kinds.COUNT] = 3  # of one account at a time
-    certificate: Annotated[str | None, kinds.FILE] = None  # of the console itself: then it speaks TLS
+    certificate: Annotated[str | None, kinds.FILE] = None  # of the pages themselves: then they are served over TLS
     key: Annotated[str | None, kinds.SECRET] = None
     client_ca: Annotated[str | None, kinds.FILE] = None  # people sign in by a certificate (CAC, PIV) of this authority
     client_crl: Annotated[str | None, kinds.FILE] = None  # revocation lists, one of each authority
     client_ocsp: Annotated[str | None, kinds.SERVICE_URL] = None  # of a responder (OCSP) that is asked as well
     certificate_user: Annotated[str, kinds.one_of("cn", "edipi", "upn")] = "cn"  # what of it is the account's name
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleSection(PagesSection):
+    user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
+    proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
+    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+    url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,39 +341,39 @@ class Calendar:
 class Config:
     site: SiteSection
     listen: Listen
-    modalities: dict[str, Modality]
-    destinations: dict[str, Destination]
-    routes: dict[str, Route]
-    holds: dict[str, Hold]
-    storage: StorageSection
-    retention: RetentionSection
-    console: ConsoleSection
+    modalities: Annotated[dict[str, Modality], "modality"] = field(default_factory=dict)
+    destinations: Annotated[dict[str, Destination], "destination"] = field(default_factory=dict)
+    routes: Annotated[dict[str, Route], "route"] = field(default_factory=dict)
+    holds: Annotated[dict[str, Hold], "hold"] = field(default_factory=dict)
+    storage: StorageSection = field(default_factory=StorageSection)
+    retention: RetentionSection = field(default_factory=RetentionSection)
+    console: ConsoleSection = field(default_factory=ConsoleSection)
     tls: Tls = field(default_factory=Tls)
-    retention_rules: dict[str, RetentionRule] = field(default_factory=dict)
+    retention_rules: Annotated[dict[str, RetentionRule], "retention"] = field(default_factory=dict)
     quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
     hl7: Hl7Section = field(default_factory=Hl7Section)
-    feeds: dict[str, Feed] = field(default_factory=dict)
-    relays: dict[str, Relay] = field(default_factory=dict)
+    feeds: Annotated[dict[str, Feed], "feed"] = field(default_factory=dict)
+    relays: Annotated[dict[str, Relay], "relay"] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
     query: QuerySection = field(default_factory=QuerySection)
     audit: Audit = field(default_factory=Audit)
-    coercions: dict[str, Coercion] = field(default_factory=dict)
-    masks: dict[str, Mask] = field(default_factory=dict)
-    alerts: dict[str, AlertRule] = field(default_factory=dict)
+    coercions: Annotated[dict[str, Coercion], "coerce"] = field(default_factory=dict)
+    masks: Annotated[dict[str, Mask], "mask"] = field(default_factory=dict)
+    alerts: Annotated[dict[str, AlertRule], "alert"] = field(default_factory=dict)
     dicomweb: DicomWeb = field(default_factory=DicomWeb)
-    clients: dict[str, WebClient] = field(default_factory=dict)
+    clients: Annotated[dict[str, WebClient], "client"] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
-    emails: dict[str, Email] = field(default_factory=dict)
-    webhooks: dict[str, Webhook] = field(default_factory=dict)
-    syslogs: dict[str, SyslogServer] = field(default_factory=dict)
+    emails: Annotated[dict[str, Email], "email"] = field(default_factory=dict)
+    webhooks: Annotated[dict[str, Webhook], "webhook"] = field(default_factory=dict)
+    syslogs: Annotated[dict[str, SyslogServer], "syslog"] = field(default_factory=dict)
     worklist: WorklistSection = field(default_factory=WorklistSection)
     mpps: MppsSection = field(default_factory=MppsSection)
     iocm: IocmSection = field(default_factory=IocmSection)
-    prefetches: dict[str, Prefetch] = field(default_factory=dict)
-    drops: dict[str, DropSection] = field(default_factory=dict)
-    maintenances: dict[str, Maintenance] = field(default_factory=dict)
+    prefetches: Annotated[dict[str, Prefetch], "prefetch"] = field(default_factory=dict)
+    drops: Annotated[dict[str, DropSection], "drop"] = field(default_factory=dict)
+    maintenances: Annotated[dict[str, Maintenance], "maintenance"] = field(default_factory=dict)
     serves_queries: bool = field(default=False, compare=False)  # there is a [query] table
     lines: dict[str, str] = field(default_factory=dict, compare=False)  # dotted key -> "file:line"
 
@@ -392,3 +399,6 @@ class Config:
         """May what a destination gets differ from what is kept, beyond the patient of today?"""
         is_anonymous = self.destinations[destination].deidentify != "none"
         return is_anonymous or bool(self.coercions_for(destination)) or bool(self.list_anonymous_callers())
+
+
+SINGLE_SECTIONS, NAMED_SECTIONS = sections_by_table(Config)

@@ -1,86 +1,28 @@
-"""The tables of a configuration and their classes; what keys a class has, by its annotations."""
+"""What tables a configuration has, and what keys a table: by the annotations of their classes."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from keyword import iskeyword
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
-from edge.config.audit import Audit
-from edge.config.channels import Email, Heartbeat, SyslogServer, Webhook
-from edge.config.coercion import Coercion
-from edge.config.departmental import IocmSection, MppsSection, Prefetch, WorklistSection
-from edge.config.maintenance import Maintenance
-from edge.config.masks import Mask
-from edge.config.sections import (
-    AlertRule,
-    Calendar,
-    ConsoleSection,
-    Destination,
-    DicomWeb,
-    DropSection,
-    Feed,
-    Hl7Section,
-    Hold,
-    Identity,
-    Listen,
-    Modality,
-    Quality,
-    Quarantine,
-    QuerySection,
-    Relay,
-    RetentionRule,
-    RetentionSection,
-    Route,
-    SiteSection,
-    StorageSection,
-    Tls,
-    WebClient,
-)
 from edge.config.values import ValueKind
 
-#: [table] -> its class; the field of Config has the table's name.
-SINGLE_SECTIONS: dict[str, type] = {
-    "site": SiteSection,
-    "listen": Listen,
-    "tls": Tls,
-    "storage": StorageSection,
-    "retention": RetentionSection,
-    "quality": Quality,
-    "identity": Identity,
-    "hl7": Hl7Section,
-    "quarantine": Quarantine,
-    "query": QuerySection,
-    "console": ConsoleSection,
-    "dicomweb": DicomWeb,
-    "audit": Audit,
-    "calendar": Calendar,
-    "heartbeat": Heartbeat,
-    "worklist": WorklistSection,
-    "mpps": MppsSection,
-    "iocm": IocmSection,
-}
-#: [table.NAME] -> its class, and the field of Config.
-NAMED_SECTIONS: dict[str, tuple[type, str]] = {
-    "modality": (Modality, "modalities"),
-    "destination": (Destination, "destinations"),
-    "route": (Route, "routes"),
-    "hold": (Hold, "holds"),
-    "retention": (RetentionRule, "retention_rules"),
-    "drop": (DropSection, "drops"),
-    "feed": (Feed, "feeds"),
-    "relay": (Relay, "relays"),
-    "client": (WebClient, "clients"),
-    "coerce": (Coercion, "coercions"),
-    "mask": (Mask, "masks"),
-    "alert": (AlertRule, "alerts"),
-    "email": (Email, "emails"),
-    "webhook": (Webhook, "webhooks"),
-    "syslog": (SyslogServer, "syslogs"),
-    "prefetch": (Prefetch, "prefetches"),
-    "maintenance": (Maintenance, "maintenances"),
-}
+
+def sections_by_table(config: type) -> tuple[dict[str, type], dict[str, tuple[type, str]]]:
+    """The tables of a configuration: [table] -> its class, [table.NAME] -> its class and the field that has them all.
+
+    A [table] has the name of its field; the annotation of a field with several has the name of their table.
+    """
+    single: dict[str, type] = {}
+    named: dict[str, tuple[type, str]] = {}
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            single[name] = hint
+        elif hasattr(hint, "__metadata__"):
+            named[hint.__metadata__[0]] = get_args(hint.__origin__)[1], name
+    return single, named
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -45,7 +45,6 @@ from edge.web.guard import Guard, Rules
 from edge.web.guide import Help
 from edge.web.login import Login
 from edge.web.navigation import NavigationEntry, NavigationGroup
-from edge.web.ocsp import OcspResponder, accept_all
 from edge.web.pages import Pages
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
@@ -250,26 +249,14 @@ def _redirect_old_page(request: Request) -> Response:
     return RedirectResponse(path.replace("/rehearsal", "/dry-run"), 308)  # language: an address of version 0.1
 
 
-def _is_good(access: Access) -> Callable[[bytes], bool]:
-    console = access.config().console
-    if console.client_ocsp is None or console.client_ca is None:
-        return accept_all
-    return OcspResponder(console.client_ocsp, secret.path_of(console.client_ca, access.directory)).is_good
-
-
 def _rules(access: Access) -> Rules:
     config = access.config()
     console = config.console
-    return Rules(
-        cookie="edge-" + "".join(char for char in config.site.id if char.isascii() and char.isalnum()),
-        names=frozenset(name.lower() for name in (*console.names, console.host)),
+    cookie = "edge-" + "".join(char for char in config.site.id if char.isascii() and char.isalnum())
+    authorities = secret.path_of(console.client_ca, access.directory) if console.client_ca else None
+    return replace(
+        Rules.from_section(console, cookie, authorities),
         user_header=console.user_header,
         proxies=console.proxies,
-        certificate_user=console.certificate_user if console.client_ca else "",
-        is_good=_is_good(access),
         default_role=None if console.user_role == "none" else UserRole[console.user_role.upper()],
-        banner=console.banner,
-        lock_after=console.lock_after,
-        idle=console.idle,
-        admin_idle=console.admin_idle,
     )

@@ -16,8 +16,8 @@ from edge import config as configuration
 from edge.config.coercion import Change
 from edge.config.edit import toml_of
 from edge.config.files import format_key
-from edge.config.sections import LEARNED, Config
-from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys
+from edge.config.sections import LEARNED, NAMED_SECTIONS, SINGLE_SECTIONS, Config
+from edge.config.tables import field_of, keys
 from edge.console.access import MASK, ConsolePage
 from edge.errors import ConfigError
 from edge.monitor.config_warnings import warnings

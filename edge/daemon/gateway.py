@@ -71,10 +71,10 @@ from edge.spool import Spool
 from edge.spool.room import DiskGuard, disk_of
 from edge.storage.ageing import Ageing
 from edge.storage.backfill import Backfill
-from edge.storage.copies import SiteCopies
 from edge.storage.ledger_check import Chain
 from edge.storage.release import Releaser
 from edge.storage.repair import Repairer
+from edge.storage.replicas import SiteReplicas
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.retention_review import RetentionReview
@@ -159,7 +159,7 @@ class Gateway:
         self.guard.on_refusing = self.retention.worker.wake
         self.repairer = Repairer(self.db, self.spool, self.current_config, self.outbound.wake)
         self.restores = Restores(self.db, self.spool, self.intake, self.current_config)
-        self.site_copies = SiteCopies(
+        self.site_replicas = SiteReplicas(
             self.db, self.current_config, self.outbound.wake, doubts_clock=self.clock.is_doubtful
         )
         self.backfill = Backfill(self.db, self.intake)

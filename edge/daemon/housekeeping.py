@@ -24,7 +24,7 @@ from edge.monitor import downtime
 from edge.monitor.sampler import Gauges
 from edge.spool import Spool
 from edge.storage.ageing import Ageing
-from edge.storage.copies import SiteCopies
+from edge.storage.replicas import SiteReplicas
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention_review import RetentionReview
 from edge.store import (
@@ -242,7 +242,7 @@ PERIODIC: Sequence[Task[Any]] = (
     Task("old instances into yearly files", 5 * _SECOND, Ageing, Ageing.step),
     Task("old files of the ledger's copy", _MINUTE, Gateway, pack_ledger_copy),
     Task("rules of retention on what is here", 5 * _SECOND, RetentionReview, RetentionReview.run),
-    Task("copies for a second site", 10 * _SECOND, SiteCopies, SiteCopies.step),
+    Task("replicas of a second site", 10 * _SECOND, SiteReplicas, SiteReplicas.step),
     Task("report of the month", _MINUTE, Gateway, mail_month),
     Task("old HL7 messages", _MINUTE, Store, forget_hl7),
     Task("empty spool folders", _HOUR, Spool, Spool.drop_empty_buckets),

@@ -157,8 +157,8 @@ def _order_facts(group: _Group, referring: str) -> OrderFacts:
     study = first((ipc, 3, 1), (zds, 1, 1))
     priority = first((tq1, 9, 1), (orc, 7, 6), (obr, 27, 6), (obr, 5, 1)).upper()
     return OrderFacts(
-        control,
-        _STATUSES.get(first((orc, 5, 1)).upper()) if control == "SC" else _CONTROLS.get(control),
+        control=control,
+        status=_STATUSES.get(first((orc, 5, 1)).upper()) if control == "SC" else _CONTROLS.get(control),
         accession=first((ipc, 1, 1), (obr, 18, 1)),
         issuer=first((ipc, 1, 2), (obr, 18, 2)),
         placer_number=first((orc, 2, 1), (obr, 2, 1)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.identity.order import OrderStatus
+from edge.identity.order import OrderStatus, OrderTexts
 from edge.model import Priority
 
 
@@ -68,29 +68,13 @@ class MergePair:
     facts: PatientFacts = PatientFacts()
 
 
-@dataclass(frozen=True, slots=True)
-class OrderFacts:
-    """What one group of ORC, OBR and its neighbours says. Empty numbers are not said."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFacts(OrderTexts):
+    """What one group of ORC, OBR and its neighbours says."""
 
     control: str  # ORC-1
     status: OrderStatus | None = None  # that the message sets; None: it says none
-    accession: str = ""
-    issuer: str = ""
-    placer_number: str = ""
-    filler_number: str = ""
-    study_uid: str = ""
-    procedure_id: str = ""
-    step_id: str = ""
-    procedure_code: str = ""
-    procedure_scheme: str = ""
-    procedure_text: str = ""
-    station_ae: str = ""
-    station_name: str = ""
-    modality: str = ""
-    scheduled_at: str = ""
     priority: Priority | None = None
-    physician: str = ""
-    referring_physician: str = ""
     is_in_doubt: bool = False
 
     @property

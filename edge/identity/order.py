@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
 from edge.model import Priority
@@ -35,10 +35,9 @@ class OrderPatient:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One requested procedure. Texts are empty where the order does not say it."""
+class OrderTexts:
+    """What an order says in words and numbers; empty where it does not say it."""
 
-    patient: OrderPatient
     accession: str = ""  # AccessionNumber
     issuer: str = ""  # of the accession number: namespace of who assigned it
     placer_number: str = ""  # ORC-2
@@ -53,10 +52,21 @@ class Order:
     station_name: str = ""
     modality: str = ""
     scheduled_at: str = ""  # as DICOM's DT, local time: YYYYMMDD, or YYYYMMDDHHMM, or YYYYMMDDHHMMSS
-    priority: Priority = Priority.ROUTINE
-    status: OrderStatus = OrderStatus.OPEN
     physician: str = ""  # ScheduledPerformingPhysicianName
     referring_physician: str = ""
+
+
+#: The names of them, which the catalog's columns have, too.
+ORDER_TEXTS = tuple(each.name for each in fields(OrderTexts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(OrderTexts):
+    """One requested procedure."""
+
+    patient: OrderPatient
+    priority: Priority = Priority.ROUTINE
+    status: OrderStatus = OrderStatus.OPEN
     is_in_doubt: bool = False  # the character set of the texts is not known
     changed_at: float = 0.0  # when the last message about it was received
     patient_key: int = field(default=0, compare=False)  # of edge.store.known_patients

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.identity.order import Order
 
@@ -19,6 +19,7 @@ class PatientToday:
     is_in_doubt: bool = False  # the character set of the name is not known: the name is not written out
     source: str = ""  # the feed that brought the last change
     changed_at: float = 0.0  # when that was received; Attribute Modification DateTime (0400,0562)
+    patient_key: int = field(default=0, compare=False)  # of edge.store.known_patients: the survivor
 
     def attributes(self) -> dict[str, str]:
         """What is known, by keyword; a name in doubt is not written out."""

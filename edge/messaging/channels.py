@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge.config import channels as configured
 from edge.config import secret
+from edge.config.audit import Audit
 from edge.config.secret import SecretError
 from edge.config.sections import Config
 from edge.messaging import Channel, Rejected, notice, smtp
@@ -56,13 +57,14 @@ def _channel(subscriber: configured.Subscriber, recipient: str, directory: Path)
     if isinstance(subscriber, configured.Webhook):
         key = _reader(directory, subscriber.key) if subscriber.key else None
         return WebhookSender(Endpoint(subscriber.url, trust), key, time.time)
-    return Log(_syslog(subscriber, directory))
+    return Log(open_syslog(subscriber, directory))
 
 
-def _syslog(server: configured.SyslogServer, directory: Path) -> rfc5424.Syslog:
-    context = partial(tls_context, directory, server.ca, server.certificate, server.client_key)
-    port = server.port or rfc5424.SYSLOG_PORTS[server.transport]
-    return rfc5424.Syslog(server.host, port, server.transport, context if server.transport == "tls" else None)
+def open_syslog(found: configured.SyslogServer | Audit, directory: Path) -> rfc5424.Syslog:
+    """The collector of [syslog.NAME], or the repository of [audit]; files are looked for from `directory`."""
+    context = partial(tls_context, directory, found.ca, found.certificate, found.client_key)
+    port = found.port or rfc5424.SYSLOG_PORTS[found.transport]
+    return rfc5424.Syslog(found.host or "", port, found.transport, context if found.transport == "tls" else None)
 
 
 def _upstream(found: Config, url: str, directory: Path, answered: Callable[[bytes], None]) -> Upstream:

@@ -8,7 +8,6 @@ shown, never its body; what the centre acknowledges in its answer to a heartbeat
 from __future__ import annotations
 
 import hashlib
-import hmac
 import http.client
 import ssl
 from collections.abc import Callable, Mapping
@@ -108,8 +107,7 @@ class WebhookSender:
         body, stamp = message.body.encode(), str(int(self._now()))
         headers = {"Edge-Timestamp": stamp, "Edge-Delivery": hashlib.sha256(body).hexdigest()[:32]}
         if self._key:
-            signed = hmac.new(self._key(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-            headers["Edge-Signature"] = f"sha256={signed}"
+            headers[heartbeat.SIGNATURE] = heartbeat.sign(self._key(), stamp.encode() + b"." + body)
         self._endpoint.post(body, headers)
 
 

@@ -383,7 +383,7 @@ TRANSITIONS = (
     _change((_S,), "suspect proof", _S, _EDGE, "an exchange that asked for its proof ended with it", _R.BREAKS_PROOF),
     _change((_S,), "clear suspect", _S, _PEER, "it answers for the instance after all"),
     _change((_S,), "refuse proof", _S, _PEER, "it refuses the service that would prove it", _R.PROOF_REFUSED),
-    _change((_P, _D, _H, _S), "release copy", _C, _EDGE, "a copy that is older than `keep_last`", _R.CANCELLED),
+    _change((_P, _D, _H, _S), "release replica", _C, _EDGE, "a copy that is older than `keep_last`", _R.CANCELLED),
     _change((_H, _D), "retry", _P, _PERSON, "`edge queue retry`; never what waits for a decision"),
     _change((_H,), "release", _P, _PERSON, "`edge queue release`"),
     _change((_P, _D), "hold", _H, _PERSON, "`edge queue hold`", _R.PERSON),

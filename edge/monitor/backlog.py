@@ -20,7 +20,7 @@ from edge.monitor.snapshot_model import (
     Queue,
     UnknownCaller,
 )
-from edge.store import copies, legal_holds, peers, sent_copies, tallies
+from edge.store import legal_holds, peers, replicas, sent_copies, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
@@ -87,7 +87,7 @@ def destinations(
             proves=given is not None and given.confirm != "status",
             confirm_lag_seconds=None if unproved is None else now - unproved,
             keep_last=given.keep_last if given else None,
-            oldest_not_there=copies.oldest_not_there(conn, name) if given and given.keep_last else None,
+            oldest_not_there=replicas.oldest_not_there(conn, name) if given and given.keep_last else None,
             breaks_proof=() if unproved is None else tuple(tallies.unprovable(conn, name)[1]),
             changed_copies=changed[name].copies if name in changed else 0,
             saved_bytes=changed[name].saved_bytes if name in changed else 0,

@@ -17,7 +17,7 @@ from edge.config.sections import Config
 from edge.model import Disk
 from edge.monitor import backlog, downtime, equipment, figures, forecast, hl7_status
 from edge.monitor.alerts import Observed, alerts
-from edge.monitor.live import DOWN, Live, Machine
+from edge.monitor.live import DOWN, Live
 from edge.monitor.snapshot_model import (
     Alert,
     BackfillProgress,
@@ -61,7 +61,6 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
     rules = alarms(config.alerts)
     tally, counts = tallies.delivery_tally(conn), tallies.instance_tally(conn)
     ages = tallies.oldest_queued(conn, tally)
-    machine = live.machine or Machine()
     late = rules["modality-silent"].threshold
     rhythms = equipment.rhythms(conn, config, late, now) if live.rhythms is None else live.rhythms
     head, progress = ledger.head(conn), header_progress.read_backfill(conn)
@@ -70,10 +69,8 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         site_id=config.site.id,
         site_name=config.site.name,
         version=__version__,
-        state=live.state,
+        live=live,
         since=live.since if live.state != DOWN else _last_alive(conn),
-        reasons=live.reasons,
-        uptime_seconds=live.uptime_seconds,
         instances=backlog.sum_instances(counts, tallies.fetched_tally(conn)),
         queue=backlog.queue(tally, ages, now),
         destinations=tuple(backlog.destinations(conn, config, live, tally, ages, now)),
@@ -82,20 +79,17 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         held=tuple(backlog.list_held_work(conn, tally)),
         deferred=tuple(backlog.list_deferred_work(conn, tally)),
         downtimes=downtime.latest_downtimes(conn),
-        clock=machine.clock,
-        hindrances=live.hindrances,
+        clock=live.machine.clock,
         outbox=_outbox(conn, now),
         ledger_seq=head.seq,
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
         backfill=BackfillProgress(**progress) if progress else None,
         review=retention_rules.read_review_place(conn),
-        journal=live.journal,
         figures=figures.summarize(conn, now),
         lossy=tuple(stored_figures.list_lossy(conn, now - samples.DAY)),
         dose_missing=tuple(stored_figures.missing_dose(conn, now - figures.DOSE_SPAN)),
         untried_since=drills.last_drill(conn) or drills.first_use(conn),
-        web=live.web,
         owed_reports=tuple(commitment_requests.summarize_owed_reports(conn)),
         imports=imports.read_waiting_imports(conn),
         worklist=read_worklist_state(conn, config, now),
@@ -104,33 +98,28 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         foreign_priors=tuple(prefetch.list_foreign_priors(conn)),
         hl7=hl7_status.read_hl7_status(conn, config, rules["feed-silent"].threshold, now),
         identity=identity_figures.read_identity_figures(conn, now, config.identity.orphan_after),
-        answers=live.answers,
-        rejected=live.rejected,
-        queries=live.queries,
         fetched=tallies.fetched_tally(conn),
         maintenance=_planned_work(config, now),
     )
-    return replace(seen, alerts=tuple(_list_alerts(conn, config, live, seen, tally, counts)))
+    return replace(seen, alerts=tuple(_list_alerts(conn, config, seen, tally, counts)))
 
 
 def _list_alerts(
-    conn: Transaction, config: Config, live: Live, seen: Snapshot, tally: tallies.Tally, counts: dict[str, tallies.Sum]
+    conn: Transaction, config: Config, seen: Snapshot, tally: tallies.Tally, counts: dict[str, tallies.Sum]
 ) -> Iterable[Alert]:
-    machine, rules = live.machine or Machine(), alarms(config.alerts)
     known = [each for each in records(conn, seen.at - EVENT_SECONDS) if each.kind in ALERT_KINDS]
     observed = Observed(
         **{each.name: getattr(seen, each.name) for each in fields(Snapshot)},
-        live=live,
         marks=config.storage,
         exceptions=tuple(backlog.count_exceptions(conn, counts)),
         unknown_callers=backlog.list_unknown_callers(conn, seen.at),
         mismatches=mismatches.count(conn, tally),
         downtime=downtime.last_unplanned(conn),
-        disk_faults=machine.disk_faults,
+        disk_faults=seen.live.machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
         client_certificates=web_clients.list_certificate_ends(conn, config.clients, seen.at - CALLS_SECONDS),
-        alarms=rules,
+        alarms=alarms(config.alerts),
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )
     return _with_records(alerts(observed), known)

@@ -90,14 +90,14 @@ class Live:
     unhealthy: str = ""  # why nothing can be written (Store.failure)
     hindrances: tuple[Hindrance, ...] = ()  # what else refuses scanners
     certificates: Mapping[str, float] = field(default_factory=dict)  # subject -> when it expires
-    machine: Machine | None = None
+    machine: Machine = Machine()
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that the older one stays active
     unkept: Unkept | None = None  # unreadable objects that did not fit into quarantine
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     folds_damaged: str = ""  # how a yearly file was, which has its old rows
     clock_leap_seconds: float = 0.0  # the clock went ahead by this much, and no time server confirms it
-    journal: JournalUse | None = None
+    journal: JournalUse | None = None  # None: the gateway does not run
     answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
     rejected: int = 0  # callers and connections, since the start
     queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start

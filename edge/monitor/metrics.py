@@ -21,7 +21,7 @@ GATEWAY_STATES = ("starting", "running", "refusing", "draining", "down")
 MetricColumn = tuple[str, str, "Callable[[Any], float | None]"]
 
 _GATEWAY: tuple[MetricColumn, ...] = (
-    ("uptime_seconds", "Seconds since the gateway started.", lambda s: s.uptime_seconds),
+    ("uptime_seconds", "Seconds since the gateway started.", lambda s: s.live.uptime_seconds),
     ("received_instances_total", "Instances accepted since the catalog began.", lambda s: s.instances.total),
     ("stored_bytes", "Size of the instances that are stored.", lambda s: s.instances.stored_bytes),
     ("queue_bytes", "Size of the deliveries that are not yet sent.", lambda s: s.queue.bytes),
@@ -57,7 +57,7 @@ _GATEWAY: tuple[MetricColumn, ...] = (
     (
         "web_connections",
         "Open connections of the door for DICOMweb; absent when it is closed.",
-        lambda s: s.web.connections if s.web is not None else None,
+        lambda s: s.live.web.connections if s.live.web is not None else None,
     ),
     ("ledger_rows_total", "Rows of the custody ledger.", lambda s: s.ledger_seq),
     ("hl7_received_total", "HL7 messages received since the catalog began.", lambda s: s.hl7.received),
@@ -148,17 +148,18 @@ def exposition(seen: Snapshot) -> str:
 
 def _questions(seen: Snapshot) -> Iterator[Family]:
     """What was asked of us, and what we fetched."""
+    queries = sorted(seen.live.queries.items())
     text = "Queries, retrievals and worklist queries that were answered, since the start."
     asked = [
         ({"what": what, "outcome": word}, n)
-        for what, each in sorted(seen.queries.items())
+        for what, each in queries
         for word, n in (("answered", each.asked - each.failed), ("failed", each.failed))
     ]
     yield from _metric("queries_total", text, asked)
     text = "Answers to them, and objects that retrievals sent, since the start."
-    yield from _metric("query_answers_total", text, [({"what": w}, q.answers) for w, q in sorted(seen.queries.items())])
+    yield from _metric("query_answers_total", text, [({"what": what}, each.answers) for what, each in queries])
     text = "Seconds that they took, since the start."
-    yield from _metric("query_seconds_total", text, [({"what": w}, q.seconds) for w, q in sorted(seen.queries.items())])
+    yield from _metric("query_seconds_total", text, [({"what": what}, each.seconds) for what, each in queries])
     fetched = sorted(seen.fetched.items())
     text = "Instances that were fetched from an archive, since the catalog began."
     yield from _metric("fetched_instances_total", text, [({"destination": name}, n) for name, (n, _) in fetched])
@@ -173,12 +174,12 @@ def _families(seen: Snapshot) -> Iterator[Family]:
     yield from _outbox(seen)
     yield from _services(seen)
     yield from _alerts(seen)
-    yield from _answers("modality_received", "modality", seen.answers, "a modality's")
+    yield from _answers("modality_received", "modality", seen.live.answers, "a modality's")
     sent = {each.name: each.answers for each in seen.destinations if each.answers is not None}
     yield from _answers("destination_sent", "destination", sent, "our")
     yield from _questions(seen)
     text = "Callers and connections that were refused, since the start."
-    yield from _metric("rejected_callers_total", text, [({}, seen.rejected)])
+    yield from _metric("rejected_callers_total", text, [({}, seen.live.rejected)])
     now = [each for each in seen.maintenance if each.holds(seen.at)]
     yield from _metric("maintenance", "1 during planned work.", [({}, bool(now))])
 
@@ -186,7 +187,7 @@ def _families(seen: Snapshot) -> Iterator[Family]:
 def _gateway(seen: Snapshot) -> Iterator[Family]:
     info: list[MetricSample] = [({"version": seen.version, "site": seen.site_id}, 1)]
     yield from _metric("info", "Version and site; always 1.", info)
-    states = {state: state == seen.state for state in GATEWAY_STATES}
+    states = {state: state == seen.live.state for state in GATEWAY_STATES}
     yield from _metric("state", "1 for the state that the gateway is in.", _by_state(states))
     yield from _table("", _GATEWAY, [({}, seen)])
     found = asdict(seen.instances)

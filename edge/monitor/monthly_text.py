@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.monitor.monthly import MonthlyReport, Volume
-from edge.text import align_columns, amount, moment_text, printable, quote_formula, size, span
+from edge.text import align_columns, amount, moment_text, percent_exact, printable, quote_formula, size, span
 
 ReportCell = str | int | float | None
 
@@ -24,11 +24,6 @@ class ReportTable:
     numbers: tuple[str, ...] = ()
     none: str = "None."
     note: str = ""
-
-
-def percent_exact(share: float) -> str:
-    """A share of which the last thousandth counts: never 100 % where something is missing."""
-    return f"{int(share * 100_000) / 1000:.3f} %"
 
 
 def report_tables(found: MonthlyReport) -> list[ReportTable]:

@@ -37,7 +37,7 @@ def values_of(seen: Snapshot, used_bytes: int, received_bytes: int, sent_bytes: 
                 found[f"rate/{each.name}"] = each.rate
             if each.answers is not None:
                 found |= _answer_values("sent", each.name, each.answers)
-    for name, tally in seen.answers.items():
+    for name, tally in seen.live.answers.items():
         found |= _answer_values("received", name, tally)
     return found
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.config.maintenance import PlannedWork
-from edge.errors.hindrance import Hindrance
 from edge.model import ReasonCode
 from edge.monitor.figures import SenderFigures
-from edge.monitor.live import Clock, JournalUse, QueryTally, WebUse
+from edge.monitor.live import Clock, Live
 from edge.network.answer_times import AnswerTally
 from edge.store.commitment_requests import OwedReports
 from edge.store.downtimes import Downtime
@@ -295,10 +294,8 @@ class Snapshot:
     site_id: str
     site_name: str
     version: str
-    state: str
-    since: float | None  # when this state began, where that is known
-    reasons: tuple[str, ...]
-    uptime_seconds: float
+    live: Live  # what the daemon knows
+    since: float | None  # when its state began, where that is known
     instances: Instances
     queue: Queue
     destinations: Sequence[DestinationStatus]
@@ -309,19 +306,16 @@ class Snapshot:
     deferred: tuple[Deferred, ...] = ()
     downtimes: tuple[Downtime, ...] = ()  # the latest first
     clock: Clock = field(default_factory=Clock)
-    hindrances: tuple[Hindrance, ...] = ()  # what refuses scanners
     outbox: Mapping[str, ChannelBacklog] = field(default_factory=dict)
     ledger_seq: int = 0
     ledger_head: str = ""  # the last row's hash, in hexadecimal
     versions: Mapping[str, str] = field(default_factory=dict)
     backfill: BackfillProgress | None = None  # None: there was nothing to read
     review: ReviewPlace | None = None  # of retention; None: no rule was ever configured
-    journal: JournalUse | None = None  # None: the gateway does not run
     figures: tuple[SenderFigures, ...] = ()  # of the last week
     lossy: tuple[Lossy, ...] = ()  # unexpected lossy images of the last day
     dose_missing: tuple[tuple[str, int, float], ...] = ()  # sender, studies without a dose report, since when
     untried_since: float | None = None  # when a restore was last tried, or the gateway first used; None: neither
-    web: WebUse | None = None  # None: the door for DICOMweb is closed
     owed_reports: tuple[OwedReports, ...] = ()  # of storage commitment, by modality
     owed_steps: tuple[OwedSteps, ...] = ()  # messages of performed steps, by target
     missing_images: tuple[MissingImages, ...] = ()  # that modalities have announced and that are late
@@ -330,8 +324,5 @@ class Snapshot:
     worklist: WorklistState = WorklistState()
     hl7: Hl7Status = Hl7Status()
     identity: IdentityFigures = field(default_factory=IdentityFigures)
-    answers: Mapping[str, AnswerTally] = field(default_factory=dict)  # ours, by [modality], since the start
-    queries: Mapping[str, QueryTally] = field(default_factory=dict)  # by what was asked, since the start
     fetched: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # archive -> instances, bytes
-    rejected: int = 0  # callers and connections, since the start
     maintenance: tuple[PlannedWork, ...] = ()  # planned work that is not over, the earliest first

@@ -30,13 +30,15 @@ from edge.text import iso, iso_or_none
 
 def status_json(seen: Snapshot) -> dict[str, Any]:
     """The status of `edge status --json` and /api/status. Stable: keys are added, never changed."""
+    live = seen.live
     return {
         "site": {"id": seen.site_id, "name": seen.site_name},
-        **_values(seen, "version", "state"),
+        **_values(seen, "version"),
+        **_values(live, "state"),
         **_moments(seen, "since"),
-        "reasons": list(seen.reasons),
-        "refusing": [_hindrance_json(each) for each in seen.hindrances],
-        **_seconds(seen, "uptime_seconds"),
+        "reasons": list(live.reasons),
+        "refusing": [_hindrance_json(each) for each in live.hindrances],
+        **_seconds(live, "uptime_seconds"),
         "instances": _instances_json(seen.instances),
         "queue": {
             **_values(seen.queue, "pending", "active", "deferred", "held", "cancelled", "bytes"),
@@ -53,8 +55,8 @@ def status_json(seen: Snapshot) -> dict[str, Any]:
         "outbox": {channel: _backlog_json(each) for channel, each in seen.outbox.items()},
         "ledger": {"seq": seen.ledger_seq, "head": seen.ledger_head},
         "versions": dict(seen.versions),
-        "journal": None if seen.journal is None else _journal_json(seen.journal),
-        "dicomweb": None if seen.web is None else _values(seen.web, "port", "tls", "connections"),
+        "journal": None if live.journal is None else _journal_json(live.journal),
+        "dicomweb": None if live.web is None else _values(live.web, "port", "tls", "connections"),
         "commitments": {"open": sum(each.count for each in seen.owed_reports)},
         "figures": [_figures_json(each) for each in seen.figures],
         **_services_json(seen),
@@ -83,7 +85,7 @@ def _services_json(seen: Snapshot) -> dict[str, Any]:
         },
         "queries": {
             what: {**_values(each, "asked", "failed", "answers"), **_seconds(each, "seconds")}
-            for what, each in sorted(seen.queries.items())
+            for what, each in sorted(seen.live.queries.items())
         },
         "fetched": {name: {"instances": n, "bytes": size} for name, (n, size) in sorted(seen.fetched.items())},
         "hl7": hl7_status.hl7_json(seen.hl7),

@@ -12,17 +12,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from edge.config.sections import Config
+from edge.dicom.command import SUCCESS
 from edge.dicom.header import HeaderSearch
 from edge.query import merging
+from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.catalog import CatalogSource
 from edge.query.entities import Entity
-from edge.query.levels import Level, LevelQuery
+from edge.query.levels import UNABLE_TO_PROCESS, Level, LevelQuery
 from edge.query.matching import MatchRules
 from edge.query.unapplied import JournalView, Overlay, build_overlay
 from edge.store import journal_progress, queried
 from edge.store.queried import HERE_AND_THERE, STORED_HERE
 from edge.store.read_only import CatalogReader
 
+#: Matches are continuing; and: one or more optional keys were not supported (PS3.4 table C.4-1).
+MATCHES_CONTINUE, UNSUPPORTED_KEYS = 0xFF00, 0xFF01
 #: A query waits this long for what was answered before it, then reads that from the journal.
 QUERY_SETTLE_SECONDS = 0.3
 
@@ -64,6 +68,17 @@ class QueryOutcome:
     """What an answer lacks, once it is complete otherwise."""
 
     left_out: dict[str, str] = field(default_factory=dict)  # destination -> why
+
+
+def final_batch(
+    asked: AskedQuery, question: LevelQuery, outcome: QueryOutcome, pending: int = MATCHES_CONTINUE
+) -> AnswerBatch:
+    """The end of an answer. What archives have left out is a failure where the whole is asked for."""
+    left_out, level = tuple(outcome.left_out), question.level.name
+    if left_out and asked.is_complete:
+        comment = f"not complete: no answer of {', '.join(left_out)}"[:64]
+        return AnswerBatch((), UNABLE_TO_PROCESS, comment, pending, level, left_out)
+    return AnswerBatch((), SUCCESS, "", pending, level, left_out)
 
 
 class Answering:

@@ -61,7 +61,20 @@ MOST_NOTED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class NotedQuery:
+class QueryEnd:
+    """How a question ended."""
+
+    count: int  # answers, or objects that were sent
+    status: int
+    left_out: tuple[str, ...] = ()
+    destination: str = ""  # of a retrieval: the AE title that got the objects
+    sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
+    seconds: float = 0.0  # that it took
+    is_recorded: bool = True  # in the ledger; else it is counted alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedQuery(QueryEnd):
     """A question that was answered, as the audit trail has it."""
 
     at: float  # seconds since 1970
@@ -72,33 +85,19 @@ class NotedQuery:
     calling_ae: str
     address: str
     identifier: str  # base64; what patient was asked for is in here alone
-    count: int
-    status: int
-    left_out: tuple[str, ...] = ()
-    destination: str = ""  # of a retrieval: the AE title that got the objects
-    sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
-    seconds: float = 0.0  # that it took
-    is_recorded: bool = True  # in the ledger; else it is counted alone
 
     @classmethod
     def make(cls, asked: AskedQuery, identifier: bytes, end: QueryEnd, caller: CallerName) -> NotedQuery:
-        text = base64.b64encode(identifier[:MOST_NOTED_BYTES]).decode()
         return cls(
-            time.time(),
-            asked.what,
-            asked.top,
-            asked.syntax,
-            asked.called_ae,
-            caller.ae_title,
-            caller.address,
-            text,
-            end.count,
-            end.status,
-            tuple(end.left_out),
-            end.destination,
-            end.sent,
-            end.seconds,
-            end.is_recorded,
+            **asdict(end),
+            at=time.time(),
+            what=asked.what,
+            top=asked.top,
+            syntax=asked.syntax,
+            called_ae=asked.called_ae,
+            calling_ae=caller.ae_title,
+            address=caller.address,
+            identifier=base64.b64encode(identifier[:MOST_NOTED_BYTES]).decode(),
         )
 
     @classmethod
@@ -106,19 +105,6 @@ class NotedQuery:
         """From its fields, as JSON has them."""
         sent = {int(study): int(count) for study, count in said["sent"].items()}
         return cls(**{**said, "left_out": tuple(said["left_out"]), "sent": sent})
-
-
-@dataclass(frozen=True, slots=True)
-class QueryEnd:
-    """How a question ended."""
-
-    count: int  # answers, or objects that were sent
-    status: int
-    left_out: Sequence[str] = ()
-    destination: str = ""
-    sent: Mapping[int, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    is_recorded: bool = True
 
 
 class CallerName(Protocol):
@@ -139,7 +125,7 @@ class AnswerBatch:
     comment: str = ""
     pending: int = 0xFF00
     level: str = ""
-    left_out: Sequence[str] = field(default=())  # destinations that did not answer
+    left_out: tuple[str, ...] = ()  # destinations that did not answer
 
     def encode(self) -> bytes:
         said = {
@@ -161,7 +147,7 @@ class AnswerBatch:
         for each in said.pop("lengths"):
             answers.append(frame[at : at + each])
             at += each
-        return cls(answers, **said)
+        return cls(answers, **{**said, "left_out": tuple(said["left_out"])})
 
 
 @contextmanager

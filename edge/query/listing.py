@@ -14,6 +14,7 @@ from edge.model.dictionary import keyword_for_tag
 from edge.query import worklist as pure
 from edge.query.matching import QUERY_LEVEL, is_universal
 from edge.query.worklist import ENDED_STATUSES, WorklistItem
+from edge.text import scheduled_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,7 @@ class ListedItem:
     @property
     def scheduled_text(self) -> str:
         """`2026-01-02 10:15`."""
-        day, time = self.scheduled[:8], self.scheduled[8:12]
-        text = f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else day
-        return f"{text} {time[:2]}:{time[2:]}" if len(time) == 4 else text
+        return scheduled_text(self.scheduled)
 
 
 def list_item(found: WorklistItem) -> ListedItem:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge.dicom.command import SUCCESS
 from edge.dicom.items import decode_items
-from edge.query.answering import Answering, QueryOutcome
+from edge.query.answering import Answering, QueryOutcome, final_batch
 from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.catalog import CatalogSource
-from edge.query.levels import UNABLE_TO_PROCESS, Level, LevelQuery, read_retrieval
+from edge.query.levels import Level, LevelQuery, read_retrieval
 from edge.query.located import ALL_HERE, Located
 from edge.store import queried
 from edge.store.database import CatalogRow
@@ -45,7 +44,7 @@ def answer_retrieval(answering: Answering, asked: AskedQuery, data: bytes) -> It
     finally:
         for each in archives:
             each.close()
-    yield _end(asked, question, tuple(outcome.left_out))
+    yield final_batch(asked, question, outcome)
 
 
 def _list_here(
@@ -68,13 +67,6 @@ def _list_here(
         if found is not None and (row := found[0])["sop_instance_uid"] not in here:
             here.add(row["sop_instance_uid"])
             yield Located(row["sop_instance_uid"], row["sop_class_uid"], row["transfer_syntax_uid"]).encode()
-
-
-def _end(asked: AskedQuery, question: LevelQuery, left_out: tuple[str, ...]) -> AnswerBatch:
-    if left_out and asked.is_complete:
-        comment = f"not complete: no answer of {', '.join(left_out)}"[:64]
-        return AnswerBatch((), UNABLE_TO_PROCESS, comment, level=question.level.name, left_out=left_out)
-    return AnswerBatch((), SUCCESS, level=question.level.name, left_out=left_out)
 
 
 def _locate_row(row: CatalogRow, *, is_outdated: bool) -> Located:

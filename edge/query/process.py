@@ -28,7 +28,7 @@ from edge.network.tls import Keyring
 from edge.query.answering import Answering
 from edge.query.archive import Archives
 from edge.query.asking import AnswerBatch, AskedQuery
-from edge.query.finding import answer_find
+from edge.query.find_answers import answer_find
 from edge.query.locating import answer_retrieval
 from edge.query.server import AnswerServer
 from edge.query.unapplied import JournalView

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge.identity.hl7_facts import OrderFacts
-from edge.identity.order import OrderStatus
+from edge.identity.order import ORDER_TEXTS, OrderStatus
 from edge.model import Priority
 from edge.store import identity_findings
 from edge.store.database import Transaction, insert_row
@@ -17,12 +17,6 @@ from edge.store.known_patients import ChangeSource
 from edge.store.patient_identifiers import KnownIdentifier
 
 ACCESSION_REUSED = "accession-reused"
-#: Texts of an order; what a message leaves empty stays.
-_TEXTS = (
-    "accession", "issuer", "placer_number", "filler_number", "study_uid", "procedure_id", "procedure_code",
-    "procedure_scheme", "procedure_text", "step_id", "station_ae", "station_name", "modality", "scheduled_at",
-    "physician", "referring_physician",
-)  # fmt: skip
 _KEYS = ("accession", "placer_number", "filler_number", "study_uid", "procedure_id", "step_id")
 _FOUND = (
     "SELECT o.*, coalesce(p.survivor_id, p.id) AS survivor FROM imaging_order o"
@@ -81,7 +75,7 @@ def _is_reused(rows: list[dict[str, Any]], mine: list[dict[str, Any]], facts: Or
 
 
 def _insert(conn: Transaction, facts: OrderFacts, patient: KnownIdentifier, source: ChangeSource) -> int:
-    row = {name: getattr(facts, name) for name in _TEXTS} | {
+    row = {name: getattr(facts, name) for name in ORDER_TEXTS} | {
         "patient_key": patient.patient_key,
         "identifier_id": patient.id,
         "priority": Priority.ROUTINE if facts.priority is None else facts.priority,
@@ -97,7 +91,7 @@ def _insert(conn: Transaction, facts: OrderFacts, patient: KnownIdentifier, sour
 
 
 def _update(conn: Transaction, row: dict[str, Any], facts: OrderFacts, source: ChangeSource) -> bool:
-    said: dict[str, Any] = {name: getattr(facts, name) for name in _TEXTS if getattr(facts, name)}
+    said: dict[str, Any] = {name: getattr(facts, name) for name in ORDER_TEXTS if getattr(facts, name)}
     if facts.priority is not None:
         said["priority"] = int(facts.priority)
     if (status := _next_status(OrderStatus(row["status"]), facts)) is not None:

@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edge.identity.order import Order, OrderPatient, OrderStatus
+from edge.identity.order import ORDER_TEXTS, Order, OrderPatient, OrderStatus
 from edge.model import Priority
 from edge.store.database import Transaction
 from edge.store.resolved_patients import RESOLVE
 
-#: Columns of `imaging_order` that are fields of Order, in its order.
-_FIELDS = (
-    "accession", "issuer", "placer_number", "filler_number", "study_uid", "procedure_id", "procedure_code",
-    "procedure_scheme", "procedure_text", "step_id", "station_ae", "station_name", "modality", "scheduled_at",
-    "priority", "status", "physician", "referring_physician", "is_in_doubt", "changed_at",
-)  # fmt: skip
+#: Columns of `imaging_order` that are fields of Order.
+_FIELDS = (*ORDER_TEXTS, "priority", "status", "is_in_doubt", "changed_at")
 _SELECT = f"""
 SELECT {", ".join(f"o.{name}" for name in _FIELDS)}, o.id, s.id, i.number, a.namespace,
   s.name, s.birth_date, s.sex, s.is_in_doubt
@@ -35,7 +31,7 @@ def _order_of(row: Sequence[Any]) -> Order:
     }
     number, key, patient_id, issuer, name, birth_date, sex, is_in_doubt = tuple(row)[len(_FIELDS) :]
     patient = OrderPatient(patient_id, issuer, name, birth_date, sex, bool(is_in_doubt))
-    return Order(patient, **values, patient_key=key, id=number)
+    return Order(patient=patient, **values, patient_key=key, id=number)
 
 
 def _select(conn: Transaction, rest: str, values: Mapping[str, Any]) -> list[Order]:

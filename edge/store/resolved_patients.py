@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from edge.identity.today import PatientToday
 from edge.store.database import Transaction
 from edge.store.identity import Likeness, Patient, compare_names
 
@@ -35,22 +35,7 @@ JOIN patient_identifier i ON i.id = {LEAVING} JOIN assigning_authority a ON a.id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedPatient:
-    """What an identifier resolves to today."""
-
-    patient_key: int  # of the survivor
-    patient_id: str  # that leaves
-    issuer: str
-    name: str
-    birth_date: str
-    sex: str
-    is_in_doubt: bool
-    feed: str
-    changed_at: float
-
-
-def resolve_identifier(conn: Transaction, number: str, issuer: str) -> list[ResolvedPatient]:
+def resolve_identifier(conn: Transaction, number: str, issuer: str) -> list[PatientToday]:
     """Resolve a Patient ID and its issuer (namespace or universal ID); several where authorities share the number.
 
     Without an issuer, every authority that knows the number counts. An empty number is nobody's.
@@ -58,21 +43,29 @@ def resolve_identifier(conn: Transaction, number: str, issuer: str) -> list[Reso
     if not number:
         return []
     rows = conn.execute(
-        "SELECT DISTINCT s.id, i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed,"
+        "SELECT DISTINCT i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed,"
         " max(s.changed_at, coalesce((SELECT e.merged_at FROM patient_merge e WHERE e.old_key = p.id AND"
-        " e.is_current ORDER BY e.merged_at DESC LIMIT 1), 0))"
+        " e.is_current ORDER BY e.merged_at DESC LIMIT 1), 0)), s.id"
         f" FROM patient_identifier mine JOIN assigning_authority own ON own.id = mine.authority_id {RESOLVE}"
         " WHERE mine.number = :number AND (:issuer = '' OR :issuer IN (own.namespace, own.universal_id))",
         {"number": number, "issuer": issuer},
     ).fetchall()
-    return [resolved_of(row) for row in rows]
+    return [_patient_of(row) for row in rows]
 
 
-def resolved_of(row: Sequence[Any]) -> ResolvedPatient:
-    """From the columns of ResolvedPatient."""
-    values = list(row)
-    values[6] = bool(values[6])
-    return ResolvedPatient(*values)
+def resolve_assigned(conn: Transaction, identifier: int) -> PatientToday:
+    """The patient of an identifier that a person has chosen."""
+    row = conn.execute(
+        "SELECT i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed, s.changed_at, s.id"
+        f" FROM patient_identifier mine {RESOLVE} WHERE mine.id = :id",
+        {"id": identifier},
+    ).fetchone()
+    return _patient_of(row)
+
+
+def _patient_of(row: Sequence[Any]) -> PatientToday:
+    number, issuer, name, birth_date, sex, is_in_doubt, *rest = row
+    return PatientToday(number, issuer, name, birth_date, sex, bool(is_in_doubt), *rest)
 
 
 def list_numbers(conn: Transaction, patients: Iterable[int]) -> list[str]:

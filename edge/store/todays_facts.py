@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edge.identity.today import DemographicsToday, PatientToday
 from edge.store import orders, resolved_patients
 from edge.store.database import Transaction
-from edge.store.resolved_patients import RESOLVE, ResolvedPatient
 
 _SAID = """
 SELECT p.patient_id, p.issuer, f.accession, s.study_uid, c.order_id, a.identifier_id, a.person, a.assigned_at
@@ -30,12 +30,9 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
     number, issuer, _, _, order_id, assigned, person, assigned_at = row
     found = next(iter(orders.read_orders(conn, [order_id])), None) if order_id is not None else None
     if assigned is not None:
-        patient = _today_of(_resolve_assigned(conn, assigned))
+        patient = resolved_patients.resolve_assigned(conn, assigned)
         return DemographicsToday(patient, found, False, True, person, assigned_at)
-    resolved = resolved_patients.resolve_identifier(conn, number, issuer)
-    if len({each.patient_key for each in resolved}) > 1:
-        return DemographicsToday(None, found, is_ambiguous=True)
-    return DemographicsToday(_today_of(resolved[0]) if resolved else None, found)
+    return replace(read_today_of(conn, number, issuer), order=found)
 
 
 def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsToday:
@@ -43,7 +40,7 @@ def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsTo
     resolved = resolved_patients.resolve_identifier(conn, number, issuer)
     if len({each.patient_key for each in resolved}) > 1:
         return DemographicsToday(is_ambiguous=True)
-    return DemographicsToday(_today_of(resolved[0]) if resolved else None)
+    return DemographicsToday(resolved[0] if resolved else None)
 
 
 def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, issuer: str) -> DemographicsToday:
@@ -71,7 +68,7 @@ def read_today_of_studies(conn: Transaction, said: Mapping[int, Mapping[str, str
     found = {}
     for study, header in said.items():
         if study in assigned:
-            today: PatientToday | None = _today_of(_resolve_assigned(conn, assigned[study]))
+            today: PatientToday | None = resolved_patients.resolve_assigned(conn, assigned[study])
         else:
             today = read_today_of(conn, header.get("PatientID", ""), header.get("IssuerOfPatientID", "")).patient
         if today is not None:
@@ -92,25 +89,3 @@ def list_corrections(conn: Transaction, instance: int, study: int, said: Mapping
     today = read_today_of_studies(conn, {study: said}).get(study, {})
     header = conn.execute(_HEADER, (instance,)).fetchone() if today else None
     return {keyword: value for keyword, value in today.items() if header is None or header[keyword] != value}
-
-
-def _resolve_assigned(conn: Transaction, identifier: int) -> ResolvedPatient:
-    row = conn.execute(
-        "SELECT s.id, i.number, a.namespace, s.name, s.birth_date, s.sex, s.is_in_doubt, s.feed, s.changed_at"
-        f" FROM patient_identifier mine {RESOLVE} WHERE mine.id = :id",
-        {"id": identifier},
-    ).fetchone()
-    return resolved_patients.resolved_of(row)
-
-
-def _today_of(found: ResolvedPatient) -> PatientToday:
-    return PatientToday(
-        found.patient_id,
-        found.issuer,
-        found.name,
-        found.birth_date,
-        found.sex,
-        found.is_in_doubt,
-        found.feed,
-        found.changed_at,
-    )

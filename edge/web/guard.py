@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from anyio import to_thread
@@ -22,13 +23,14 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edge.config.sections import PagesSection
 from edge.errors import place_of
 from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
 from edge.text import printable
 from edge.web.accounts import FAILURES_TO_LOCK, Account, Accounts, UserRole
 from edge.web.client_certificates import CLIENT_CERTIFICATE, CLIENT_DER, certificate_user
 from edge.web.hosts import is_ours, is_within
-from edge.web.ocsp import accept_all
+from edge.web.ocsp import accept_all, revocation_check
 from edge.web.sessions import (
     ADMIN_SESSION_IDLE_SECONDS,
     SESSION_IDLE_SECONDS,
@@ -81,6 +83,20 @@ class Rules:
     admin_idle: float = ADMIN_SESSION_IDLE_SECONDS  # the same for an administrator's
     certificate_user: str = ""  # what of a client certificate names the user; empty: none is asked for
     is_good: Callable[[bytes], bool] = accept_all  # is a client certificate (DER) not revoked?
+
+    @classmethod
+    def from_section(cls, section: PagesSection, cookie: str, authorities: Path | None) -> Rules:
+        """As a configuration says. `authorities`: the file of those that issue client certificates."""
+        return cls(
+            cookie=cookie,
+            names=frozenset(name.lower() for name in (*section.names, section.host)),
+            banner=section.banner,
+            lock_after=section.lock_after,
+            idle=section.idle,
+            admin_idle=section.admin_idle,
+            certificate_user=section.certificate_user if authorities else "",
+            is_good=revocation_check(section.client_ocsp, authorities),
+        )
 
     def idle_of(self, role: UserRole) -> float:
         return self.admin_idle if role is UserRole.ADMIN else self.idle

@@ -105,6 +105,11 @@ def is_recent(lines: Iterable[str], now: float) -> bool:
         return False
 
 
+def revocation_check(url: str | None, authorities: Path | None) -> Callable[[bytes], bool]:
+    """Is a certificate (DER) not revoked? Where no responder is named, none is asked."""
+    return OcspResponder(url, authorities).is_good if url and authorities else accept_all
+
+
 def accept_all(_der: bytes) -> bool:
     """Where no responder is configured."""
     return True

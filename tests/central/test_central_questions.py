@@ -15,14 +15,13 @@ import pytest
 
 from edge.central import export, simulate
 from edge.central.availability import months_back
-from edge.central.columns import exact
 from edge.central.reports import QUESTIONS
 from edge.monitor import announcement
 from edge.store.central import history
 from edge.store.engine import do
 from edge.store.equipment import Announcement
 from edge.store.samples import DAY
-from edge.text import iso
+from edge.text import iso, percent_exact
 from tests.support.central_office import MORNING, Office, OpenDatabase, status, write_config
 from tests.support.effort import count_calls, counted_steps
 
@@ -136,7 +135,7 @@ def test_downtime_by_site_and_month(office: Office) -> None:
     rows = [(e["month"], e["outages"], e["down_seconds"], e["unreachable_seconds"]) for e in found]
     assert rows == [("2026-02", 2, 1200.0, 300.0), ("2026-01", 1, 600.0, 0.0)]
     assert found[0]["available"] == pytest.approx(1 - 1200 / 10_000)
-    assert exact(0.999999) == "99.999 %"
+    assert percent_exact(0.999999) == "99.999 %"
 
 
 def test_capacity_is_projected_from_measured_growth(office: Office) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from edge.console.server import Console
 from edge.monitor.exposition import escape
+from edge.monitor.live import Live
 from edge.monitor.metrics import exposition
 from edge.monitor.snapshot_model import Alert, DestinationStatus, Instances, Queue, Snapshot, Storage
 from edge.network import shares
@@ -26,10 +27,8 @@ SNAPSHOT = Snapshot(
     site_id="0067",
     site_name="Test Clinic",
     version="0.1.0",
-    state="running",
+    live=Live("running", uptime_seconds=12.5),
     since=1_799_999_990.0,
-    reasons=(),
-    uptime_seconds=12.5,
     instances=Instances(stored=600, stored_bytes=314_572_800, evicted=7, conflicts=1, lost=2, quarantined=3),
     queue=Queue(pending=4, active=1, deferred=2, held=3, bytes=5_000, oldest_seconds=90.0),
     destinations=(

@@ -14,7 +14,8 @@ from edge.config.audit import Audit
 from edge.errors import Transient
 from edge.messaging import Courier, Rejected
 from edge.messaging.audit import AUDIT_CHANNEL
-from edge.messaging.audit.channel import GRACE_SECONDS, AuditChannel, channel_of
+from edge.messaging.audit.channel import GRACE_SECONDS, AuditChannel
+from edge.messaging.channels import open_syslog
 from edge.messaging.syslog import Syslog
 from edge.store import outbox
 from edge.store.database import Store
@@ -115,8 +116,10 @@ def test_a_key_that_others_may_read_is_not_used(tmp_path: Path) -> None:
     key.write_text("secret")
     os.chmod(key, 0o644)
     server = socket.create_server(("127.0.0.1", 0))
-    channel = channel_of(
-        Audit("127.0.0.1", port=server.getsockname()[1], certificate="edge.pem", client_key="edge.key"), tmp_path
+    channel = AuditChannel(
+        open_syslog(
+            Audit("127.0.0.1", port=server.getsockname()[1], certificate="edge.pem", client_key="edge.key"), tmp_path
+        )
     )
     with pytest.raises(Rejected, match="chmod 600"):
         channel.deliver(message(1))
@@ -139,7 +142,7 @@ def test_an_outage_in_the_midst_of_many_loses_none(tmp_path: Path, running: Exit
         port=repository.port,
         **{key: str(repository.directory / name) for key, name in FILES.items()},
     )
-    channel = channel_of(audit, tmp_path)
+    channel = AuditChannel(open_syslog(audit, tmp_path))
     courier = Courier(db, AUDIT_CHANNEL, channel, chance=lambda: 0.0)
     courier.start()
     for least in (30, 150):

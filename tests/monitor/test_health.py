@@ -273,10 +273,8 @@ QUIET = Observed(
     site_id="EDGE",
     site_name="Edge",
     version="1",
-    state="running",
+    live=Live("running"),
     since=9_000.0,
-    reasons=(),
-    uptime_seconds=0.0,
     instances=Instances(),
     queue=Queue(),
     destinations=(DestinationStatus("archive"),),
@@ -302,7 +300,7 @@ def test_an_alert_names_what_breaks_each_exchange_that_asks_for_its_proof() -> N
 
 
 def raised(**changes: Any) -> list[tuple[str, str, str, float]]:
-    live = Live("running", **{name: changes.pop(name) for name in OF_DAEMON & changes.keys()})
+    live = Live(**{"state": "running"} | {name: changes.pop(name) for name in OF_DAEMON & changes.keys()})
     return [(a.kind, a.subject, a.severity, a.since) for a in alerts(replace(QUIET, live=live, **changes))]
 
 
@@ -508,7 +506,7 @@ def test_the_most_severe_comes_first_and_a_port_scan_buries_nothing() -> None:
 
 
 def test_every_alert_is_one_sentence_that_names_what_to_type_or_do() -> None:
-    for alert in [*everything(), *alerts(replace(QUIET, state="refusing", reasons=("x",)))]:
+    for alert in [*everything(), *alerts(replace(QUIET, live=Live("refusing", reasons=("x",))))]:
         assert alert.text.endswith("."), alert.text
         assert ". " not in alert.text, alert.text
         assert "`" in alert.text or "free" in alert.text, alert.text

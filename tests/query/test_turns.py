@@ -16,7 +16,7 @@ from edge.network.frames import receive_frame, send_frame
 from edge.query import server
 from edge.query.answering import Answering
 from edge.query.asking import AnswerBatch, AskedQuery, Asker, NoAnswer, listen_for_doors
-from edge.query.finding import answer_find
+from edge.query.find_answers import answer_find
 from edge.query.levels import QueryRefused, tag_of
 from edge.query.server import AnswerServer, next_batch
 from edge.store.database import Store

@@ -95,11 +95,8 @@ def status(**changes: Any) -> dict[str, Any]:
     """What the status says, with the alerts that the rules make of it."""
     there = changes.pop("destination", Destination("archive"))
     room, held = changes.pop("room", Room(0.3, 10**9)), changes.pop("held", ())
-    live = Live("running", unhealthy=changes.pop("unhealthy", ""))
-    state = changes.get("state", "running")
-    seen = Observed(
-        NOW, "EDGE", "Edge", "1", state, NOW, (), 0.0, Instances(), Queue(), [there], room, held=held, live=live
-    )
+    live = Live(changes.get("state", "running"), unhealthy=changes.pop("unhealthy", ""))
+    seen = Observed(NOW, "EDGE", "Edge", "1", live, NOW, Instances(), Queue(), [there], room, held=held)
     told = [
         {"kind": a.kind, "subject": a.subject, "severity": a.severity, "since": iso(a.since), "what": a.what,
          "means": a.means, "do": a.do} for a in alerts(seen)

@@ -30,19 +30,19 @@ from edge.model import (
 from edge.store import (
     commitments,
     companions,
-    copies,
     deliveries,
     destinations,
     leases,
     operator_actions,
     rejections,
+    replicas,
     restored,
     transitions,
 )
 from edge.store.commitments import Unconfirmed
-from edge.store.copies import LapsedCopy
 from edge.store.database import Store, Transaction
 from edge.store.reasons import reason_of, words
+from edge.store.replicas import LapsedReplica
 from tests.support.peers import REPOSITORY
 
 NOW = 1_000_000.0
@@ -66,7 +66,7 @@ LEASE = Lease(
     epoch=1,
 )
 SENT = Unconfirmed(1, 1, "1.2", "1.5", "1.4", "1.6", 0, NOW - 9, 1)
-LAPSED = LapsedCopy(1, 1, 1)
+LAPSED = LapsedReplica(1, 1, 1)
 INSTANCE = """
 INSERT INTO instance (id, sop_instance_uid, sha256, kind_id, study_id, series_uid, state, path, size, dataset_offset,
     received_at, calling_ae, called_ae, address)
@@ -214,7 +214,7 @@ DRIVERS: dict[tuple[str, DeliveryState], tuple[dict[str, Any], Callable[[Transac
     ("reassign", H): ({"reason_code": "conflict"}, REASSIGN),
     ("reassign conflict", H): ({"reason_code": "unroutable", "instance_state": "conflict"}, REASSIGN),
     ("cancel", C): ({}, person(operator_actions.cancel)),
-    ("release copy", C): ({}, lambda conn: copies.release_lapsed(conn, "archive", [LAPSED], 9.0, NOW)),
+    ("release replica", C): ({}, lambda conn: replicas.release_lapsed(conn, "archive", [LAPSED], 9.0, NOW)),
     ("retire", C): ({}, lambda conn: destinations.retire(conn, "archive", 0, NOW, "anna", "why")),
 }  # fmt: skip
 

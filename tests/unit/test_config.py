@@ -16,8 +16,16 @@ from hypothesis import strategies as st
 
 from edge.config import kinds, load_config
 from edge.config.files import Key, locate
-from edge.config.sections import Config, ConsoleSection, Listen, RetentionSection, StorageSection
-from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, field_of, keys, required_keys
+from edge.config.sections import (
+    NAMED_SECTIONS,
+    SINGLE_SECTIONS,
+    Config,
+    ConsoleSection,
+    Listen,
+    RetentionSection,
+    StorageSection,
+)
+from edge.config.tables import field_of, keys, required_keys
 from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 from edge.model import Priority
@@ -422,6 +430,26 @@ def test_conditions_of_routes_and_holds_are_named_with_their_lines(conf: Directo
             'route.everything.toml:3: route.everything.to: unknown destination "archiv"; did you mean "archive"?',
         ),
         (
+            {"mask.echo": 'areas = [[0, 0, 8, 8]]\nto = ["archiv"]'},
+            'mask.echo.toml:3: mask.echo.to: unknown destination "archiv"; did you mean "archive"?',
+        ),
+        (
+            {"worklist": 'from = "archiv"'},
+            'worklist.toml:2: worklist.from: unknown destination "archiv"; did you mean "archive"?',
+        ),
+        (
+            {"iocm": 'senders = ["ct1", "ct9"]'},
+            'iocm.toml:2: iocm.senders: unknown modality "ct9"; did you mean "ct1"?',
+        ),
+        (
+            {"console": 'client_ca = "ca.pem"'},
+            "console.toml:2: console.client_ca: expected certificate as well, found client_ca alone",
+        ),
+        (
+            {"heartbeat": 'client_key = "site.key"'},
+            "heartbeat.toml:2: heartbeat.client_key: expected certificate as well, found client_key alone",
+        ),
+        (
             {"modality.ct2": 'hosts = ["10.0.0.1"]\nae_title = "CT1"'},
             "modality.ct2.toml:3: modality.ct2.ae_title: same AE title and address as modality.ct1"
             " (modality.ct1.toml:2)",
@@ -449,6 +477,21 @@ def test_conditions_of_routes_and_holds_are_named_with_their_lines(conf: Directo
 def test_what_does_not_go_together(conf: Directory, tables: dict[str, str], problem: str) -> None:
     conf.write_good(**tables)
     assert conf.problem() == problem
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("modality.ct1", "certificate", '"ct1.example.org"\nae_title = "CT1"'),
+        ("hl7", "tls_port", "2575"),
+        ("feed.his", "certificate", '"his.example.org"\nhosts = ["10.0.0.9"]'),
+        ("relay.archive", "tls", 'true\nhost = "vna.example.org"\nport = 2575'),
+    ],
+)
+def test_what_needs_tls_says_so_where_there_is_none(conf: Directory, table: str, key: str, value: str) -> None:
+    conf.write_good(**{table: f"{key} = {value}"})
+    (conf.path / "tls.toml").unlink(missing_ok=True)
+    assert conf.problem() == f"{table}.toml:2: {table}.{key}: needs TLS, but there is no [tls] table"
 
 
 @pytest.mark.parametrize(

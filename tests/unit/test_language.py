@@ -15,7 +15,8 @@ import click
 import pytest
 
 from edge.cli import cli
-from edge.config.tables import NAMED_SECTIONS, SINGLE_SECTIONS, keys
+from edge.config.sections import NAMED_SECTIONS, SINGLE_SECTIONS
+from edge.config.tables import keys
 from edge.store import database
 from tests.support.peers import REPOSITORY
 

@@ -12,6 +12,7 @@ import pytest
 
 from edge.hl7.connection import DoorLimits
 from edge.hl7.framing import FrameReader, frame
+from edge.identity.today import PatientToday
 from edge.store import orders, resolved_patients
 from tests.support.hl7 import Answer, Hl7Receiving, cases, read_answers
 from tests.support.hl7_messages import ENDS, Case
@@ -127,7 +128,7 @@ def _last(receiving: Hl7Receiving, columns: str) -> tuple[object, ...]:
     return receiving.rows(f"SELECT {columns} FROM hl7_message ORDER BY id DESC LIMIT 1")[0]
 
 
-def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> resolved_patients.ResolvedPatient:
+def _resolve(receiving: Hl7Receiving, number: str, authority: str) -> PatientToday:
     with receiving.db.reading() as conn:
         (found,) = resolved_patients.resolve_identifier(conn, number, authority)
     return found

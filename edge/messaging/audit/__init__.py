@@ -22,10 +22,11 @@ from edge.config.sections import Config
 from edge.errors import place_of
 from edge.messaging import Courier
 from edge.messaging.audit import rows as ledger_rows
-from edge.messaging.audit.channel import channel_of
+from edge.messaging.audit.channel import AuditChannel
 from edge.messaging.audit.events_to_messages import AuditSource, messages_for
 from edge.messaging.audit.message import Source, to_xml
 from edge.messaging.audit.rows import PeerNode
+from edge.messaging.channels import open_syslog
 from edge.store import audit_trail, gateway_values, ledger, outbox
 from edge.store.database import StatementError, Store, Transaction
 from edge.worker import ThreadSpec, Worker
@@ -178,7 +179,7 @@ class _Sending:
     """The way to one repository."""
 
     def __init__(self, db: Store, audit: Audit, directory: Path) -> None:
-        self.channel, self._db = channel_of(audit, directory), db
+        self.channel, self._db = AuditChannel(open_syslog(audit, directory)), db
         self.courier = Courier(db, AUDIT_CHANNEL, self.channel)
 
     def start(self) -> None:

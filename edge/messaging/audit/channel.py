@@ -10,12 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
-from edge.config.audit import Audit
-from edge.messaging.channels import tls_context
-from edge.messaging.syslog import AUTHPRIV, NOTICE, SYSLOG_PORTS, Syslog
+from edge.messaging.syslog import AUTHPRIV, NOTICE, Syslog
 from edge.store.outbox import Message
 
 #: IHE ITI TF-2: 3.20.4.1.2; PS3.15 A.6 leaves it open.
@@ -60,11 +56,3 @@ class AuditChannel:
 
     def close(self) -> None:
         self._syslog.close()
-
-
-def channel_of(audit: Audit, directory: Path) -> AuditChannel:
-    """The channel that [audit] configures; `directory` is where relative paths begin."""
-    assert audit.host is not None
-    port = audit.port or SYSLOG_PORTS[audit.transport]
-    context = partial(tls_context, directory, audit.ca, audit.certificate, audit.client_key)
-    return AuditChannel(Syslog(audit.host, port, audit.transport, context if audit.transport == "tls" else None))

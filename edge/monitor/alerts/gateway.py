@@ -44,7 +44,7 @@ def unscheduled_downtime(seen: Observed) -> Iterator[Alert]:
 def clock_skew(seen: Observed) -> Iterator[Alert]:
     clock, limit = seen.clock, seen.threshold("clock-skew") / seen.slack("clock-skew", "clock")
     off, leap = abs(clock.offset_seconds or 0.0), seen.live.clock_leap_seconds
-    unset = clock.synchronized is False and seen.uptime_seconds >= UNSET_SECONDS
+    unset = clock.synchronized is False and seen.live.uptime_seconds >= UNSET_SECONDS
     if leap:
         what = f"The system's clock went ahead by {span(leap)}, and no time server confirms it"
     else:

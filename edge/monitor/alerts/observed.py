@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 
 from edge.config.alarms import ALERT_KINDS, Alarm
 from edge.config.sections import StorageSection as Marks
-from edge.monitor.live import Live
 from edge.monitor.snapshot_model import Action, Alert, ExceptionCount, Keeping, Snapshot, UnknownCaller
 from edge.store.clock import Correction
 from edge.store.downtimes import Downtime
 from edge.store.mismatches import Mismatches
 
-RUNNING_GATEWAY = Live("running")
 NOTHING_KEPT = Keeping()
 NO_MISMATCHES = Mismatches()
 DEFAULT_MARKS = Marks()
@@ -28,7 +26,6 @@ RELOAD = Action("then {}", ("systemctl", "reload", "edge"))
 class Observed(Snapshot):
     """All that the alerts depend on."""
 
-    live: Live = RUNNING_GATEWAY
     marks: Marks = DEFAULT_MARKS
     exceptions: Sequence[ExceptionCount] = ()
     unknown_callers: Sequence[UnknownCaller] = ()

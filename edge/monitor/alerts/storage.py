@@ -29,11 +29,11 @@ def storage_unhealthy(seen: Observed) -> Iterator[Alert]:
 
 
 def storage_refusing(seen: Observed) -> Iterator[Alert]:
-    found = seen.hindrances or tuple(_list_passed_marks(seen))
-    if seen.live.unhealthy or not (found or seen.state == REFUSING):
+    found = seen.live.hindrances or tuple(_list_passed_marks(seen))
+    if seen.live.unhealthy or not (found or seen.live.state == REFUSING):
         return
-    why = " and ".join(dict.fromkeys(map(why_refused, found))) or "; ".join(seen.reasons) or "there is no room"
-    since = seen.since if seen.state == REFUSING else seen.storage.above_since
+    why = " and ".join(dict.fromkeys(map(why_refused, found))) or "; ".join(seen.live.reasons) or "there is no room"
+    since = seen.since if seen.live.state == REFUSING else seen.storage.above_since
     is_room = not found or any(classify_cause(each.cause) is CauseClass.FULL for each in found)
     yield alert(
         "storage",

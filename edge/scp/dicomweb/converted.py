@@ -9,11 +9,11 @@ from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 
-from edge.scp.copies import RequestedCopy
 from edge.scp.dicomweb.exchange import FilePart
 from edge.scp.dicomweb.media import MediaType
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.link import GatewayLink
+from edge.scp.requested_copy import RequestedCopy
 from edge.store.held import HeldInstance
 from edge.transform import possible
 

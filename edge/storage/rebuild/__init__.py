@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 from edge.intake.policy import Policy
@@ -46,14 +47,8 @@ def recover(data_dir: Path, policy: Policy, who: str, tick: Tick = lambda _what,
     new = data_dir / MARKER
     report = RebuildReport(kept=str(aside))
     _leave_out_a_damaged_log(aside / CATALOG)
-    spool, salvage = Spool(data_dir), Salvage(aside / CATALOG)
-    db = Store(new)
-    try:
+    with closing(Store(new)) as db, closing(Spool(data_dir)) as spool, closing(Salvage(aside / CATALOG)) as salvage:
         _run(Rebuild(db, spool, salvage, Journal(data_dir), policy, report, tick), who)
-    finally:
-        salvage.close()
-        spool.close()
-        db.close()
     for suffix in SUFFIXES[1:]:
         Path(f"{new}{suffix}").unlink(missing_ok=True)
     sync_path(new)

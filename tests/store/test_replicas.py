@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.storage.copies import SiteCopies
+from edge.storage.replicas import SiteReplicas
 from edge.store import ledger, operator_actions
 from tests.support.filled import CONFIG, Filled
 from tests.support.ledger_rows import with_words
@@ -30,7 +30,7 @@ class TwoSites(Filled):
     def __init__(self, tmp_path: Path) -> None:
         super().__init__(tmp_path, CONFIG + SECOND)
         self.now, self.doubts_clock = time.time(), False
-        self.copies = SiteCopies(
+        self.replicas = SiteReplicas(
             self.db, lambda: self.config, clock=lambda: self.now, doubts_clock=lambda: self.doubts_clock
         )
 
@@ -39,7 +39,7 @@ class TwoSites(Filled):
 
     def step_at(self, days: float) -> int:
         self.now = time.time() + days * DAY
-        self.copies.step()
+        self.replicas.step()
         return self.owed()
 
 

@@ -1,7 +1,7 @@
-"""A destination with `keep_last` gets a copy of what came in that time, also of what came before it was configured.
+"""A destination with `keep_last` gets a replica of what came in that time, also before it was configured.
 
 What comes later is routed there as it arrives (edge.intake.routing). The walk goes once through what is stored, from
-the oldest on; its place is in the catalog. A copy that is still owed when its time is over is released, so that a
+the oldest on; its place is in the catalog. A replica that is still owed when its time is over is released, so that a
 second site that is away for long does not fill this disk.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge.config.sections import Config
-from edge.store import copies
-from edge.store.copies import Uncopied
+from edge.store import replicas
 from edge.store.database import Store, Transaction
+from edge.store.replicas import MissingReplica
 
 #: Instances that are checked in one transaction.
-COPY_BATCH = 500
+REPLICA_BATCH = 500
 
 
-class SiteCopies:
+class SiteReplicas:
     """The walk, for every destination with `keep_last`."""
 
     def __init__(
@@ -42,8 +42,8 @@ class SiteCopies:
             if each.keep_last is not None:
                 since = now - each.keep_last
                 with self._db.reading() as conn:
-                    found, place = copies.find_missing(conn, each.name, since, COPY_BATCH)
-                    is_new = place != copies.read_copy_place(conn, each.name)
+                    found, place = replicas.find_missing(conn, each.name, since, REPLICA_BATCH)
+                    is_new = place != replicas.read_replica_place(conn, each.name)
                 if is_new:
                     self._db.write(partial(_enqueue, each.name, found, place, now))
                 if found:
@@ -51,14 +51,14 @@ class SiteCopies:
                 self._release(each.name, each.keep_last, now)
 
     def _release(self, name: str, keep_last: float, now: float) -> None:
-        """What the copy has not got in its time is owed to it no longer, once others have proved it."""
+        """What the destination has not got in its time is owed to it no longer, once others have proved it."""
         if self._doubts_clock():
             return
         with self._db.reading() as conn:
-            outdated = copies.find_lapsed(conn, name, now - keep_last, COPY_BATCH)
+            outdated = replicas.find_lapsed(conn, name, now - keep_last, REPLICA_BATCH)
         if outdated:
-            self._db.write(lambda conn: copies.release_lapsed(conn, name, outdated, keep_last, now))
+            self._db.write(lambda conn: replicas.release_lapsed(conn, name, outdated, keep_last, now))
 
 
-def _enqueue(name: str, found: Sequence[Uncopied], place: int, now: float, conn: Transaction) -> None:
-    copies.enqueue_copies(conn, name, found, place, now)
+def _enqueue(name: str, found: Sequence[MissingReplica], place: int, now: float, conn: Transaction) -> None:
+    replicas.enqueue_replicas(conn, name, found, place, now)

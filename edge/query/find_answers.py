@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from edge.dicom.command import SUCCESS
 from edge.dicom.items import Attributes, decode_items, encode_items
 from edge.query import entities, moments
-from edge.query.answering import Answering, QueryOutcome
+from edge.query.answering import MATCHES_CONTINUE, UNSUPPORTED_KEYS, Answering, QueryOutcome, final_batch
 from edge.query.asking import AnswerBatch, AskedQuery
-from edge.query.levels import OUT_OF_RESOURCES, UNABLE_TO_PROCESS, Level, LevelQuery, read_question
+from edge.query.levels import OUT_OF_RESOURCES, Level, LevelQuery, read_question
 from edge.query.matching import TIMEZONE_OFFSET, MatchRules
-
-#: Matches are continuing; and: one or more optional keys were not supported (PS3.4 table C.4-1).
-MATCHES_CONTINUE, UNSUPPORTED_KEYS = 0xFF00, 0xFF01
 
 
 def local_zone() -> int:
@@ -47,16 +43,8 @@ def answer_find(answering: Answering, asked: AskedQuery, data: bytes) -> Iterato
             return
         count += 1
         yield _encode(question, entity, asked, zone)
-    yield _end(asked, question, outcome, pending)
+    yield final_batch(asked, question, outcome, pending)
 
 
 def _encode(question: LevelQuery, entity: entities.Entity, asked: AskedQuery, zone: str) -> bytes:
     return encode_items(entities.compose_answer(question, entity, asked.called_ae, zone), asked.syntax)
-
-
-def _end(asked: AskedQuery, question: LevelQuery, outcome: QueryOutcome, pending: int) -> AnswerBatch:
-    left_out = tuple(outcome.left_out)
-    if left_out and asked.is_complete:
-        comment = f"not complete: no answer of {', '.join(left_out)}"
-        return AnswerBatch((), UNABLE_TO_PROCESS, comment[:64], pending, question.level.name, left_out)
-    return AnswerBatch((), SUCCESS, "", pending, question.level.name, left_out)

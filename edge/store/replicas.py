@@ -1,4 +1,4 @@
-"""What a destination that keeps a copy lacks of what came before it. The caller owns the transaction."""
+"""What a destination with `keep_last` lacks of what came before it was configured. The caller owns the transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge.store.transitions import reason_values, update_statement
 
 
 @dataclass(frozen=True, slots=True)
-class Uncopied:
+class MissingReplica:
     """A stored instance without a delivery for the destination."""
 
     instance_id: int
@@ -22,14 +22,14 @@ class Uncopied:
     received_at: float
 
 
-def read_copy_place(conn: Transaction, destination: str) -> int:
+def read_replica_place(conn: Transaction, destination: str) -> int:
     """The last instance that was checked."""
     return int(gateway_values.recall(conn, f"copy/{destination}") or 0)
 
 
-def find_missing(conn: Transaction, destination: str, since: float, limit: int) -> tuple[list[Uncopied], int]:
+def find_missing(conn: Transaction, destination: str, since: float, limit: int) -> tuple[list[MissingReplica], int]:
     """The next instances that came since then and are owed to others, not to it; and the place behind them."""
-    after = read_copy_place(conn, destination)
+    after = read_replica_place(conn, destination)
     rows = conn.execute(
         "SELECT i.id, i.kind_id, i.size, i.study_id, i.received_at, i.received_at > ? AND i.state = 'stored'"
         " AND EXISTS (SELECT 1 FROM delivery d WHERE d.instance_id = i.id AND d.destination <> '')"
@@ -37,10 +37,12 @@ def find_missing(conn: Transaction, destination: str, since: float, limit: int) 
         " FROM instance i WHERE i.id > ? ORDER BY i.id LIMIT ?",
         (since, destination, after, limit),
     ).fetchall()
-    return [Uncopied(*tuple(row)[:5]) for row in rows if row[5]], rows[-1][0] if rows else after
+    return [MissingReplica(*tuple(row)[:5]) for row in rows if row[5]], rows[-1][0] if rows else after
 
 
-def enqueue_copies(conn: Transaction, destination: str, found: Sequence[Uncopied], place: int, now: float) -> None:
+def enqueue_replicas(
+    conn: Transaction, destination: str, found: Sequence[MissingReplica], place: int, now: float
+) -> None:
     """Queue them, by the time at which they came; they are in the ledger as routed."""
     for each in found:
         to = (Assignment(destination, Priority.ROUTINE, ""),)
@@ -50,7 +52,7 @@ def enqueue_copies(conn: Transaction, destination: str, found: Sequence[Uncopied
     gateway_values.remember(conn, f"copy/{destination}", str(place))
 
 
-_RELEASE = update_statement("release copy", DeliveryState.CANCELLED, "cancelled_at = :now, transaction_id = NULL")
+_RELEASE = update_statement("release replica", DeliveryState.CANCELLED, "cancelled_at = :now, transaction_id = NULL")
 _LAPSED = """
 SELECT d.id, d.instance_id, i.study_id FROM
   (SELECT id, instance_id, route FROM delivery WHERE destination = :name AND state = :state ORDER BY id LIMIT :limit) d
@@ -62,23 +64,23 @@ _WAITING = (DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD, D
 
 
 @dataclass(frozen=True, slots=True)
-class LapsedCopy:
-    """A copy that is owed still, of an instance that is older than what is copied, and proved elsewhere."""
+class LapsedReplica:
+    """A replica that is owed still, of an instance that is older than `keep_last`, and proved elsewhere."""
 
     delivery_id: int
     instance_id: int
     study_id: int | None
 
 
-def find_lapsed(conn: Transaction, destination: str, before: float, limit: int) -> list[LapsedCopy]:
-    """Copies of what came before this moment, without a route of their own; the longest owed of each state."""
+def find_lapsed(conn: Transaction, destination: str, before: float, limit: int) -> list[LapsedReplica]:
+    """Replicas of what came before this moment, without a route of their own; the longest owed of each state."""
     given = {"name": destination, "before": before, "limit": limit}
     rows = (row for state in _WAITING for row in conn.execute(_LAPSED, {**given, "state": state.value}))
-    return [LapsedCopy(*row) for row in rows]
+    return [LapsedReplica(*row) for row in rows]
 
 
 def release_lapsed(
-    conn: Transaction, destination: str, found: Sequence[LapsedCopy], keep_last: float, now: float
+    conn: Transaction, destination: str, found: Sequence[LapsedReplica], keep_last: float, now: float
 ) -> None:
     """Owe them no longer: the second site has what is younger, and the disk here is not kept full by it."""
     reason = reason_values(Reason(ReasonCode.CANCELLED, {"keep_last": keep_last}))
