@@ -1,8 +1,8 @@
 """Headers of instances as DICOM JSON (PS3.18 annex F), from their bytes: what WADO-RS answers as metadata.
 
-Slices of a series say most things alike: an element's JSON is made once for all that have the same bytes. Recursion is
-bounded by MAX_DEPTH. Small binary values are inline, long ones are named by their address (BulkDataURI). Raises
-Unreadable for damage.
+Slices of a series say most things alike, in the same order: where the bytes of an element are those that stood in its
+place before, so is its JSON. Recursion is bounded by MAX_DEPTH. Small binary values are inline, long ones are named by
+their address (BulkDataURI). Raises Unreadable for damage.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import array
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from edge.dicom.elements import (
     CHARACTER_SET,
@@ -23,7 +24,6 @@ from edge.dicom.elements import (
     MAX_DEPTH,
     OPAQUE,
     SEQUENCE_END,
-    SHORT_VRS,
     UNDEFINED,
     Form,
     is_sequence,
@@ -44,39 +44,57 @@ _DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 #: The address of a long value, by where it is: its tag; in a sequence the tags and numbers of items before it, as in
 #: "52009230/1/00289145".
 BulkAddress = Callable[[str], str]
+#: Tag and VR of the element with the pixels.
+Pixels = tuple[int, str]
+
+
+class _Known(NamedTuple):
+    """An element as it was met, of MOST_INLINE bytes at most: its JSON depends on nothing else."""
+
+    raw: bytes
+    tag: int
+    text: str  # empty: it is not shown
+    charset: Values  # that holds behind it
 
 
 class MetadataWriter:
     """Makes the JSON of the headers of one answer."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Values, bytes], str] = {}
+        #: By how they are encoded: what stood behind an element of this tag the last time.
+        self._followers: defaultdict[tuple[Form, Values], dict[int, _Known]] = defaultdict(dict)
 
-    def write(self, header: bytes, transfer_syntax_uid: str, address: BulkAddress, more: dict[int, Any]) -> str:
-        """The JSON object of a data set. `more`: elements behind the header, as JSON has them. Raises Unreadable."""
-        form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-        charset: Values = ()
-        known, syntax = self._known, "" if form.explicit and form.order == "<" else transfer_syntax_uid
-        found: list[str] = []
-        at, end, padded = 0, len(header), header + bytes(12)
+    def write(self, header: bytes, transfer_syntax_uid: str, address: BulkAddress, pixels: Pixels | None) -> str:
+        """The JSON object of a data set. `pixels`: what stands behind the header. Raises Unreadable."""
+        form, charset = FORMS.get(transfer_syntax_uid, EXPLICIT), Values()
+        followers, found = self._followers[form, charset], list[str]()
+        tag, at, end, padded = 0, 0, len(header), header + bytes(12)
         while at < end:
-            tag, vr, start, size = read_head(padded, at, form)
-            stop = start + size if size != UNDEFINED else _end_of_sequence(padded, at, end, form)
-            if stop > end:
-                raise _damage_at(tag, at)
-            if size > MOST_INLINE and vr not in SHORT_VRS:
-                found.append(_element(padded, tag, vr, start, stop, form, charset, "", address))
-            elif tag & 0xFFFF:
-                key = (syntax, charset, header[at:stop])
-                text = known.get(key)
-                if text is None:
-                    text = known[key] = _element(padded, tag, vr, start, stop, form, charset, "", address)
+            known = followers.get(tag)
+            if known is None or not header.startswith(known.raw, at):
+                known = _read_element(padded, at, end, form, charset, address)
+                if len(known.raw) <= MOST_INLINE:
+                    followers[tag] = known
+            raw, tag, text, behind = known
+            if text:
                 found.append(text)
-                if tag == CHARACTER_SET:
-                    charset = to_values("CS", header[start:stop], form.order, ())
-            at = stop
-        found += (f'"{tag:08X}":{_DUMP(each)}' for tag, each in more.items())
+            if behind is not charset:
+                charset, followers = behind, self._followers[form, behind]
+            at += len(raw)
+        if pixels is not None:
+            tag, vr = pixels
+            found.append(f'"{tag:08X}":{{"vr":"{vr}","BulkDataURI":{_DUMP(address(f"{tag:08X}"))}}}')
         return "{" + ",".join(found) + "}"
+
+
+def _read_element(data: bytes, at: int, end: int, form: Form, charset: Values, address: BulkAddress) -> _Known:
+    tag, vr, start, size = read_head(data, at, form)
+    stop = start + size if size != UNDEFINED else _end_of_sequence(data, at, end, form)
+    if stop > end:
+        raise _damage_at(tag, at)
+    text = _element(data, tag, vr, start, stop, form, charset, "", address) if tag & 0xFFFF else ""
+    behind = to_values("CS", data[start:stop], form.order, ()) if tag == CHARACTER_SET else charset
+    return _Known(data[at:stop], tag, text, behind)
 
 
 def _element(

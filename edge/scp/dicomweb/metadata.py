@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 from edge.dicom.items import item
 from edge.dicom.json import to_json
@@ -72,21 +71,19 @@ class MetadataResource:
     def _write(
         self, writer: MetadataWriter, instance: HeldInstance, header: bytes | None, names: dict[str, str]
     ) -> str:
-        base, syntax, more = _relative(instance, names), instance.transfer_syntax_uid, dict[int, Any]()
+        base, syntax, pixels = _relative(instance, names), instance.transfer_syntax_uid, None
         if header is None:
             try:
                 of_file = self._holdings.read_header(instance)
             except (Unreadable, OSError):
                 raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "A file cannot be read; see the gateway.") from None
-            header, has_pixels, vr = of_file.data, bool(of_file.pixels.tag), of_file.pixels.vr
-            tag = of_file.pixels.tag
-        else:
-            has_pixels, tag = instance.bits_allocated is not None and instance.rows is not None, _PIXEL_DATA
-            vr = "OW" if syntax in NATIVE and (instance.bits_allocated or 0) > 8 else "OB"
-        if has_pixels:
-            more[tag] = {"vr": vr, "BulkDataURI": f"{base}bulkdata/{tag:08X}"}
+            header = of_file.data
+            if of_file.pixels.tag:
+                pixels = of_file.pixels.tag, of_file.pixels.vr
+        elif instance.bits_allocated is not None and instance.rows is not None:
+            pixels = _PIXEL_DATA, "OW" if syntax in NATIVE and instance.bits_allocated > 8 else "OB"
         try:
-            text = writer.write(header, inflated_syntax(syntax), lambda place: f"{base}bulkdata/{place}", more)
+            text = writer.write(header, inflated_syntax(syntax), lambda place: f"{base}bulkdata/{place}", pixels)
             return _with_today(text, instance.today) if instance.today else text
         except (Unreadable, IndexError) as error:
             raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "A header cannot be read; see the gateway.") from error
