@@ -1,8 +1,9 @@
 """What a door asks of the process that answers queries, and what it gets: frames on a Unix socket.
 
-A door asks once, then pulls: each pull gives some answers, and the last one the final status. So nothing is made that
-nobody reads, and those who ask for everything wait for each other's turns, not for each other's ends. The asking
-process parses nothing: the identifier goes on as it came.
+A door asks, and gets some answers; then it pulls more, up to the final status. So little is made that nobody reads, and
+those who ask for everything wait for each other's turns, not for each other's ends. Of a C-FIND a door pulls while it
+sends what it has; where an instance lies is asked when it is wanted. The asking process parses nothing: the identifier
+goes on as it came.
 """
 
 from __future__ import annotations
@@ -187,9 +188,13 @@ class Asker:
             send_frame(sock, asked.encode(identifier))
             batch = AnswerBatch()
             while batch.status is None:
-                send_frame(sock, PULL)
                 batch = AnswerBatch.decode(receive_frame(sock))
+                is_ahead = asked.what == "find" and batch.status is None
+                if is_ahead:
+                    send_frame(sock, PULL)
                 yield batch
+                if batch.status is None and not is_ahead:
+                    send_frame(sock, PULL)
         except (OSError, EOFError) as error:
             raise NoAnswer("the process that answers queries has ended") from error
         finally:

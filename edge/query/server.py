@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Questions that may be open at a time, and threads that answer them.
 MOST_OPEN, ANSWERERS = 2000, 2
-#: A turn: answers, their bytes, and seconds.
-TURN_ANSWERS, TURN_BYTES, ANSWER_TURN_SECONDS = 64, 256 << 10, 0.05
+#: A turn: answers, their bytes (what a socket holds, for a door that reads later), and seconds.
+TURN_ANSWERS, TURN_BYTES, ANSWER_TURN_SECONDS = 64, 64 << 10, 0.05
 FRAME_SECONDS = 5.0
 
 #: (question, identifier) -> answers; None where time passes without one; an AnswerBatch with the final status ends it.
@@ -129,8 +129,7 @@ class AnswerServer:
             if question.answers is None:
                 asked, identifier = AskedQuery.decode(frame)
                 question.answers = self._begin(asked, identifier)
-                return True
-            if frame != PULL:
+            elif frame != PULL:
                 return False
             batch = next_batch(question.answers, question.pending)
             question.pending = batch.pending
