@@ -1,8 +1,8 @@
 """Headers of instances as DICOM JSON (PS3.18 annex F), from their bytes: what WADO-RS answers as metadata.
 
-Slices of a series say most things alike, in the same order: where the bytes of an element are those that stood in its
-place before, so is its JSON. Recursion is bounded by MAX_DEPTH. Small binary values are inline, long ones are named by
-their address (BulkDataURI). Raises Unreadable for damage.
+Slices of a series say most things alike, in the same order: where the bytes of some elements are those that stood in
+their place before, so is their JSON. Recursion is bounded by MAX_DEPTH. Small binary values are inline, long ones are
+named by their address (BulkDataURI). Raises Unreadable for damage.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from edge.model import Values
 
 #: Of a binary value that is inline, in bytes.
 MOST_INLINE = 4096
+_PIXEL_GROUP = 0x7FE00000
 _WORD = {"OW": "H", "OF": "I", "OL": "I", "OD": "Q", "OV": "Q"}  # big endian data sets: what is swapped
 _CHARACTER_SET_JSON = '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
 _DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -44,17 +45,22 @@ _DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 #: The address of a long value, by where it is: its tag; in a sequence the tags and numbers of items before it, as in
 #: "52009230/1/00289145".
 BulkAddress = Callable[[str], str]
-#: Tag and VR of the element with the pixels.
-Pixels = tuple[int, str]
 
 
 class _Known(NamedTuple):
-    """An element as it was met, of MOST_INLINE bytes at most: its JSON depends on nothing else."""
+    """An element as it was met, or some in a row: short ones, so that no address is in their JSON."""
 
     raw: bytes
-    tag: int
-    text: str  # empty: it is not shown
+    tag: int  # of the last one
+    text: str  # empty: nothing of it is shown
     charset: Values  # that holds behind it
+
+    def then(self, next_one: _Known) -> _Known:
+        text = ",".join(filter(None, (self.text, next_one.text)))
+        return _Known(self.raw + next_one.raw, next_one.tag, text, next_one.charset)
+
+
+_NOTHING = _Known(b"", 0, "", ())
 
 
 class MetadataWriter:
@@ -64,27 +70,36 @@ class MetadataWriter:
         #: By how they are encoded: what stood behind an element of this tag the last time.
         self._followers: defaultdict[tuple[Form, Values], dict[int, _Known]] = defaultdict(dict)
 
-    def write(self, header: bytes, transfer_syntax_uid: str, address: BulkAddress, pixels: Pixels | None) -> str:
-        """The JSON object of a data set. `pixels`: what stands behind the header. Raises Unreadable."""
+    def write_elements(self, data: bytes, transfer_syntax_uid: str, address: BulkAddress) -> tuple[list[str], int]:
+        """What stands before the pixel data (group 7FE0) as JSON, in parts; and where it ends. Raises Unreadable."""
         form, charset = FORMS.get(transfer_syntax_uid, EXPLICIT), Values()
         followers, found = self._followers[form, charset], list[str]()
-        tag, at, end, padded = 0, 0, len(header), header + bytes(12)
+        tag, at, end, padded = 0, 0, len(data), data + bytes(12)
+        run, run_follows = _NOTHING, 0  # what is as it was before, up to here; the tag in front of that
         while at < end:
             known = followers.get(tag)
-            if known is None or not header.startswith(known.raw, at):
-                known = _read_element(padded, at, end, form, charset, address)
+            if known is None or not data.startswith(known.raw, at):
+                if read_head(padded, at, form)[0] >= _PIXEL_GROUP:
+                    break
+                known, run = _read_element(padded, at, end, form, charset, address), _NOTHING
                 if len(known.raw) <= MOST_INLINE:
                     followers[tag] = known
+            elif run.raw and len(run.raw) <= MOST_INLINE:
+                run = followers[run_follows] = run.then(known)
+            else:
+                run, run_follows = known, tag
             raw, tag, text, behind = known
             if text:
                 found.append(text)
             if behind is not charset:
-                charset, followers = behind, self._followers[form, behind]
+                charset, followers, run = behind, self._followers[form, behind], _NOTHING
             at += len(raw)
-        if pixels is not None:
-            tag, vr = pixels
-            found.append(f'"{tag:08X}":{{"vr":"{vr}","BulkDataURI":{_DUMP(address(f"{tag:08X}"))}}}')
-        return "{" + ",".join(found) + "}"
+        return found, at
+
+
+def bulk_element(tag: int, vr: str, address: BulkAddress) -> str:
+    """An element whose value has an address, as JSON."""
+    return f'"{tag:08X}":{{"vr":"{vr}","BulkDataURI":{_DUMP(address(f"{tag:08X}"))}}}'
 
 
 def _read_element(data: bytes, at: int, end: int, form: Form, charset: Values, address: BulkAddress) -> _Known:
