@@ -6,6 +6,7 @@ import itertools
 import socket
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,27 @@ def test_one_who_does_not_pull_holds_up_nobody(folder: Path) -> None:
     for each in slow:
         each.close()
     wait_until(lambda: answering.open_count == 0, 5, "those that have gone are forgotten")
+    answering.stop()
+
+
+@pytest.mark.parametrize(("what", "turns"), [("find", 2), ("retrieve", 1)])
+def test_what_is_made_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, turns: int) -> None:
+    """Of a C-FIND the next few answers while a door sends, and no more; where instances lie is found when it is due."""
+    monkeypatch.setattr(server, "ANSWER_TURN_SECONDS", 60.0)
+    made = itertools.count()
+
+    def answers() -> Iterator[bytes | AnswerBatch | None]:
+        while True:
+            yield str(next(made)).encode()
+
+    answering = AnswerServer(listen_for_doors(folder), lambda asked, identifier: answers())
+    answering.start()
+    batches = Asker(folder).ask(replace(ASKED, what=what), b"")
+    for taken in range(3):
+        next(batches)
+        due = (taken + turns) * server.TURN_ANSWERS
+        wait_until(lambda due=due: repr(made) == f"count({due})", 5, f"{due} answers")  # type: ignore[misc]
+    batches.close()
     answering.stop()
 
 
