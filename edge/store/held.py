@@ -70,10 +70,11 @@ def find_held(
     found: dict[str, HeldInstance] = {}
     today: dict[tuple[int, str, str], Mapping[str, str]] = {}  # by the study, and the patient as the header has it
     for row in conn.execute(sql, given).fetchall():
-        *held, patient_id, issuer = row
+        *columns, patient_id, issuer = row
         patient = row["study_id"], patient_id, issuer
         if patient not in today:
             said = {"PatientID": patient_id, "IssuerOfPatientID": issuer}
             today[patient] = todays_facts.list_corrections(conn, row["id"], row["study_id"], said)
-        found.setdefault(row["sop_instance_uid"], HeldInstance(*held, today[patient]))
+        values = [*columns, today[patient]]
+        found.setdefault(row["sop_instance_uid"], HeldInstance(*values))
     return list(found.values())

@@ -173,7 +173,7 @@ def _tag_of(text: str) -> int:
 
 
 def _unknown_attribute(where: str, name: str) -> HttpError:
-    """400 with the name, so that whoever wrote it finds it."""
+    """400 with what the caller wrote, and what is known."""
     known = f"a keyword (PatientID), a tag (00100020), or one of {', '.join(sorted(_NO_KEYS))}"
     return HttpError(HTTPStatus.BAD_REQUEST, f"{where} {name[:64]!a} is no attribute of DICOM: write {known}.")
 
