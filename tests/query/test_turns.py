@@ -6,7 +6,6 @@ import itertools
 import socket
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,9 +67,9 @@ def test_one_who_does_not_pull_holds_up_nobody(folder: Path) -> None:
     answering.stop()
 
 
-@pytest.mark.parametrize(("what", "turns"), [("find", 2), ("retrieve", 1)])
-def test_what_is_made_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, turns: int) -> None:
-    """Of a C-FIND the next few answers while a door sends, and no more; where instances lie is found when it is due."""
+@pytest.mark.parametrize(("ahead", "turns"), [(True, 2), (False, 1)])
+def test_what_is_made_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool, turns: int) -> None:
+    """The next few answers while a door sends, where it wants that, and no more."""
     monkeypatch.setattr(server, "ANSWER_TURN_SECONDS", 60.0)
     made = itertools.count()
 
@@ -80,7 +79,7 @@ def test_what_is_made_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch, what:
 
     answering = AnswerServer(listen_for_doors(folder), lambda asked, identifier: answers())
     answering.start()
-    batches = Asker(folder).ask(replace(ASKED, what=what), b"")
+    batches = Asker(folder).ask(ASKED, b"", makes_ahead=ahead)
     for taken in range(3):
         next(batches)
         due = (taken + turns) * server.TURN_ANSWERS

@@ -67,7 +67,7 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
         _end(request, responder, asked, identifier, QueryEnd(count, 0, seconds=time.monotonic() - began), found)
 
     try:
-        with contextlib.closing(responder.asker.ask(asked, identifier)) as batches:
+        with contextlib.closing(responder.asker.ask(asked, identifier, makes_ahead=True)) as batches:
             for last in batches:
                 for left, answer in zip(reversed(range(len(last.answers))), last.answers, strict=True):
                     if dialogue.is_cancelled(request):
