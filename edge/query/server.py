@@ -1,8 +1,8 @@
 """Serves the questions of all doors, in turns: each pull is a place in one queue, and each turn is short.
 
-A question is its own first pull. One thread reads the sockets, a few answer. So a thousand callers who ask for everything
-take a thousand cursors, a few threads, and a share each of the time; nobody's question waits for the end of another's.
-What is not pulled is not made.
+A question is its own first pull. One thread reads the sockets, a few answer. So a thousand callers who ask for
+everything take a thousand cursors, a few threads, and a share each of the time; nobody's question waits for the end of
+another's. What is not pulled is not made.
 """
 
 from __future__ import annotations
