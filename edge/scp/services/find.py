@@ -69,12 +69,12 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
     try:
         with contextlib.closing(responder.asker.ask(asked, identifier, makes_ahead=True)) as batches:
             for last in batches:
-                for left, answer in zip(reversed(range(len(last.answers))), last.answers, strict=True):
+                for number, answer in enumerate(last.answers, start=1):
                     if dialogue.is_cancelled(request):
                         count -= dialogue.withdraw()
                         return end(AnswerBatch(status=TERMINATED))
-                    # The first one goes at once: a person waits for it. So does one behind which a batch must be made.
-                    may_wait = count > 0 and (left > 0 or last.status is not None)
+                    # The first one goes at once: a person waits for it. So does one behind which more must be made.
+                    may_wait = count > 0 and (number < len(last.answers) or last.status is not None)
                     dialogue.respond(request, last.pending, data=answer, may_wait=may_wait)
                     count += 1
                 if last.status is None and dialogue.is_cancelled(request):
