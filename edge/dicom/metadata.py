@@ -1,8 +1,8 @@
 """Headers of instances as DICOM JSON (PS3.18 annex F), from their bytes: what WADO-RS answers as metadata.
 
-Slices of a series say most things alike: an element's JSON is made once for all that have the same bytes. Recursion is
-bounded by MAX_DEPTH. Small binary values are inline, long ones are named by their address (BulkDataURI). Raises
-Unreadable for damage.
+Slices of a series say most things alike, in the same order: where the bytes of some elements are those that stood in
+their place before, so is their JSON. Recursion is bounded by MAX_DEPTH. Small binary values are inline, long ones are
+named by their address (BulkDataURI). Raises Unreadable for damage.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import array
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from edge.dicom.elements import (
     CHARACTER_SET,
@@ -23,7 +24,6 @@ from edge.dicom.elements import (
     MAX_DEPTH,
     OPAQUE,
     SEQUENCE_END,
-    SHORT_VRS,
     UNDEFINED,
     Form,
     is_sequence,
@@ -37,6 +37,7 @@ from edge.model import Values
 
 #: Of a binary value that is inline, in bytes.
 MOST_INLINE = 4096
+_PIXEL_GROUP = 0x7FE00000
 _WORD = {"OW": "H", "OF": "I", "OL": "I", "OD": "Q", "OV": "Q"}  # big endian data sets: what is swapped
 _CHARACTER_SET_JSON = '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
 _DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -46,37 +47,69 @@ _DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 BulkAddress = Callable[[str], str]
 
 
+class _Known(NamedTuple):
+    """An element as it was met, or some in a row: short ones, so that no address is in their JSON."""
+
+    raw: bytes
+    tag: int  # of the last one
+    text: str  # empty: nothing of it is shown
+    charset: Values  # that holds behind it
+
+    def then(self, next_one: _Known) -> _Known:
+        text = ",".join(filter(None, (self.text, next_one.text)))
+        return _Known(self.raw + next_one.raw, next_one.tag, text, next_one.charset)
+
+
+_NOTHING = _Known(b"", 0, "", ())
+
+
 class MetadataWriter:
     """Makes the JSON of the headers of one answer."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Values, bytes], str] = {}
+        #: By how they are encoded: what stood behind an element of this tag the last time.
+        self._followers: defaultdict[tuple[Form, Values], dict[int, _Known]] = defaultdict(dict)
 
-    def write(self, header: bytes, transfer_syntax_uid: str, address: BulkAddress, more: dict[int, Any]) -> str:
-        """The JSON object of a data set. `more`: elements behind the header, as JSON has them. Raises Unreadable."""
-        form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-        charset: Values = ()
-        known, syntax = self._known, "" if form.explicit and form.order == "<" else transfer_syntax_uid
-        found: list[str] = []
-        at, end, padded = 0, len(header), header + bytes(12)
+    def write_elements(self, data: bytes, transfer_syntax_uid: str, address: BulkAddress) -> tuple[list[str], int]:
+        """What stands before the pixel data (group 7FE0) as JSON, in parts; and where it ends. Raises Unreadable."""
+        form, charset = FORMS.get(transfer_syntax_uid, EXPLICIT), Values()
+        followers, found = self._followers[form, charset], list[str]()
+        tag, at, end, padded = 0, 0, len(data), data + bytes(12)
+        run, run_follows = _NOTHING, 0  # what is as it was before, up to here; the tag in front of that
         while at < end:
-            tag, vr, start, size = read_head(padded, at, form)
-            stop = start + size if size != UNDEFINED else _end_of_sequence(padded, at, end, form)
-            if stop > end:
-                raise _damage_at(tag, at)
-            if size > MOST_INLINE and vr not in SHORT_VRS:
-                found.append(_element(padded, tag, vr, start, stop, form, charset, "", address))
-            elif tag & 0xFFFF:
-                key = (syntax, charset, header[at:stop])
-                text = known.get(key)
-                if text is None:
-                    text = known[key] = _element(padded, tag, vr, start, stop, form, charset, "", address)
+            known = followers.get(tag)
+            if known is None or not data.startswith(known.raw, at):
+                if read_head(padded, at, form)[0] >= _PIXEL_GROUP:
+                    break
+                known, run = _read_element(padded, at, end, form, charset, address), _NOTHING
+                if len(known.raw) <= MOST_INLINE:
+                    followers[tag] = known
+            elif run.raw and len(run.raw) <= MOST_INLINE:
+                run = followers[run_follows] = run.then(known)
+            else:
+                run, run_follows = known, tag
+            raw, tag, text, behind = known
+            if text:
                 found.append(text)
-                if tag == CHARACTER_SET:
-                    charset = to_values("CS", header[start:stop], form.order, ())
-            at = stop
-        found += (f'"{tag:08X}":{_DUMP(each)}' for tag, each in more.items())
-        return "{" + ",".join(found) + "}"
+            if behind is not charset:
+                charset, followers, run = behind, self._followers[form, behind], _NOTHING
+            at += len(raw)
+        return found, at
+
+
+def bulk_element(tag: int, vr: str, address: BulkAddress) -> str:
+    """An element whose value has an address, as JSON."""
+    return f'"{tag:08X}":{{"vr":"{vr}","BulkDataURI":{_DUMP(address(f"{tag:08X}"))}}}'
+
+
+def _read_element(data: bytes, at: int, end: int, form: Form, charset: Values, address: BulkAddress) -> _Known:
+    tag, vr, start, size = read_head(data, at, form)
+    stop = start + size if size != UNDEFINED else _end_of_sequence(data, at, end, form)
+    if stop > end:
+        raise _damage_at(tag, at)
+    text = _element(data, tag, vr, start, stop, form, charset, "", address) if tag & 0xFFFF else ""
+    behind = to_values("CS", data[start:stop], form.order, ()) if tag == CHARACTER_SET else charset
+    return _Known(data[at:stop], tag, text, behind)
 
 
 def _element(

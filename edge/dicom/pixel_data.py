@@ -39,12 +39,12 @@ class PixelData:
     is_encapsulated: bool = False
 
 
-def find_pixel_data(read: Read, length: int, transfer_syntax_uid: str) -> PixelData:
-    """Walk to the pixel data of a data set of `length` bytes."""
+def find_pixel_data(read: Read, length: int, transfer_syntax_uid: str, begin: int = 0) -> PixelData:
+    """Walk to the pixel data of a data set of `length` bytes. `begin`: an element before it, where that is known."""
     if transfer_syntax_uid in DEFLATED:
         raise Unreadable("a deflated data set is read in another way")
     form = FORMS.get(transfer_syntax_uid, EXPLICIT)
-    window, offset, header = Window(read, length, MOST_HEADER), 0, -1
+    window, offset, header = Window(read, length, MOST_HEADER), begin, -1
     walk = Walk(window, _NOTHING, _NOTHING, 0)
     while True:
         tag, vr, start, size = window.element(offset, form)

@@ -78,3 +78,11 @@ def usable_uid(uid: str) -> bool:
     characters are no part of any UID that was meant to be one.
     """
     return 0 < len(uid) <= 64 and uid.isascii() and uid.replace(".", "").replace("-", "").replace("_", "").isalnum()
+
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def is_uid(uid: str) -> bool:
+    """Is it made as PS3.5 section 9.1 says? A zero in front of a component passes: no number changes by it."""
+    return len(uid) <= 64 and _UID.fullmatch(uid) is not None

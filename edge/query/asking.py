@@ -1,8 +1,8 @@
 """What a door asks of the process that answers queries, and what it gets: frames on a Unix socket.
 
-A door asks once, then pulls: each pull gives some answers, and the last one the final status. So nothing is made that
-nobody reads, and those who ask for everything wait for each other's turns, not for each other's ends. The asking
-process parses nothing: the identifier goes on as it came.
+A door asks, and gets some answers; then it pulls more, up to the final status. So little is made that nobody reads, and
+those who ask for everything wait for each other's turns, not for each other's ends. The asking process parses nothing:
+the identifier goes on as it came.
 """
 
 from __future__ import annotations
@@ -166,16 +166,25 @@ class Asker:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
 
-    def ask(self, asked: AskedQuery, identifier: bytes) -> Generator[AnswerBatch, None, None]:
-        """The answers, some at a time; the last batch has a status. Raises NoAnswer. To be closed when left early."""
+    def ask(
+        self, asked: AskedQuery, identifier: bytes, *, makes_ahead: bool = False
+    ) -> Generator[AnswerBatch, None, None]:
+        """The answers, some at a time; the last batch has a status. Raises NoAnswer. To be closed when left early.
+
+        `makes_ahead`: the next ones are made while these are used; else when they are asked for.
+        """
         sock = self._connect()
         try:
             send_frame(sock, asked.encode(identifier))
             batch = AnswerBatch()
             while batch.status is None:
-                send_frame(sock, PULL)
                 batch = AnswerBatch.decode(receive_frame(sock))
+                is_last = batch.status is not None
+                if makes_ahead and not is_last:
+                    send_frame(sock, PULL)
                 yield batch
+                if not makes_ahead and not is_last:
+                    send_frame(sock, PULL)
         except (OSError, EOFError) as error:
             raise NoAnswer("the process that answers queries has ended") from error
         finally:

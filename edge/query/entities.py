@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.dicom.elements import vr_of
+from edge.dicom.elements import SINGLE_TEXT, vr_of
 from edge.dicom.items import Attributes, ElementValue, item
 from edge.query.levels import KEYWORDS_OF, Level, LevelQuery, tag_of
 from edge.query.matching import QUERY_LEVEL, TIMEZONE_OFFSET
@@ -27,34 +27,34 @@ class Entity:
     rows: list[int] = field(default_factory=list)  # of its series in the catalog
 
 
-def element(keyword: str, value: Any) -> tuple[int, ElementValue]:
-    """A keyword with its text, or of a sequence its first item, as the catalog has it."""
-    tag = tag_of(keyword)
-    if isinstance(value, Mapping):
-        return tag, ElementValue("SQ", (), [item({tag_of(key): text for key, text in value.items()})])
-    vr = vr_of(tag)
-    text = str(value) if value is not None else ""
-    if vr in ("LT", "ST", "UT"):
-        return tag, ElementValue(vr, (text,) if text else ())
-    return tag, ElementValue(vr, tuple(text.split("\\")) if text else ())
+#: Keywords of what is answered of a patient and study, and of a series.
+_OF_STUDY = frozenset((*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY]))
+_OF_STUDY_BY_SERIES, _OF_SERIES = (
+    frozenset((*of, "TimezoneOffsetFromUTC")) for of in (_OF_STUDY, KEYWORDS_OF[Level.SERIES])
+)
 
 
-def fill_attributes(attributes: Attributes, said: Mapping[str, Any], keywords: Iterable[str]) -> None:
-    for keyword in keywords:
-        if (value := said.get(keyword)) not in (None, ""):
-            tag, made = element(keyword, value)
-            attributes.setdefault(tag, made)
+def _element(tag: int, value: Any) -> ElementValue:
+    """Of a text, or of a sequence its first item, as the catalog has it."""
+    if isinstance(value, dict):
+        return ElementValue("SQ", (), [item({tag_of(key): text for key, text in value.items()})])
+    vr, text = vr_of(tag), str(value)
+    return ElementValue(vr, (text,) if vr in SINGLE_TEXT else tuple(text.split("\\")))
+
+
+def _fill_attributes(attributes: Attributes, said: Mapping[str, Any], keywords: Container[str]) -> None:
+    for keyword, value in said.items():
+        if value not in (None, "") and keyword in keywords and (tag := tag_of(keyword)) not in attributes:
+            attributes[tag] = _element(tag, value)
 
 
 def compose_study(study: StudyRows) -> Attributes:
     """Patient and study, by all that its objects say; counts are not among it."""
     found = Attributes()
-    fill_attributes(found, study.said, (*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY]))
+    _fill_attributes(found, study.said, _OF_STUDY)
     found[tag_of("StudyInstanceUID")] = ElementValue("UI", (study.study_uid,))
     for series in study.series.values():
-        fill_attributes(
-            found, series.said, (*KEYWORDS_OF[Level.PATIENT], *KEYWORDS_OF[Level.STUDY], "TimezoneOffsetFromUTC")
-        )
+        _fill_attributes(found, series.said, _OF_STUDY_BY_SERIES)
     modalities = dict.fromkeys(each for series in study.series.values() for each in series.modalities)
     if modalities:
         found[tag_of("ModalitiesInStudy")] = ElementValue("CS", tuple(modalities))
@@ -64,7 +64,7 @@ def compose_study(study: StudyRows) -> Attributes:
 def compose_series(study: Attributes, series: SeriesRows) -> Attributes:
     found = Attributes(study)
     found.pop(TIMEZONE_OFFSET, None)
-    fill_attributes(found, series.said, (*KEYWORDS_OF[Level.SERIES], "TimezoneOffsetFromUTC"))
+    _fill_attributes(found, series.said, _OF_SERIES)
     found[tag_of("SeriesInstanceUID")] = ElementValue("UI", (series.series_uid,))
     return found
 
@@ -87,7 +87,7 @@ _OF_ROW = {
 def compose_instance(series: Attributes, row: Any) -> Attributes:
     """`row`: of edge.store.queried.read_instances."""
     found = Attributes(series)
-    fill_attributes(found, {keyword: row[column] for keyword, column in _OF_ROW.items()}, _OF_ROW)
+    _fill_attributes(found, {keyword: row[column] for keyword, column in _OF_ROW.items()}, _OF_ROW)
     return found
 
 

@@ -88,6 +88,8 @@ def compile_keys(keys: Attributes, rules: MatchRules = PLAIN_RULES) -> Callable[
     sequences = {
         tag: [compile_keys(each, rules) for each in key.items] for tag, key in wanted.items() if key.vr == "SQ"
     }
+    if not (values or sequences or combined):
+        return lambda _: True
 
     def match(entity: Attributes) -> bool:
         at = shift_times(entity, rules)

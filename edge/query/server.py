@@ -1,7 +1,8 @@
 """Serves the questions of all doors, in turns: each pull is a place in one queue, and each turn is short.
 
-One thread reads the sockets, a few answer. So a thousand callers who ask for everything take a thousand cursors, a few
-threads, and a share each of the time; nobody's question waits for the end of another's. What is not pulled is not made.
+A question is its own first pull. One thread reads the sockets, a few answer. So a thousand callers who ask for
+everything take a thousand cursors, a few threads, and a share each of the time; nobody's question waits for the end of
+another's. What is not pulled is not made.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Questions that may be open at a time, and threads that answer them.
 MOST_OPEN, ANSWERERS = 2000, 2
-#: A turn: answers, their bytes, and seconds.
-TURN_ANSWERS, TURN_BYTES, ANSWER_TURN_SECONDS = 64, 256 << 10, 0.05
+#: A turn: answers, their bytes (what a socket holds, for a door that reads later), and seconds.
+TURN_ANSWERS, TURN_BYTES, ANSWER_TURN_SECONDS = 64, 64 << 10, 0.05
 FRAME_SECONDS = 5.0
 
 #: (question, identifier) -> answers; None where time passes without one; an AnswerBatch with the final status ends it.
@@ -129,8 +130,7 @@ class AnswerServer:
             if question.answers is None:
                 asked, identifier = AskedQuery.decode(frame)
                 question.answers = self._begin(asked, identifier)
-                return True
-            if frame != PULL:
+            elif frame != PULL:
                 return False
             batch = next_batch(question.answers, question.pending)
             question.pending = batch.pending

@@ -7,7 +7,7 @@ discarded, rejected, an undecided conflict or of another patient.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from edge.store import todays_facts
 from edge.store.database import Transaction
@@ -68,18 +68,13 @@ def find_held(
     sql = _ONE if sop_instance_uid else _OF_SERIES if series_uid else _OF_STUDY
     given = {"study": study_uid, "series": series_uid, "instance": sop_instance_uid}
     found: dict[str, HeldInstance] = {}
-    for *row, patient_id, issuer in conn.execute(sql, given):
-        header = {"PatientID": patient_id, "IssuerOfPatientID": issuer}
-        found.setdefault(row[4], replace(HeldInstance(*row), today=header))
-    return _with_todays_facts(conn, list(found.values()))
-
-
-def _with_todays_facts(conn: Transaction, found: list[HeldInstance]) -> list[HeldInstance]:
-    """Each with what the feeds say otherwise today than its header; `today` has the numbers of the header before."""
-    known: dict[tuple[int, str, str], Mapping[str, str]] = {}
-    for each in found:
-        key = (each.study_id, each.today["PatientID"], each.today["IssuerOfPatientID"])
-        if key not in known:
-            known[key] = todays_facts.list_corrections(conn, each.id, each.study_id, each.today)
-    keys = [(each.study_id, each.today["PatientID"], each.today["IssuerOfPatientID"]) for each in found]
-    return [replace(each, today=known[key]) for each, key in zip(found, keys, strict=True)]
+    today: dict[tuple[int, str, str], Mapping[str, str]] = {}  # by the study, and the patient as the header has it
+    for row in conn.execute(sql, given).fetchall():
+        *columns, patient_id, issuer = row
+        patient = row["study_id"], patient_id, issuer
+        if patient not in today:
+            said = {"PatientID": patient_id, "IssuerOfPatientID": issuer}
+            today[patient] = todays_facts.list_corrections(conn, row["id"], row["study_id"], said)
+        values = [*columns, today[patient]]
+        found.setdefault(row["sop_instance_uid"], HeldInstance(*values))
+    return list(found.values())

@@ -58,7 +58,7 @@ class SeriesRows:
 
     series_uid: str
     row_ids: list[int] = field(default_factory=list)
-    said: dict[str, str] = field(default_factory=dict)  # keyword -> text; the first that is not empty
+    said: dict[str, Any] = field(default_factory=dict)  # keyword -> text, or item of a sequence; the first that has one
     modalities: list[str] = field(default_factory=list)
     outdated: set[int] = field(default_factory=set)  # rows whose patient the feeds describe otherwise today
 
@@ -248,6 +248,7 @@ def list_studies_of_patient(conn: Transaction, patient: int) -> list[int]:
 _WHOSE = [f"p.{column} AS {keyword}" for keyword, column in PATIENT_COLUMNS.items()]
 _STUDY = [f"f.{column} AS {keyword}" for keyword, column in STUDY_COLUMNS.items()]
 _SERIES = [f"r.{column} AS {keyword}" for keyword, column in SERIES_COLUMNS.items()]
+_OF_STUDY = (*PATIENT_COLUMNS, *STUDY_COLUMNS)
 _VISIBLE = f"i.series_id = r.id AND i.state IN (SELECT value FROM json_each(:states)) AND {NOT_HIDDEN}"
 _ROWS = f"""
 SELECT f.study_id, s.study_uid, r.id AS row_id, {", ".join(_WHOSE + _STUDY + _SERIES)}, m.facts
@@ -266,17 +267,17 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
     rows: dict[int, CatalogRow] = {}
     given = {"studies": json.dumps(list(studies)), "states": json.dumps(states)}
     for row in conn.execute(_ROWS, given):
-        study = found.get(row["study_id"])
-        if study is None:
-            study = found[row["study_id"]] = StudyRows(row["study_id"], row["study_uid"])
-        _keep_first(study.said, row, (*PATIENT_COLUMNS, *STUDY_COLUMNS))
-        series = study.series.setdefault(row["SeriesInstanceUID"], SeriesRows(row["SeriesInstanceUID"]))
-        series.row_ids.append(row["row_id"])
-        rows[row["row_id"]] = row
-        _keep_first(series.said, row, SERIES_COLUMNS)
-        series.modalities += [row["Modality"]] if row["Modality"] and row["Modality"] not in series.modalities else []
-        for keyword, text in json.loads(row["facts"] or "{}").items():
-            series.said.setdefault(keyword, text)
+        study_id, study_uid, row_id, *texts, facts = row
+        of_series = dict(zip(SERIES_COLUMNS, texts[len(_OF_STUDY) :], strict=True))
+        series_uid, modality = of_series["SeriesInstanceUID"], of_series["Modality"]
+        study = found.setdefault(study_id, StudyRows(study_id, study_uid))
+        _keep_first(study.said, zip(_OF_STUDY, texts, strict=False))
+        series = study.series.setdefault(series_uid, SeriesRows(series_uid))
+        series.row_ids.append(row_id)
+        rows[row_id] = row
+        _keep_first(series.said, of_series.items())
+        series.modalities += [modality] if modality and modality not in series.modalities else []
+        _keep_first(series.said, json.loads(facts or "{}").items())
     for study_id, today in todays_facts.read_today_of_studies(conn, {each: found[each].said for each in found}).items():
         found[study_id].said.update(today)
         for series in found[study_id].series.values():
@@ -286,10 +287,10 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
     return [found[each] for each in studies if each in found]
 
 
-def _keep_first(said: dict[str, str], row: CatalogRow, keywords: Iterable[str]) -> None:
-    for keyword in keywords:
-        if not said.get(keyword):
-            said[keyword] = row[keyword]
+def _keep_first(said: dict[str, Any], found: Iterable[tuple[str, Any]]) -> None:
+    for keyword, value in found:
+        if value:
+            said.setdefault(keyword, value)
 
 
 def _of_series(what: str) -> str:

@@ -67,6 +67,27 @@ def test_one_who_does_not_pull_holds_up_nobody(folder: Path) -> None:
     answering.stop()
 
 
+@pytest.mark.parametrize(("ahead", "turns"), [(True, 2), (False, 1)])
+def test_what_is_made_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool, turns: int) -> None:
+    """The next few answers while a door sends, where it wants that, and no more."""
+    monkeypatch.setattr(server, "ANSWER_TURN_SECONDS", 60.0)
+    made = itertools.count()
+
+    def answers() -> Iterator[bytes | AnswerBatch | None]:
+        while True:
+            yield str(next(made)).encode()
+
+    answering = AnswerServer(listen_for_doors(folder), lambda asked, identifier: answers())
+    answering.start()
+    batches = Asker(folder).ask(ASKED, b"", makes_ahead=ahead)
+    for taken in range(3):
+        next(batches)
+        due = (taken + turns) * server.TURN_ANSWERS
+        wait_until(lambda due=due: repr(made) == f"count({due})", 5, f"{due} answers")  # type: ignore[misc]
+    batches.close()
+    answering.stop()
+
+
 def test_turns_go_round() -> None:
     """Nobody's second turn comes before another's first."""
     assert server.ANSWERERS < 8

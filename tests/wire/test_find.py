@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -16,13 +16,15 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind as FIND,
 )
 
+from edge.dicom.dialogue import Deadline, Dialogue
 from edge.query.asking import AnswerBatch
 from edge.scp.services.find import serve_find
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.many_studies import fill_catalog
 from tests.support.objects import ct_files, new_uid
-from tests.support.peers import storescu
+from tests.support.peers import storescu, wait_until
 from tests.support.querying import QUERY, final_status, find, statuses
+from tests.wire.test_dialogue import REQUEST, dialogue_with
 
 
 @pytest.fixture(scope="module")
@@ -190,15 +192,58 @@ def test_a_cancel_ends_the_answers(tmp_path: Path) -> None:
         assert edge.noted[0].count < 4000
 
 
-def test_a_cancel_is_met_before_the_next_answer() -> None:
-    """It came while the second answer was sent: there is no third."""
-    responder = MagicMock()
-    responder.dialogue.contexts = {1: (FIND, "1.2.840.10008.1.2")}
-    responder.dialogue.is_cancelled.side_effect = [False, False, True]
-    responder.asker.ask.return_value = (each for each in [AnswerBatch([b"a", b"b", b"c"]), AnswerBatch(status=0)])
-    serve_find(MagicMock(context=1), responder)
-    assert responder.dialogue.respond.call_count == 2
-    assert responder.respond.call_args.args[1].status == 0xFE00
+def ask_for(make: Callable[[Dialogue, list[bytes]], Iterator[AnswerBatch]]) -> tuple[list[int], list[bytes], int]:
+    """Statuses and answers of a C-FIND, and how many are on record. `make`: of the asking side, and what has come."""
+    responder, statuses, came = MagicMock(extended={}), list[int](), list[bytes]()
+
+    def serve(dialogue: Dialogue) -> None:
+        responder.dialogue = dialogue
+        responder.respond = lambda request, answer: dialogue.respond(request, answer.status)
+        serve_find(dialogue.receive(60.0), responder)
+
+    with dialogue_with(serve) as ours:
+        responder.asker.ask.return_value = make(ours, came)
+        for answer in ours.request(1, REQUEST, b"keys", deadline=Deadline(60.0)):
+            statuses.append(answer.status)
+            came.append(ours.read(answer))
+    return statuses, came, responder.note_query.call_args.args[2].count
+
+
+class Cancelling(list[bytes]):
+    """Answers in the midst of which the peer sends a C-CANCEL."""
+
+    peer: Dialogue
+
+    def __iter__(self) -> Iterator[bytes]:
+        for at, each in enumerate(super().__iter__()):
+            if at == 5:
+                self.peer.cancel(1)
+            yield each
+
+
+@pytest.mark.parametrize(("size", "count"), [(20, 1), (20_000, 5)])
+def test_a_cancel_is_met_before_the_next_answer(size: int, count: int) -> None:
+    """Small answers that wait to go together are withdrawn, and large ones go at once: none comes after a C-CANCEL."""
+
+    def make(peer: Dialogue, _: list[bytes]) -> Iterator[AnswerBatch]:
+        answers = Cancelling([bytes(size)] * 20)
+        answers.peer = peer
+        yield AnswerBatch(answers)
+
+    statuses, _, noted = ask_for(make)
+    assert statuses == [0xFF00] * count + [0xFE00]
+    assert noted == count
+
+
+def test_no_answer_waits_for_what_is_still_to_be_made() -> None:
+    """The next answers may take long, for an archive is asked: those that are there have come by then."""
+
+    def make(_: Dialogue, came: list[bytes]) -> Iterator[AnswerBatch]:
+        yield AnswerBatch([b"a ", b"b ", b"c "])
+        wait_until(lambda: came == [b"a ", b"b ", b"c "], 20, "the first answers")
+        yield AnswerBatch([b"d ", b"e "], status=0)
+
+    assert ask_for(make) == ([0xFF00] * 5 + [0], [b"a ", b"b ", b"c ", b"d ", b"e ", b""], 5)
 
 
 def test_a_limit_is_said(tmp_path: Path) -> None:

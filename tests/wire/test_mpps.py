@@ -163,9 +163,10 @@ def test_a_step_without_uid_gets_one_and_its_answer_has_it(edge: Receiving) -> N
     assert send_step(edge.port, uid, ended(["1.5"]), is_set=True).status == 0
 
 
-@pytest.mark.parametrize("uid", ["a b", "1/2", "9" * 65])
+@pytest.mark.parametrize("uid", ["a b", "1/2", "9" * 65, "1.2..x", "1.2..3", "1.2.", "1.2.a"])
 def test_a_uid_that_is_none(edge: Receiving, uid: str) -> None:
-    assert send_step(edge.port, uid, CREATED).status == 0x0112
+    assert send_step(edge.port, uid, CREATED).status == 0x0117
+    assert send_step(edge.port, uid, ended(["1.5"]), is_set=True).status == 0x0112
     assert steps(edge) == []
 
 

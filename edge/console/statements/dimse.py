@@ -48,7 +48,7 @@ _STATUSES = (
     ("N-ACTION (commitment)", "0115, 0123, 0124, 0213", "invalid argument; no such action; not authorized; too many"),
     ("N-CREATE, N-SET (performed step)", "0000", "the message is on stable storage"),
     ("N-CREATE, N-SET (performed step)", "0106, 0120", "an attribute is invalid, or missing: the answer names it"),
-    ("N-CREATE, N-SET (performed step)", "0110, 0111, 0112", "in its final state; another under this UID; unknown"),
+    ("N-CREATE, N-SET (performed step)", "0110, 0111, 0112, 0117", "in its final state; another; unknown; no UID"),
     ("N-CREATE, N-SET (performed step)", "0213", "no room, or another message of the step is being taken"),
     ("C-FIND (worklist)", "FF00, FF01", "an answer; FF01: with keys that are not known here"),
     ("C-FIND (worklist)", "0000, FE00", "the end; cancelled"),

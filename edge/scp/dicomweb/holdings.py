@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 
+from edge.dicom.compact import read_from
 from edge.dicom.elements import DEFLATED
 from edge.dicom.header import Inflated, Read, scan
 from edge.dicom.pixel_data import PixelData, find_pixel_data
@@ -53,7 +54,7 @@ def inflated_syntax(transfer_syntax_uid: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HeaderOfFile:
-    """All before the pixel data, as it is encoded, and where that is."""
+    """All before the pixel data, as it is encoded, and where that is; of a deflated one the first bytes, inflated."""
 
     data: bytes
     pixels: PixelData
@@ -179,19 +180,32 @@ class Holdings:
     def path_of(self, instance: HeldInstance) -> Path:
         return self._spool / instance.path
 
-    def read_header(self, instance: HeldInstance) -> HeaderOfFile:
-        """Everything before the pixel data, from the file. Raises Unreadable or OSError."""
-        fd = os.open(self.path_of(instance), os.O_RDONLY | os.O_CLOEXEC)
+    @contextmanager
+    def reading_of(self, instance: HeldInstance) -> Iterator[Read]:
+        """Reads of its data set, from the file. Raises OSError."""
+        fd = os.open(f"{self._spool}/{instance.path}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            read = read_at(fd, instance.dataset_offset)
-            syntax = instance.transfer_syntax_uid
-            if syntax in DEFLATED:
-                return HeaderOfFile(Inflated(read).read(0, _MOST_INFLATED), PixelData(0))
-            pixels = find_pixel_data(read, instance.data_set_bytes, syntax)
-            self._keep(instance, pixels)
-            return HeaderOfFile(read(0, pixels.header_bytes), pixels)
+            yield read_at(fd, instance.dataset_offset)
         finally:
             os.close(fd)
+
+    def read_header(self, instance: HeldInstance) -> HeaderOfFile:
+        """Everything before the pixel data, from the file. Raises Unreadable or OSError."""
+        with self.reading_of(instance) as read:
+            if instance.transfer_syntax_uid in DEFLATED:
+                data = Inflated(read).read(0, _MOST_INFLATED)
+                return HeaderOfFile(data, find_pixel_data(read_from(data), len(data), EXPLICIT_VR_LITTLE_ENDIAN))
+            pixels = self.find_pixels(instance, read)
+            return HeaderOfFile(read(0, pixels.header_bytes), pixels)
+
+    def find_pixels(self, instance: HeldInstance, read: Read, begin: int = 0) -> PixelData:
+        """Where the pixel data is. `begin`: an element before it, where that is known. Raises Unreadable or OSError."""
+        pixels = find_pixel_data(read, instance.data_set_bytes, instance.transfer_syntax_uid, begin)
+        with self._lock:
+            self._pixels[instance.id] = pixels
+            while len(self._pixels) > _KEPT:
+                self._pixels.popitem(last=False)
+        return pixels
 
     def frames_of(self, instance: HeldInstance) -> int:
         """How many frames it has, also where the catalog does not know that yet. Raises Unreadable or OSError."""
@@ -210,12 +224,6 @@ class Holdings:
         if instance.transfer_syntax_uid in DEFLATED:
             raise Unreadable("it is deflated")
         return self.read_header(instance).pixels
-
-    def _keep(self, instance: HeldInstance, pixels: PixelData) -> None:
-        with self._lock:
-            self._pixels[instance.id] = pixels
-            while len(self._pixels) > _KEPT:
-                self._pixels.popitem(last=False)
 
     def _settle(self) -> None:
         mark, end = self._journal.mark(), time.monotonic() + _SETTLE_SECONDS

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
 
+from edge.dicom.elements import DEFLATED
+from edge.dicom.header import WINDOW
 from edge.dicom.items import item
 from edge.dicom.json import to_json
-from edge.dicom.metadata import MetadataWriter
+from edge.dicom.metadata import BulkAddress, MetadataWriter, bulk_element
 from edge.dicom.native_model import json_to_xml
 from edge.errors import EdgeError, Unreadable
 from edge.network.multipart import PartDelimiters
@@ -72,24 +74,44 @@ class MetadataResource:
     def _write(
         self, writer: MetadataWriter, instance: HeldInstance, header: bytes | None, names: dict[str, str]
     ) -> str:
-        base, syntax, more = _relative(instance, names), instance.transfer_syntax_uid, dict[int, Any]()
-        if header is None:
-            try:
-                of_file = self._holdings.read_header(instance)
-            except (Unreadable, OSError):
-                raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "A file cannot be read; see the gateway.") from None
-            header, has_pixels, vr = of_file.data, bool(of_file.pixels.tag), of_file.pixels.vr
-            tag = of_file.pixels.tag
-        else:
-            has_pixels, tag = instance.bits_allocated is not None and instance.rows is not None, _PIXEL_DATA
-            vr = "OW" if syntax in NATIVE and (instance.bits_allocated or 0) > 8 else "OB"
-        if has_pixels:
-            more[tag] = {"vr": vr, "BulkDataURI": f"{base}bulkdata/{tag:08X}"}
+        base, syntax = _relative(instance, names), inflated_syntax(instance.transfer_syntax_uid)
+
+        def address(place: str) -> str:
+            return f"{base}bulkdata/{place}"
+
         try:
-            text = writer.write(header, inflated_syntax(syntax), lambda place: f"{base}bulkdata/{place}", more)
-            return _with_today(text, instance.today) if instance.today else text
-        except (Unreadable, IndexError) as error:
-            raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "A header cannot be read; see the gateway.") from error
+            if header is None:
+                elements, tag, vr = self._read_file(writer, instance, address)
+            else:
+                elements, (tag, vr) = writer.write_elements(header, syntax, address)[0], _expected_pixels(instance)
+        except (Unreadable, OSError, IndexError) as error:
+            raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "A file cannot be read; see the gateway.") from error
+        if tag:
+            elements.append(bulk_element(tag, vr, address))
+        text = "{" + ",".join(elements) + "}"
+        return _with_today(text, instance.today) if instance.today else text
+
+    def _read_file(
+        self, writer: MetadataWriter, instance: HeldInstance, address: BulkAddress
+    ) -> tuple[list[str], int, str]:
+        """What the catalog does not have (yet): the elements, and tag and VR of the pixel data."""
+        holdings, syntax = self._holdings, instance.transfer_syntax_uid
+        if syntax not in DEFLATED:
+            with suppress(Unreadable, IndexError), holdings.reading_of(instance) as read:
+                elements, end = writer.write_elements(read(0, WINDOW), syntax, address)
+                pixels = holdings.find_pixels(instance, read, end)
+                if pixels.header_bytes == end:  # most headers lie within the first window
+                    return elements, pixels.tag, pixels.vr
+        of_file = holdings.read_header(instance)
+        elements, _ = writer.write_elements(of_file.data, inflated_syntax(syntax), address)
+        return elements, of_file.pixels.tag, of_file.pixels.vr
+
+
+def _expected_pixels(instance: HeldInstance) -> tuple[int, str]:
+    """Tag and VR of its pixel data by what the catalog says; 0 where it has none."""
+    if instance.bits_allocated is None or instance.rows is None:
+        return 0, ""
+    return _PIXEL_DATA, "OW" if instance.transfer_syntax_uid in NATIVE and instance.bits_allocated > 8 else "OB"
 
 
 class _JsonListing:

@@ -141,7 +141,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
             continue
         path = [_tag_of(each) for each in name.split(".")]
         if not all(path):
-            raise HttpError(HTTPStatus.BAD_REQUEST, "A query parameter is no attribute of DICOM.")
+            raise _unknown_attribute("The query parameter", name)
         if path[0] not in known:
             warnings.append(f"{name} is not known here and was not matched")
             continue
@@ -172,6 +172,12 @@ def _tag_of(text: str) -> int:
     return tag_for_keyword(text) or 0
 
 
+def _unknown_attribute(where: str, name: str) -> HttpError:
+    """400 with what the caller wrote, and what is known."""
+    known = f"a keyword (PatientID), a tag (00100020), or one of {', '.join(sorted(_NO_KEYS))}"
+    return HttpError(HTTPStatus.BAD_REQUEST, f"{where} {name[:64]!a} is no attribute of DICOM: write {known}.")
+
+
 def _put(keys: Attributes, path: Sequence[int], value: str) -> None:
     """A value into a data set, or into the first item of a sequence of it. Several UIDs may be divided by commas."""
     tag, *rest = path
@@ -194,7 +200,7 @@ def read_order(exchange: Exchange, keys: Attributes) -> list[tuple[int, bool]]:
     found = []
     for text in (each.strip() for value in exchange.values("orderby") for each in value.split(",")):
         if text and not (tag := _tag_of(text.lstrip("+-"))):
-            raise HttpError(HTTPStatus.BAD_REQUEST, "orderby names what is no attribute of DICOM.")
+            raise _unknown_attribute("In orderby", text.lstrip("+-"))
         if text:
             keys.setdefault(tag, ElementValue(vr_of(tag)))
             found.append((tag, text.startswith("-")))

@@ -1,7 +1,7 @@
 """C-FIND of the Query/Retrieve models (PS3.4 section C.4.1): the answers are made elsewhere (edge.query), and pulled.
 
-A C-CANCEL is met between two answers, so one more at most is sent after it. One slow caller holds its own thread and
-a cursor, nothing else.
+A C-CANCEL is met between two answers: those that wait to go together are withdrawn then. One slow caller holds its own
+thread and a cursor, nothing else.
 """
 
 from __future__ import annotations
@@ -59,21 +59,25 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
     identifier = read_identifier(request, responder)
     if identifier is None:
         return responder.respond(request, IDENTIFIER_TOO_LONG)
-    asked = asked_by(request, responder, "find", _TOP[responder.dialogue.contexts[request.context][0]])
+    dialogue = responder.dialogue
+    asked = asked_by(request, responder, "find", _TOP[dialogue.contexts[request.context][0]])
     count, last, began = 0, AnswerBatch(), time.monotonic()
 
     def end(found: AnswerBatch) -> None:
         _end(request, responder, asked, identifier, QueryEnd(count, 0, seconds=time.monotonic() - began), found)
 
     try:
-        with contextlib.closing(responder.asker.ask(asked, identifier)) as batches:
+        with contextlib.closing(responder.asker.ask(asked, identifier, makes_ahead=True)) as batches:
             for last in batches:
-                for answer in last.answers:
-                    if responder.dialogue.is_cancelled(request):
+                for number, answer in enumerate(last.answers, start=1):
+                    if dialogue.is_cancelled(request):
+                        count -= dialogue.withdraw()
                         return end(AnswerBatch(status=TERMINATED))
-                    responder.dialogue.respond(request, last.pending, data=answer)
+                    # The first one goes at once: a person waits for it. So does one behind which more must be made.
+                    may_wait = count > 0 and (number < len(last.answers) or last.status is not None)
+                    dialogue.respond(request, last.pending, data=answer, may_wait=may_wait)
                     count += 1
-                if last.status is None and responder.dialogue.is_cancelled(request):
+                if last.status is None and dialogue.is_cancelled(request):
                     return end(AnswerBatch(status=TERMINATED))
     except NoAnswer as error:
         log.error("a query is refused: %s", error)

@@ -16,6 +16,7 @@ from edge.dicom.dialogue import DimseMessage
 from edge.dicom.items import Attributes
 from edge.dicom.performed_step import (
     DUPLICATE_STEP,
+    INVALID_UID,
     INVALID_VALUE,
     MAY_NOT_BE_UPDATED,
     MISSING_ATTRIBUTE,
@@ -31,7 +32,7 @@ from edge.dicom.performed_step import (
     read_create,
     read_set,
 )
-from edge.dicom.uids import usable_uid
+from edge.dicom.uids import is_uid
 from edge.errors import Hindered, StorageUnhealthy, Unreadable
 from edge.journal.kinds import performed_step
 from edge.journal.kinds.performed_step import RecordedStep
@@ -68,8 +69,8 @@ def _serve(
     body, syntax = responder.dialogue.read(request), responder.dialogue.syntax(request)
     more: dict[int, int | str] = {Element.AFFECTED_SOP_INSTANCE_UID: uid}
     try:
-        if not usable_uid(uid):
-            return responder.dialogue.respond(request, NO_SUCH_STEP, "no such SOP instance UID")
+        if operation is StepOperation.CREATE and not is_uid(uid):
+            return responder.dialogue.respond(request, INVALID_UID, "the SOP Instance UID is no UID")
         data_set = items.decode_items(body, syntax)
         message = read(data_set)
         status = _take(responder, uid, operation, message, data_set, body, syntax)

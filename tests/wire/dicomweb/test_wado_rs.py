@@ -184,7 +184,11 @@ def test_series_and_instances_below_and_beside(here: Here) -> None:
 def test_what_is_not_known_is_said_and_what_is_no_attribute_is_refused(here: Here) -> None:
     answer = here.get("/studies?BodyPartExamined=HEAD&PatientID=W0001")
     assert "BodyPartExamined is not known here" in answer.headers["warning"]
-    assert here.get("/studies?Nonsense=1").status == 400
+    for asked, named in (("PatientID=1&Nonsense=1", "Nonsense"), ("orderby=-Elsewhere", "Elsewhere"), ("00=1", "00")):
+        refused = here.get(f"/studies?{asked}")
+        assert (refused.status, f"'{named}' is no attribute".encode() in refused.body) == (400, True)
+        assert b"(PatientID)" in refused.body
+        assert b"limit" in refused.body
     assert here.get("/studies?limit=many").status == 400
     more = here.get(f"{here.of_series}/instances?limit=5")
     assert (len(more.json()), "additional results" in more.headers["warning"]) == (5, True)
