@@ -316,9 +316,9 @@ class Points:
 
 
 def troubles_told(journey: Journey) -> set[str]:
-    """What the gateway has warned of, without the figures: any start on what was killed warns of something."""
+    """What the gateway has warned of, without figures and tokens: any start on what was killed warns of something."""
     lines = journey.gateway.log.read_text().splitlines()
-    return {re.sub(r"\d+", "#", line) for line in lines if not line.startswith("INFO")}
+    return {re.sub(r"token=\S+|\d+", "#", line) for line in lines if not line.startswith("INFO")}
 
 
 def synced_again(steps: list[Step]) -> list[str]:
