@@ -36,13 +36,13 @@ class EquipmentPage(ConsolePage):
         with self._access.db.reading() as conn:
             refused = peers.refused_since(conn, time.time() - REFUSED_SECONDS)
             announced = list(equipment.announcements(conn))
-        reasons = {(title, address): why for title, address, _, why in refused}
+        reasons = {(title, address): why for title, address, _, why, _ in refused}
         rows = [_row(each, config, reasons) for each in seen]
         return self._pages.render(
             request,
             "equipment.html",
             code=code,
-            refused=[each for each in rows if each["offer"]],
+            refused=[each for each in rows if each["offer"] or not each["admitted"]],
             known=[each for each in rows if each["admitted"]],
             announced=announced,
             kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
@@ -83,11 +83,12 @@ class EquipmentPage(ConsolePage):
 def _row(each: Mapping[str, Any], config: Config, reasons: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     """One caller, and what adding it would do: `offer` "add", "host" or nothing."""
     same = next((one for one in config.modalities.values() if one.ae_title == each["ae_title"]), None)
-    unnamed = not each["admitted"] or each["name"] == UNNAMED_CALLER
+    why = reasons.get((each["ae_title"], each["address"]), "")
+    unnamed = (not each["admitted"] and not why) or each["name"] == UNNAMED_CALLER
     offer = "" if not unnamed else "host" if same is not None and same.hosts else "add" if same is None else ""
     return {
         **each,
-        "why": reasons.get((each["ae_title"], each["address"]), ""),
+        "why": why,
         "offer": offer,
         "suggestion": same.name if same else name_from(each["ae_title"], config.modalities),
     }

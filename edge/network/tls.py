@@ -347,6 +347,12 @@ _REASONS = {
 _LEFT = "it closed the connection in the handshake: it does not speak TLS there, or does not accept our certificate"
 
 
+def has_left(error: OSError) -> bool:
+    """Did the peer close the connection in the handshake, without a word?"""
+    is_cut = isinstance(error, (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError))
+    return is_cut or (isinstance(error, ssl.SSLError) and "UNEXPECTED_EOF" in str(error.reason))
+
+
 def explain(error: OSError, name: str = "") -> str:
     """Explain in words why a handshake failed; `name` is what the peer's certificate had to bear."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -355,11 +361,11 @@ def explain(error: OSError, name: str = "") -> str:
         return _VERIFIED.get(error.verify_code, f"its certificate cannot be verified ({error.verify_message})")
     if isinstance(error, TimeoutError):
         return "it was silent in the handshake: it does not speak TLS there, or is overloaded"
-    if isinstance(error, (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)):
+    if has_left(error):
         return _LEFT
     if isinstance(error, ssl.SSLError):
         reason = str(error.reason or "no reason given")
-        return _LEFT if "UNEXPECTED_EOF" in reason else _REASONS.get(reason, f"the handshake failed ({reason})")
+        return _REASONS.get(reason, f"the handshake failed ({reason})")
     return str(error.strerror or error)
 
 

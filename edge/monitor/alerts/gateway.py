@@ -122,7 +122,7 @@ def channel_stuck(seen: Observed) -> Iterator[Alert]:
             what = f"{amount(each.parked, 'message')} to {channel} {was} refused permanently"
             do = [
                 Action("{} says why", ("edge", "notify", "list")),
-                Action("then {}", ("edge", "notify", "retry", channel)),
+                Action("{}", ("edge", "notify", "retry", channel), follows=True),
                 Action("or {}", ("edge", "notify", "discard", channel)),
             ]
         else:
@@ -140,5 +140,5 @@ def restore_untried(seen: Observed) -> Iterator[Alert]:
             f"No restore was tried since {moment_text(since)[:10]}",
             "images are not affected; whether a lost gateway can be brought back is not known",
             Action("try it on another machine, as the manual says (A second site)"),
-            Action("then {}", ("edge", "drill", "--done", "...")),
+            Action("{}", ("edge", "drill", "--done", "..."), follows=True),
         )
