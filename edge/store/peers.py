@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from edge.store.database import CatalogRow, Transaction
 
 
@@ -45,6 +47,23 @@ def admitted_callers(conn: Transaction) -> set[str]:
     """AE titles, and names of modalities, that were let in when they called last."""
     rows = conn.execute("SELECT ae_title, modality FROM peer WHERE admitted")
     return {name for row in rows for name in row if name}
+
+
+def list_certificate_ends(conn: Transaction, configured: Collection[str], since: float) -> Mapping[str, float]:
+    """When the certificate ends that each configured caller has shown last, of those that have called since then.
+
+    Of several machines under one name the earliest counts.
+    """
+    rows = conn.execute(
+        "SELECT modality, ae_title, certificate_expires FROM peer"
+        " WHERE modality <> '' AND certificate_expires IS NOT NULL AND last_seen >= ? ORDER BY last_seen",
+        (since,),
+    )
+    shown = {(row[0], row[1]): float(row[2]) for row in rows if row[0] in configured}
+    found: dict[str, float] = {}
+    for (name, _), expires in shown.items():
+        found[name] = min(expires, found.get(name, expires))
+    return found
 
 
 def calling_hours(conn: Transaction, ae_title: str, since: float) -> list[float]:

@@ -45,7 +45,7 @@ class Observed(Snapshot):
     disk_faults: Sequence[str] = ()
     keeping: Keeping = NOTHING_KEPT
     correction: Correction | None = None  # the last of times that a wrong clock had written
-    client_certificates: Mapping[str, float] = field(default_factory=dict)  # [client.NAME] -> when its own ends
+    caller_certificates: Mapping[str, float] = field(default_factory=dict)  # of callers, by name: when it ends
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: ALERT_KINDS)
     open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the open alerts that were notified
 
