@@ -42,7 +42,7 @@ class Admission:
         return bool(self.modality or self.destination)
 
     @property
-    def why(self) -> str:
+    def refusal_reason(self) -> str:
         """Why it is refused, in words."""
         return self.lacks or "unknown equipment"
 

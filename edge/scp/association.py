@@ -106,7 +106,7 @@ class Receiver:
         most = shares.PROPOSED if admission.is_granted else shares.PROPOSED_REFUSED
         self.link.note_call(caller, admission, shorten_proposal(request.contexts, most), 0)
         if not admission.is_granted:
-            self.link.note_refusal(caller.address, caller.ae_title, admission.why)
+            self.link.note_refusal(caller.address, caller.ae_title, admission.refusal_reason)
             self._send(sock, acse.reject_pdu(*CALLING_AE_NOT_RECOGNIZED), caller.address, caller.ae_title)
             return None
         answers, contexts = acse.answer_contexts(

@@ -227,8 +227,9 @@ def test_a_note_that_a_person_releases_takes_effect(site: Rejecting) -> None:
     assert done.count == 1
     assert site.visible() == 1
     assert [state for state, _ in site.states()] == ["cancelled", "cancelled", "pending", "cancelled"]
-    (who,) = site.edge.rows("SELECT who FROM ledger WHERE event = 'rejected' AND payload LIKE '%\"allowed\":true%'")
-    assert who == ("anna",)
+    rows = site.edge.rows("SELECT who, study_id FROM ledger WHERE event = 'rejected' ORDER BY seq")
+    assert [who for who, _ in rows] == ["CT1", "anna"]
+    assert {study for _, study in rows} == {1}, "the custody of the study has them"
 
 
 def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:

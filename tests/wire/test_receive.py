@@ -209,7 +209,7 @@ def test_title_network_certificate_and_service_all_decide(
     taken = [name for name, uid in asked.items() if choose(admission, Context(1, uid, (EXPLICIT,))).result == 0]
     assert "".join(taken) == services
     assert admission.is_granted == bool(services)
-    assert admission.is_granted or admission.why
+    assert admission.is_granted or admission.refusal_reason
 
 
 def test_a_service_that_is_not_open_is_refused_by_context(tmp_path: Path) -> None:
