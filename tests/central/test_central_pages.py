@@ -215,6 +215,7 @@ def test_the_two_figures_of_identity_are_on_a_sites_page(central: CentralOffice,
 
 def test_a_new_site_needs_no_restart(central: CentralOffice) -> None:
     done = central.words("site", "add", "4711", "--name", "New Clinic", "--tag", "pilot")
+    assert '# ca = "ca.pem"' in done, "the centre's certificate may be of an authority of its own"
     key = next(line.strip().encode() for line in done.splitlines() if line.strip().endswith("="))
     body = json.dumps(document("4711", 1, time.time())).encode()
     headers = {"Edge-Site": "4711", "Edge-Signature": sign(key, body)}
