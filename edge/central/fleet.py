@@ -130,7 +130,8 @@ def summary(found: Sequence[SiteStanding]) -> tuple[str, str]:
         more = f", {silent:,} of them silent" if silent else ""
         return BAD, f"{count[BAD]:,} of {amount(len(found), 'site')} in trouble{more}"
     if count[WARN]:
-        return WARN, f"{count[WARN]:,} of {amount(len(found), 'site')} need attention"
+        needs = "needs" if count[WARN] == 1 else "need"
+        return WARN, f"{count[WARN]:,} of {amount(len(found), 'site')} {needs} attention"
     if not count[GOOD]:
         return IDLE, "No site has reported yet"
     return GOOD, f"All {amount(count[GOOD], 'site')} that report are well"

@@ -107,6 +107,7 @@ class Fleet:
             level=level,
             headline=headline,
             since=min((each.since for each in found if each.level == fleet.BAD and each.since), default=None),
+            planned=sum(one.word == "maintenance" for one in found),
             counts={each: sum(one.level == each for one in found) for each in ("bad", "warn", "idle", "good")},
             look=_need_action(shown),
             regions=_by_region(shown),

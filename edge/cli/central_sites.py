@@ -71,6 +71,8 @@ def add_site(
     say("and this into its configuration:")
     for line in table_text(("heartbeat",), {"url": f"{base}/heartbeat", "key": "heartbeat.key"}).splitlines():
         say(f"  {line}")
+    if config.central.certificate:
+        say('  # ca = "ca.pem"  # the authority of the centre, where the system there does not trust it')
 
 
 def _new_key(data_dir: Path, number: str) -> tuple[Path, str]:

@@ -25,7 +25,7 @@ from edge.network import tls
 from edge.network.tls import Keyring, TlsError
 from edge.spool.room import disk_of
 from edge.store.destinations import list_kept_proofs, list_removed_destinations
-from edge.store.peers import senders
+from edge.store.peers import admitted_callers, senders
 from edge.store.tallies import daily_bytes
 from edge.text import amount
 from edge.web.client_certificates import page_context
@@ -201,7 +201,8 @@ def _warnings(session: CommandSession, config: Config) -> list[str]:
             gone = list_removed_destinations(conn, list(config.destinations))
             proofs = list_kept_proofs(conn, list(config.destinations))
             daily = daily_bytes(conn, time.time())
-            return [*refusals, *warnings(config, senders(conn), disk, daily, gone, proofs)]
+            callers = admitted_callers(conn)
+            return [*refusals, *warnings(config, senders(conn), disk, daily, gone, proofs, callers)]
     except OtherVersion as error:
         return [*refusals, *warnings(config, disk=disk), str(error)]
 

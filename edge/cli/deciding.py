@@ -129,7 +129,8 @@ def retry(session: CommandSession, selection: Selection, reason: str) -> None:
     """Retry deliveries now that a destination refused, or that wait for their next attempt.
 
     A retry never sends a delivery that waits for a person's decision (a conflict, a mismatch, no route, a person's
-    hold), whatever it selects: it counts them, and names the command that decides them.
+    hold), whatever it selects: it counts them, and names the command that decides them. With --destination the gateway
+    also tries at once whether a destination that is down answers.
 
     \b
     Examples:  edge queue retry 4711 4712
@@ -137,6 +138,10 @@ def retry(session: CommandSession, selection: Selection, reason: str) -> None:
     """
     found = _find(session, selection, (DeliveryState.HELD, DeliveryState.DEFERRED))
     moved = _move(session, "queue-retry", found, reason)
+    name = selection.destination
+    if name in session.config.destinations and session.daemon_runs:
+        session.ask("destination-try", name=name, reason=reason or "edge queue retry")
+        say(f"{name} is tried now.")
     _report(moved, selection, found, "queued to be sent", "only held and deferred deliveries can be retried")
 
 

@@ -10,7 +10,7 @@ from edge.cli.deciding import require_destination
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
 from edge.model import ContextKey
-from edge.outbound.echo import Echo, ask, proposals_to
+from edge.outbound.echo import Echo, ask, has_images, proposals_to
 from edge.store import catalog
 from edge.text import amount
 
@@ -35,7 +35,7 @@ def echo(session: CommandSession, destination: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
     else:
-        _print(found)
+        _print(found, has_images(session.config, destination))
     fail_unless(found.reachable)
 
 
@@ -47,13 +47,14 @@ def received_kinds(session: CommandSession) -> list[ContextKey]:
         return catalog.kinds(conn)
 
 
-def _print(found: Echo) -> None:
+def _print(found: Echo, gives_back: bool) -> None:
+    """`gives_back`: it has images, and may be asked for them."""
     if not found.reachable:
         say(f"{found.address} is not reachable: {found.error}.", "bold red")
         return
     _print_answer(found)
     print_proof(found)
-    for line in describe_retrieval(found):
+    for line in describe_retrieval(found) if gives_back else ():
         say(*line)
     if found.url:
         return

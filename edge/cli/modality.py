@@ -12,11 +12,11 @@ import click
 from edge.cli.configuration import change_reason_option, print_change
 from edge.cli.session import CommandSession, json_option
 from edge.cli.status import read_status
-from edge.cli.tables import Cell, print_json, print_table
+from edge.cli.tables import Cell, print_json, print_table, say
 from edge.config.edit import name_from
 from edge.config.kinds import NOT_SERVED, SERVED
 from edge.errors import EdgeError
-from edge.text import from_iso, moment_text
+from edge.text import from_iso, moment_text, printable
 
 _END = "-----END CERTIFICATE-----"
 
@@ -46,6 +46,10 @@ def list_modalities(session: CommandSession, as_json: bool) -> None:
         return
     columns = ["AE title", "address", "modality", "equipment", "last call", "state"]
     print_table(columns, [_row(each) for each in found])
+    for each in found:
+        if not each["admitted"]:
+            title = printable(each["ae_title"]) or "a caller without AE title"
+            say(f"{title} at {each['address']}: {printable(each['lacks']) or 'no [modality] names it'}.", "yellow")
 
 
 def _row(each: dict[str, Any]) -> list[Cell]:
@@ -116,9 +120,12 @@ def certificate_to_show(text: str) -> str:
 
 
 def _addresses_of(session: CommandSession, ae_title: str) -> list[str]:
-    """Where equipment of this AE title called from and was refused."""
+    """Where equipment of this AE title called from and was refused, since nothing names it."""
     seen = [each for each in read_status(session)["modalities"] if each["ae_title"] == ae_title]
-    found = [each["address"] for each in seen if not each["admitted"]]
+    refused = [each for each in seen if not each["admitted"]]
+    found = [each["address"] for each in refused if not each["lacks"]]
+    if not found and refused:
+        raise EdgeError(f'a [modality] names "{ae_title}" there already: {refused[0]["lacks"]}')
     if not found:
         raise EdgeError(f'"{ae_title}" has not called, or is admitted; name its address with --host')
     return found

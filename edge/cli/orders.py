@@ -79,33 +79,18 @@ def _list_checks(session: CommandSession, result: CheckResult, limit: int, as_js
     if as_json:
         print_json(found)
     elif found:
-        columns = [
-            "received",
-            "accession",
-            "patient ID",
-            "name",
-            "order's ID",
-            "order's name",
-            "differs in",
-            "study UID",
-        ]
-        print_table(columns, map(_check_row, found))
+        others = ["order's ID", "order's name", "differs in"] if result is CheckResult.DIFFERS else []
+        columns = ["received", "accession", "patient ID", "name", *others, "images", "study UID"]
+        print_table(columns, [_check_row(each, with_order=bool(others)) for each in found])
     else:
         say("There is none.", "green")
 
 
-def _check_row(each: ListedCheck) -> list[Cell]:
+def _check_row(each: ListedCheck, *, with_order: bool) -> list[Cell]:
     differs = words_for(each.differs_in) if each.differs_in else ""
-    return [
-        local_time(each.first_at),
-        each.accession,
-        each.patient_id,
-        each.patient_name,
-        each.order_patient_id,
-        each.order_patient_name,
-        differs,
-        each.study_uid,
-    ]
+    order = [each.order_patient_id, each.order_patient_name, differs] if with_order else []
+    received = local_time(each.first_at)
+    return [received, each.accession, each.patient_id, each.patient_name, *order, each.images, each.study_uid]
 
 
 def order_json(each: Order) -> dict[str, Any]:

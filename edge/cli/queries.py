@@ -40,7 +40,8 @@ def list_queries(session: CommandSession, limit: int, as_json: bool) -> None:
     def row(each: AskedRow) -> list[Cell]:
         took = f"{each.seconds:.2f} s" if each.seconds is not None else ""
         keys = describe_keys(each.identifier, each.syntax)
-        return [local_time(each.at), each.caller, each.what, each.answers, f"{each.status:04X}", took, keys]
+        without = f", without {', '.join(each.left_out)}" if each.left_out else ""
+        return [local_time(each.at), each.caller, each.what, each.answers, f"{each.status:04X}{without}", took, keys]
 
     print_table(["asked", "caller", "what", "answers", "status", "took", "keys"], map(row, found))
 

@@ -145,5 +145,5 @@ def _what_next(found: Delivery) -> str:
         DeliveryState.HELD: f"waits for a person: {undecided.remedy(found)}",
         DeliveryState.SENT: "the destination is asked for proof",
         DeliveryState.CONFIRMED: "nothing: the destination has confirmed it",
-        DeliveryState.CANCELLED: "nothing: a person cancelled it",
+        DeliveryState.CANCELLED: "nothing: it is not sent, for this reason",
     }[found.state]

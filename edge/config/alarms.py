@@ -127,7 +127,10 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     "quarantine": Alarm(MINOR, "objects that could not be read or trusted"),
     "quarantine-full": Alarm(MAJOR, "unreadable objects are not kept: their sender's share of quarantine is full"),
     "unknown-equipment": Alarm(
-        MINOR, "a caller that no `[modality]` names was rejected", directive=_EQUIPMENT, by_outsiders=True
+        MINOR,
+        "a caller that no `[modality]` names, or whose certificate is not accepted, was rejected",
+        directive=_EQUIPMENT,
+        by_outsiders=True,
     ),
     "new-modality": Alarm(
         MINOR,
@@ -162,9 +165,12 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     ),
     "clock-was-wrong": Alarm(MINOR, "stored times were in the future: the clock had been ahead", event=True),
     "certificate-expiring": Alarm(
-        MINOR, "a TLS certificate expires soon; major in its last week", threshold=30 * _DAY, limit="expires within"
+        MINOR,
+        "a TLS certificate, or our revocation list, expires soon; major in its last week",
+        threshold=30 * _DAY,
+        limit="expires within",
     ),
-    "configuration-rejected": Alarm(MINOR, "the configuration on disk has mistakes", 10 * _MINUTE),
+    "configuration-rejected": Alarm(MINOR, "the configuration on disk, or a certificate, cannot be used", 10 * _MINUTE),
     "channel-stuck": Alarm(
         MINOR,
         "notifications are not being delivered, or are refused permanently",

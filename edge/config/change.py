@@ -39,6 +39,8 @@ def _add_host(files: Files, config: Config, fields: Fields, _origin: str) -> dic
     modality = config.modalities.get(name)
     if modality is None:
         raise EdgeError(f"there is no [modality.{name}]")
+    if not modality.hosts:
+        raise EdgeError(f"[modality.{name}] is let in from any address: hosts would leave {host} alone")
     if host in modality.hosts:
         raise EdgeError(f"[modality.{name}] has the address {host} already")
     return edit.set_value(files, ("modality", name, "hosts"), [*modality.hosts, host])

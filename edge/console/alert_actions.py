@@ -75,7 +75,7 @@ _SUBJECTS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("order-missing", "accession-reused"), ("/orders", "The orders")),
     "import-waiting": ("/import", "The imports"),
     "images-missing": ("/steps", "The performed step"),
-    "worklist-stale": ("/worklist", "The worklist"),
+    **dict.fromkeys(("worklist-stale", "prior-mismatch"), ("/worklist", "The worklist")),
     "equipment-changed": ("/equipment", "The equipment"),
     **dict.fromkeys(("lossy-received", "dose-report-missing"), ("/figures", "The figures")),
     "restore-untried": ("/help/guide/restore-to-a-new-machine", "How to try it"),

@@ -5,7 +5,6 @@ What was refused is added to the configuration in one step.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +18,9 @@ from edge.console.access import MAX_REASON, ConsolePage
 from edge.errors import ConfigError, EdgeError
 from edge.model import UNNAMED_CALLER
 from edge.monitor.announcement import ANNOUNCED_KINDS
-from edge.store import equipment, peers
+from edge.store import equipment
 from edge.text import amount
 from edge.web.guard import visitor_of
-
-#: Callers that were refused are listed for this time.
-REFUSED_SECONDS = 30 * 86400.0
 
 
 class EquipmentPage(ConsolePage):
@@ -34,15 +30,13 @@ class EquipmentPage(ConsolePage):
         """GET /equipment."""
         config, seen = self._access.config(), self._access.status()["modalities"]
         with self._access.db.reading() as conn:
-            refused = peers.refused_since(conn, time.time() - REFUSED_SECONDS)
             announced = list(equipment.announcements(conn))
-        reasons = {(title, address): why for title, address, _, why in refused}
-        rows = [_row(each, config, reasons) for each in seen]
+        rows = [list_caller(each, config) for each in seen]
         return self._pages.render(
             request,
             "equipment.html",
             code=code,
-            refused=[each for each in rows if each["offer"]],
+            refused=[each for each in rows if each["offer"] or not each["admitted"]],
             known=[each for each in rows if each["admitted"]],
             announced=announced,
             kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
@@ -80,14 +74,15 @@ class EquipmentPage(ConsolePage):
         return RedirectResponse("/equipment", 303)
 
 
-def _row(each: Mapping[str, Any], config: Config, reasons: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+def list_caller(each: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """One caller, and what adding it would do: `offer` "add", "host" or nothing."""
     same = next((one for one in config.modalities.values() if one.ae_title == each["ae_title"]), None)
-    unnamed = not each["admitted"] or each["name"] == UNNAMED_CALLER
+    why = each["lacks"]
+    unnamed = (not each["admitted"] and not why) or each["name"] == UNNAMED_CALLER
     offer = "" if not unnamed else "host" if same is not None and same.hosts else "add" if same is None else ""
     return {
         **each,
-        "why": reasons.get((each["ae_title"], each["address"]), ""),
+        "why": why,
         "offer": offer,
         "suggestion": same.name if same else name_from(each["ae_title"], config.modalities),
     }

@@ -88,7 +88,7 @@ def diagram_of(
 
 def _source(modality: Mapping[str, Any], rate: float, now: float) -> Box:
     below = f"last seen {span(now - from_iso(modality['last_seen']))} ago"
-    name = modality["name"] or printable(modality["ae_title"])
+    name = modality["name"] or printable(modality["ae_title"]) or modality["address"]
     if not modality["admitted"]:
         return Box(name, "warn", "refused", f"unknown, {below}", cut=True)
     if modality["silent"]:

@@ -71,9 +71,10 @@ class Settings(ConsolePage):
     def _warnings(self, config: Config) -> list[str]:
         disk = disk_of(config.site.data_dir)
         with self._access.db.reading() as conn:
-            seen, daily = peers.senders(conn), tallies.daily_bytes(conn, time.time())
+            seen, callers = peers.senders(conn), peers.admitted_callers(conn)
+            daily = tallies.daily_bytes(conn, time.time())
             proofs = destinations.list_kept_proofs(conn, list(config.destinations))
-        return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily, proofs=proofs)
+        return warnings(config, seen, (disk.total_bytes, disk.free_bytes), daily, proofs=proofs, callers=callers)
 
 
 def _mask(setting: Setting) -> Setting:

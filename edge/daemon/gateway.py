@@ -354,6 +354,8 @@ class Gateway:
             unhealthy=self.db.failure or "",
             hindrances=self.reception.current(),
             rejected_at=self.rejected_at,
+            unusable_certificates=self.outbound.unusable_certificates,
+            revocation_ends=self.outbound.revocation_ends,
             ledger_broken=self.ledger_check.broken,
             folds_damaged=self.ageing.damage,
             unkept=self.intake.quarantine.unkept(),

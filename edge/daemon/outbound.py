@@ -267,6 +267,16 @@ class Outbound:
         if self.tls is not None:
             self.tls.refresh()
 
+    @property
+    def unusable_certificates(self) -> tuple[float, str] | None:
+        """Since when new files are not used, and why."""
+        return (self.tls.trouble_at, self.tls.trouble) if self.tls is not None and self.tls.trouble else None
+
+    @property
+    def revocation_ends(self) -> float | None:
+        """When our revocation list expires: from then on nobody is let in over TLS."""
+        return self.tls.revocation_expires if self.tls is not None else None
+
     def _secure(self, destination: Destination) -> TlsClient | None:
         """What begins TLS with a destination, where it wants that."""
         if not destination.tls or self.tls is None:

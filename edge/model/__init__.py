@@ -82,6 +82,9 @@ NEEDS_DECISION = frozenset(
     }
 )
 
+#: Of these, what is decided about an instance as a whole; the rest about one delivery, which a release sends.
+DECIDED_BY_INSTANCE = frozenset({ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH})
+
 
 #: The name of a caller that no [modality] names, where `[listen] unknown = "accept"` lets it in.
 UNNAMED_CALLER = "(unknown)"

@@ -43,19 +43,21 @@ def warnings(
     daily_bytes: float | None = None,
     gone: Sequence[DestinationCounts] = (),
     proofs: Sequence[KeptProof] = (),
+    callers: Collection[str] = (),
 ) -> list[str]:
     """All warnings, a line each. Raises ConfigError where a route's conditions cannot be compiled.
 
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
     of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
-    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept.
+    `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept,
+    `callers` the AE titles or modality names that were ever let in.
     """
     found = [warning for check in WARNING_CHECKS for warning in check(config)]
     found += [
         *_past_maintenance(config, time.time()),
         *_gone_destinations(gone),
         *_gone_proofs(proofs),
-        *_silent_modalities(config, seen),
+        *_silent_modalities(config, seen, callers),
         *_small_disk(config, disk, daily_bytes),
     ]
     return [fault_line(config.lines, key, text) for key, text in found]
@@ -271,11 +273,26 @@ def _is_ourselves(destination: Destination, config: Config) -> bool:
     )
 
 
-def _silent_modalities(config: Config, seen: Collection[str] | None) -> Iterator[ConfigWarning]:
+def _silent_modalities(
+    config: Config, seen: Collection[str] | None, callers: Collection[str]
+) -> Iterator[ConfigWarning]:
+    """Equipment that never sent; where it may ask for something, equipment that never called."""
     for modality in config.modalities.values() if seen is not None else ():
-        if not any(name == modality.name or fnmatchcase(name, modality.ae_title) for name in seen or ()):
-            text = f'has never sent; compare AE title "{modality.ae_title}" and address with the equipment'
-            yield ("modality", modality.name), f"{text}, or remove it"
+        sends = "store" in modality.services
+        asks = not sends or set(modality.services) - _SENDS
+        if _is_among(modality, seen or ()) or (asks and _is_among(modality, callers)):
+            continue
+        never = "has never sent" if sends else "has never called"
+        text = f'{never}; compare AE title "{modality.ae_title}" and address with the equipment'
+        yield ("modality", modality.name), f"{text}, or remove it"
+
+
+#: The services of equipment that does nothing but send.
+_SENDS = frozenset({"echo", "store", "commit"})
+
+
+def _is_among(modality: Modality, names: Collection[str]) -> bool:
+    return any(name == modality.name or fnmatchcase(name, modality.ae_title) for name in names)
 
 
 def _small_disk(config: Config, disk: tuple[int, int] | None, daily_bytes: float | None) -> Iterator[ConfigWarning]:

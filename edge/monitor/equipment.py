@@ -38,6 +38,7 @@ def modalities(conn: Transaction, config: Config, rhythms: Mapping[str, Usual]) 
             **{name: row[name] for name in PEER_COLUMNS},
             name=row["modality"],
             admitted=bool(row["admitted"]),
+            lacks=row["refused"],
             contexts=tuple((abstract, tuple(syntaxes)) for abstract, syntaxes in json.loads(row["contexts"])),
             usual=known.text,
             missed_at=known.missed_at,

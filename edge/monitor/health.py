@@ -37,18 +37,19 @@ from edge.store import (
     ledger,
     mismatches,
     outbox,
+    peers,
     prefetch,
     retention_rules,
     samples,
     step_deliveries,
     step_images,
     tallies,
-    web_clients,
 )
 from edge.store import figures as stored_figures
 from edge.store.alert_records import AlertRecord, records
 from edge.store.database import Transaction
 from edge.store.sqlite_file import ENGINE_VERSION, version_of
+from edge.store.web_clients import CLIENT_PREFIX
 
 #: An event is notified within this time after it; later it is not compared with the recorded ones.
 EVENT_SECONDS = 8 * 86400.0
@@ -118,7 +119,9 @@ def _list_alerts(
         disk_faults=seen.live.machine.disk_faults,
         keeping=backlog.keeping(conn, config, tally, counts),
         correction=clock.last_correction(conn),
-        client_certificates=web_clients.list_certificate_ends(conn, config.clients, seen.at - CALLS_SECONDS),
+        caller_certificates=peers.list_certificate_ends(
+            conn, {*config.modalities, *(f"{CLIENT_PREFIX}{name}" for name in config.clients)}, seen.at - CALLS_SECONDS
+        ),
         alarms=alarms(config.alerts),
         open=frozenset((each.kind, each.subject) for each in known if each.notified and each.ended_at is None),
     )

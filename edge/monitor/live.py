@@ -93,6 +93,8 @@ class Live:
     machine: Machine = Machine()
     rhythms: Mapping[str, Usual] | None = None  # by AE title; None: to be read
     rejected_at: float | None = None  # when a new configuration was found bad, so that the older one stays active
+    unusable_certificates: tuple[float, str] | None = None  # since when new files of [tls] are not used, and why
+    revocation_ends: float | None = None  # when the revocation list of [tls] does
     unkept: Unkept | None = None  # unreadable objects that did not fit into quarantine
     ledger_broken: str = ""  # how the custody ledger was altered or damaged
     folds_damaged: str = ""  # how a yearly file was, which has its old rows

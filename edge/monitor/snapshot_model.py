@@ -168,6 +168,7 @@ class ModalityStatus:
     changed_at: float | None = None  # when another make was first seen under its AE title and address
     change: tuple[str, ...] = ()  # manufacturer, model, serial number and software: before, and then
     makes: int = 1  # different makes under its AE title and address
+    lacks: str = ""  # why it was refused, where the configuration names it or it had not said its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,8 @@ class UnknownCaller:
     ae_title: str
     address: str
     first_seen: float
-    lacks: str = ""  # where a [modality] names it
+    lacks: str = ""  # where a [modality] names it, or where it was refused before it said its title
+    known_there: str = ""  # the AE title that has stored something from this address
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +222,18 @@ class Action:
 
     words: str  # {} stands for the command
     command: tuple[str, ...] = ()
+    follows: bool = False  # the step before it comes first; else it is a choice of its own
 
     @property
     def text(self) -> str:
         typed = " ".join('"..."' if part == "..." else part for part in self.command)
-        return self.words.replace("{}", f"`{typed}`")
+        return ("then " if self.follows else "") + self.words.replace("{}", f"`{typed}`")
+
+
+def advice_of(actions: Sequence[Action]) -> str:
+    """The steps as one clause: a comma before what follows, a semicolon between choices."""
+    parts = [f"{', ' if each.follows else '; '}{each.text}" for each in actions]
+    return "".join(parts).lstrip(",; ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def _alert_json(seen: Alert) -> dict[str, Any]:
 def _modality_json(seen: ModalityStatus) -> dict[str, Any]:
     return {
         **_values(seen, "name", "ae_title", "address", "manufacturer", "model", "serial", "software"),
-        **_values(seen, "stored", "admitted", "usual"),
+        **_values(seen, "stored", "admitted", "usual", "lacks"),
         **_moments(seen, "first_seen", "last_seen", "last_stored", "changed_at"),
         "silent": seen.missed_at is not None,
         "silent_since": iso_or_none(seen.missed_at),

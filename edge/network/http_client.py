@@ -153,7 +153,7 @@ class HttpClient:
             tls.peer_expires = certificate.expires if certificate else None
         except OSError as error:
             self._sock.close()
-            raise PeerError(f"no TLS with {self.netloc}: {explain(error, self._host)}") from None
+            raise PeerError(f"no TLS with {self.netloc}: {explain(error, self._host, is_web=True)}") from None
 
     def request(
         self,

@@ -18,6 +18,7 @@ import logging
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -112,7 +113,7 @@ class Keyring:
 
     def __init__(self, files: Tls) -> None:
         """Raises TlsError."""
-        self.trouble = ""  # why changed files are not used; empty while they are
+        self.trouble, self.trouble_at = "", 0.0  # why changed files are not used, and since when; empty while they are
         self.use(files)
 
     def use(self, files: Tls) -> None:
@@ -122,6 +123,7 @@ class Keyring:
         web = _context(files, ssl.PROTOCOL_TLS_SERVER)
         web.verify_mode = ssl.CERT_OPTIONAL  # those without a certificate show a token
         self.expires = expires(_path(files, "certificate"))
+        self.revocation_expires = expires(files.crl) if files.crl is not None else None
         self.files, self.listening, self.calling, self.web = files, listening, calling, web
         self._read = self._seen = stamp
         self.trouble = ""
@@ -138,7 +140,7 @@ class Keyring:
             self.use(self.files)
         except TlsError as error:
             self._read = self._seen  # said once
-            self.trouble = str(error)
+            self.trouble, self.trouble_at = str(error), time.time()
             log.error("the new certificates cannot be used, the previous ones stay active: %s", error)
         else:
             log.info("the certificates have changed and have been read again")
@@ -315,10 +317,10 @@ _VERIFIED = {
     10: "its certificate has expired",
     11: "the revocation list (tls.crl) is not valid yet: compare the clocks",
     12: "the revocation list (tls.crl) has expired: have a new one issued",
-    18: "its certificate is signed by itself, and tls.ca does not hold it",
-    19: "its certificate comes from an authority that tls.ca does not hold",
-    20: "its certificate comes from an authority that tls.ca does not hold",
-    21: "its certificate comes from an authority that tls.ca does not hold",
+    18: "its certificate is signed by itself, and {ca} does not hold it",
+    19: "its certificate comes from an authority that {ca} does not hold",
+    20: "its certificate comes from an authority that {ca} does not hold",
+    21: "its certificate comes from an authority that {ca} does not hold",
     23: "its certificate is revoked",
     26: "its certificate is not made for this use (extended key usage: both serverAuth and clientAuth are needed)",
     66: "its certificate's key is too short",
@@ -344,22 +346,33 @@ _REASONS = {
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it does not accept our certificate for this use (extended key usage)",
     "TLSV1_ALERT_ACCESS_DENIED": "it accepts our certificate, but not us",
 }
+_WEB_AUTHORITIES = "its ca (omitted: the system's authorities)"
 _LEFT = "it closed the connection in the handshake: it does not speak TLS there, or does not accept our certificate"
 
 
-def explain(error: OSError, name: str = "") -> str:
-    """Explain in words why a handshake failed; `name` is what the peer's certificate had to bear."""
+def has_left(error: OSError) -> bool:
+    """Did the peer close the connection in the handshake, without a word?"""
+    is_cut = isinstance(error, (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError))
+    return is_cut or (isinstance(error, ssl.SSLError) and "UNEXPECTED_EOF" in str(error.reason))
+
+
+def explain(error: OSError, name: str = "", *, is_web: bool = False) -> str:
+    """Explain in words why a handshake failed; `name` is what the peer's certificate had to bear.
+
+    `is_web`: by the `ca` and `url` of a table, not by [tls].
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in (62, 64):
-            return f'its certificate does not name "{name}": see tls_name'
-        return _VERIFIED.get(error.verify_code, f"its certificate cannot be verified ({error.verify_message})")
+            return f'its certificate does not name "{name}": see {"the url" if is_web else "tls_name"}'
+        words = _VERIFIED.get(error.verify_code, f"its certificate cannot be verified ({error.verify_message})")
+        return words.replace("{ca}", _WEB_AUTHORITIES if is_web else "tls.ca")
     if isinstance(error, TimeoutError):
         return "it was silent in the handshake: it does not speak TLS there, or is overloaded"
-    if isinstance(error, (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)):
+    if has_left(error):
         return _LEFT
     if isinstance(error, ssl.SSLError):
         reason = str(error.reason or "no reason given")
-        return _LEFT if "UNEXPECTED_EOF" in reason else _REASONS.get(reason, f"the handshake failed ({reason})")
+        return _REASONS.get(reason, f"the handshake failed ({reason})")
     return str(error.strerror or error)
 
 

@@ -94,8 +94,14 @@ def proposals_to(config: Config, name: str, received: Iterable[ContextKey]) -> l
     services = [
         ContextKey(sop_class, EXPLICIT_VR_LITTLE_ENDIAN) for sop_class, is_wanted in wanted.items() if is_wanted
     ]
-    is_sent_images = not services or any(name in route.to for route in config.routes.values())
-    return [*services, *(proposals_for(received) if is_sent_images else ())]
+    return [*services, *(proposals_for(received) if has_images(config, name) else ())]
+
+
+def has_images(config: Config, name: str) -> bool:
+    """Is a destination sent images, or asked for them? One that is asked for something else alone has none."""
+    if name in config.retrieves_from or any(name in route.to for route in config.routes.values()):
+        return True
+    return not (config.worklist.from_ == name or name in config.mpps.to or name in config.mpps.ian)
 
 
 def ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) -> Echo:

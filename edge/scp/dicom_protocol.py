@@ -22,9 +22,11 @@ class DicomProtocol:
 
     def missing(self, data: bytearray) -> int:
         if data and data[0] != pdu.A_ASSOCIATE_RQ:
-            hint = " (it speaks TLS, this port does not)" if data[0] == CLIENT_HELLO else ""
+            speaks_tls = data[0] == CLIENT_HELLO
+            hint = " (it speaks TLS, this port does not)" if speaks_tls else ""
             why = f"its first byte is 0x{data[0]:02X}, not an A-ASSOCIATE-RQ{hint}"
-            raise CallerRefused(why, pdu.abort(2, UNEXPECTED_PDU) if data[0] <= pdu.A_ABORT else b"")
+            answer = pdu.abort(2, UNEXPECTED_PDU) if data[0] <= pdu.A_ABORT else b""
+            raise CallerRefused(why, answer, is_mistaken=speaks_tls)
         if len(data) < 6:
             return 6 - len(data)
         length = int.from_bytes(data[2:6], "big")

@@ -31,6 +31,7 @@ from edge.errors import Cause, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import Full, Places, Share, caller_of
+from edge.scp.admission import Admission, Caller
 from edge.scp.capacity import Limit
 from edge.scp.link import GatewayLink
 from edge.scp.ports import MOST_SAID_BYTES
@@ -53,11 +54,11 @@ TlsContext = Callable[[], ssl.SSLContext]  # the TLS context of this moment
 
 
 class CallerRefused(Exception):
-    """A caller is refused: why, and what it is answered."""
+    """A caller is refused: why, and what it is answered. `is_mistaken`: it is equipment with a wrong setting of TLS."""
 
-    def __init__(self, why: str, answer: bytes = b"") -> None:
+    def __init__(self, why: str, answer: bytes = b"", *, is_mistaken: bool = False) -> None:
         super().__init__(why)
-        self.answer = answer
+        self.answer, self.is_mistaken = answer, is_mistaken
 
 
 class WireProtocol(Protocol):
@@ -233,14 +234,23 @@ class ConnectionListener:
         except ssl.SSLWantWriteError:
             self._watch(caller, WRITE)
         except ssl.SSLError as error:
-            self._drop(caller, f"no TLS with it: {tls.explain(error)}")
+            why = f"no TLS with it: {tls.explain(error)}"
+            if not tls.has_left(error):
+                self._note_mistaken(caller, tls.explain(error))
+            self._drop(caller, why)
         except OSError as error:
             self._drop(caller, str(error.strerror or error))
         except CallerRefused as error:
+            if error.is_mistaken:
+                self._note_mistaken(caller, str(error))
             self._drop(caller, str(error), error.answer)
         except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
             log.error("a caller at the door: %s", place_of(error))
             self._drop(caller, "an unexpected fault of ours")
+
+    def _note_mistaken(self, caller: PendingConnection, lacks: str) -> None:
+        """List it with the equipment that is refused: it had no chance to say its name."""
+        self._link.note_call(Caller("", caller.address), Admission(lacks=lacks), (), 0)
 
     def _watch(self, caller: PendingConnection, events: int) -> None:
         key = self._selector.get_key(caller.fd)
@@ -253,7 +263,8 @@ class ConnectionListener:
             if not first:
                 raise ConnectionError("")
             if self._protocol.is_plain(first[0]):
-                raise CallerRefused(f"it speaks {self._protocol.name} without TLS, this port takes TLS only")
+                why = f"it speaks {self._protocol.name} without TLS, this port takes TLS only"
+                raise CallerRefused(why, is_mistaken=True)
             caller.sock = context().wrap_socket(caller.sock, server_side=True, do_handshake_on_connect=False)
         caller.sock.do_handshake()
         caller.is_secure = True

@@ -12,6 +12,9 @@ MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
 #: Callers that were refused and have alerts of their own (edge.monitor.alerts.equipment).
 ALERTED_CALLERS = 10
 
+#: A caller that was refused before it said its name is the one that is let in, once it was not refused for this time.
+NAMELESS_SECONDS = 600.0
+
 
 @dataclass(slots=True)
 class Calls:
@@ -29,7 +32,7 @@ class Calls:
 
 
 def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) -> None:
-    """Write down who called."""
+    """Write down who called. `ae_title` is empty where a caller was refused before it said its name."""
     contexts = json.dumps(heard.contexts, separators=(",", ":"))
     given = asdict(heard) | {"ae_title": ae_title, "address": address, "contexts": contexts}
     conn.execute(
@@ -42,6 +45,11 @@ def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) 
         " refused = excluded.refused, certificate_expires = excluded.certificate_expires",
         given,
     )
+    if heard.modality:
+        conn.execute(
+            "DELETE FROM peer WHERE ae_title = '' AND address = ? AND last_seen < ?",
+            (address, heard.last_seen - NAMELESS_SECONDS),
+        )
     if heard.contexts:
         conn.execute(
             "UPDATE peer SET contexts = :contexts"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from edge.store.database import CatalogRow, Transaction
 
 
@@ -10,17 +12,19 @@ def all_peers(conn: Transaction, limit: int) -> list[CatalogRow]:
     return conn.execute("SELECT * FROM peer ORDER BY admitted DESC, last_seen DESC LIMIT ?", (limit,)).fetchall()
 
 
-def refused_since(conn: Transaction, since: float) -> list[tuple[str, str, float, str]]:
-    """(AE title, address, first seen, what it lacks) of those not let in that called since then, the last first.
+def refused_since(conn: Transaction, since: float) -> list[tuple[str, str, float, str, str]]:
+    """(AE title, address, first seen, what it lacks, who is let in from there) of those not let in, the last first.
 
-    What it lacks is empty where the configuration does not name it.
+    The title is empty where a caller had not said it. What it lacks is empty where the configuration does not name it.
     """
     rows = conn.execute(
-        "SELECT ae_title, address, first_seen, refused FROM peer WHERE admitted = 0 AND last_seen >= ?"
-        " ORDER BY last_seen DESC",
+        "SELECT ae_title, address, first_seen, refused, coalesce((SELECT other.ae_title FROM peer AS other"
+        "  WHERE other.address = peer.address AND other.last_stored IS NOT NULL"
+        "  ORDER BY other.last_stored DESC LIMIT 1), '')"
+        " FROM peer WHERE admitted = 0 AND last_seen >= ? ORDER BY last_seen DESC",
         (since,),
     )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 def admitted_senders(conn: Transaction) -> list[tuple[str, str, float]]:
@@ -37,6 +41,29 @@ def senders(conn: Transaction) -> set[str]:
     """AE titles, and names of modalities, that have ever stored something."""
     rows = conn.execute("SELECT ae_title, modality FROM peer WHERE last_stored IS NOT NULL")
     return {name for row in rows for name in row if name}
+
+
+def admitted_callers(conn: Transaction) -> set[str]:
+    """AE titles, and names of modalities, that were let in when they called last."""
+    rows = conn.execute("SELECT ae_title, modality FROM peer WHERE admitted")
+    return {name for row in rows for name in row if name}
+
+
+def list_certificate_ends(conn: Transaction, configured: Collection[str], since: float) -> Mapping[str, float]:
+    """When the certificate ends that each configured caller has shown last, of those that have called since then.
+
+    Of several machines under one name the earliest counts.
+    """
+    rows = conn.execute(
+        "SELECT modality, ae_title, certificate_expires FROM peer"
+        " WHERE modality <> '' AND certificate_expires IS NOT NULL AND last_seen >= ? ORDER BY last_seen",
+        (since,),
+    )
+    shown = {(row[0], row[1]): float(row[2]) for row in rows if row[0] in configured}
+    found: dict[str, float] = {}
+    for (name, _), expires in shown.items():
+        found[name] = min(expires, found.get(name, expires))
+    return found
 
 
 def calling_hours(conn: Transaction, ae_title: str, since: float) -> list[float]:

@@ -52,7 +52,9 @@ def enter_note(
         "INSERT OR IGNORE INTO rejection_reference VALUES (?, ?)", [(instance, each) for each in note.rejected]
     )
     payload = {"code": note.code.value, "count": len(note.rejected), "note_uid": uid, "allowed": is_allowed}
-    ledger.append(conn, now, ledger.REJECTED, calling_ae, [instance], payload=payload)
+    ledger.append(
+        conn, now, ledger.REJECTED, calling_ae, [instance], study_id=_study_of(conn, instance), payload=payload
+    )
     if is_allowed:
         _apply_note(conn, instance, now)
     else:
@@ -70,7 +72,7 @@ def allow_note(conn: Transaction, instance: int, who: str, now: float) -> None:
         return settle_note(conn, instance, now)  # released to another destination before
     (count,) = conn.execute("SELECT count(*) FROM rejection_reference WHERE note_id = ?", (instance,)).fetchone()
     payload = {"code": row["code"], "count": count, "note_uid": row["sop_instance_uid"], "allowed": True}
-    ledger.append(conn, now, ledger.REJECTED, who, [instance], payload=payload)
+    ledger.append(conn, now, ledger.REJECTED, who, [instance], study_id=_study_of(conn, instance), payload=payload)
     _apply_note(conn, instance, now)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from edge.model import DeliveryState, InstanceState, ReasonCode
+from edge.model import DECIDED_BY_INSTANCE, DeliveryState, InstanceState, ReasonCode
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.queries import Delivery, Instance
@@ -73,22 +73,34 @@ _THERE = (DeliveryState.SENT, DeliveryState.CONFIRMED)
 _ON_ITS_WAY = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED)
 
 
+#: What `edge queue release` does, for each reason that it decides; a cancellation does not.
+RELEASES = {
+    ReasonCode.PERSON: "ends a person's hold",
+    ReasonCode.NOTE_NOT_ALLOWED: "lets the note hide the images that it names, and sends it",
+    ReasonCode.MAY_NAME_PATIENT: "sends its pixels, or its document, as they are: inspect them before",
+    ReasonCode.UNKNOWN_STUDY: "sends it",
+}
+_WHY = '--reason "..."'
+
+
 def remedy(found: Delivery) -> str:
     """The command that decides about a delivery that is held."""
-    number = found.instance_id
-    either = f"`edge instances release {number}` sends it, `edge instances discard {number}` refuses it"
+    number, cancel = found.instance_id, f"`edge queue cancel {found.id} {_WHY}`"
+    either = (
+        f"`edge instances release {number} {_WHY}` sends it, or `edge instances discard {number} {_WHY}` refuses it"
+    )
     if found.reason_code is ReasonCode.UNROUTABLE:
         return f"add a route, reload, then {either}"
-    if found.reason_code in (ReasonCode.CONFLICT, ReasonCode.MISMATCH):
+    if found.reason_code in DECIDED_BY_INSTANCE:
         return f"`edge instances show {number}`, then {either}"
-    if found.reason_code is ReasonCode.PERSON:
-        return f"`edge queue release {found.id}` sends it, `edge queue cancel {found.id}` does not"
-    return f"`edge queue retry {found.id}` tries again, `edge queue cancel {found.id}` gives it up"
+    if found.reason_code in RELEASES:
+        return f"`edge queue release {found.id} {_WHY}` {RELEASES[found.reason_code]}, or {cancel} does not"
+    return f"`edge queue retry {found.id}` tries again, or {cancel} gives it up"
 
 
 def decided_by(code: ReasonCode) -> str:
     """The commands that decide what waits for a reason; ID stands for what is named."""
-    if code is ReasonCode.PERSON:
+    if code not in DECIDED_BY_INSTANCE:
         return "`edge queue release ID` or `edge queue cancel ID`"
     if code is ReasonCode.UNROUTABLE:
         return "`edge instances release ID` (or --unroutable) or `edge instances discard ID`"
@@ -99,5 +111,5 @@ def is_undecided(instance: Instance) -> bool:
     """Check whether a person can release or discard an instance."""
     if instance.state in (InstanceState.QUARANTINED, InstanceState.CONFLICT):
         return True
-    codes = (ReasonCode.UNROUTABLE, ReasonCode.CONFLICT, ReasonCode.MISMATCH)
-    return any(each.state is DeliveryState.HELD and each.reason_code in codes for each in instance.deliveries.values())
+    held = (each for each in instance.deliveries.values() if each.state is DeliveryState.HELD)
+    return any(each.reason_code in DECIDED_BY_INSTANCE for each in held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from edge.config.sections import WebClient
@@ -55,14 +55,3 @@ def list_clients(conn: Transaction, configured: Collection[WebClient]) -> list[L
             )
         )
     return found
-
-
-def list_certificate_ends(conn: Transaction, configured: Collection[str], since: float) -> Mapping[str, float]:
-    """When the certificate ends that each configured client has shown last, of those that have called since then."""
-    rows = conn.execute(
-        "SELECT modality, certificate_expires FROM peer WHERE modality >= 'client.' AND modality < 'client/'"
-        " AND certificate_expires IS NOT NULL AND last_seen >= ? ORDER BY last_seen",
-        (since,),
-    )
-    found = {name.removeprefix(CLIENT_PREFIX): expires for name, expires in rows}
-    return {name: expires for name, expires in found.items() if name in configured}

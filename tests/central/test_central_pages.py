@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
@@ -68,7 +69,12 @@ def browser() -> Iterator[Browser]:
 
 
 def beat(central: CentralOffice, site: str, number: int, every: float, **told: object) -> None:
-    alert = {"kind": "destination-down", "subject": "archive", "severity": "major", "text": "the archive is gone"}
+    alert = {
+        "kind": "destination-down",
+        "subject": "archive",
+        "severity": "major",
+        "text": "gone: try `edge echo archive`",
+    }
     identity = {"matched_share": 0.99912, "misdirected_share": 0.0004, "checked_images": 9100, "orders_missing": 2}
     seen = status(identity=identity)
     if site == "2":
@@ -95,6 +101,7 @@ def test_an_outage_arrives_and_passes_before_ones_eyes(central: CentralOffice, b
     heard = listening(page)
     expect(page.locator("h1")).to_have_text("2 of 3 sites in trouble, 1 of them silent", timeout=60_000)
     expect(page.locator("#look-1")).to_contain_text("no heartbeat for")
+    expect(page.locator("#look-2 code")).to_have_text("edge echo archive")
     page.get_by_role("link", name="incident 1").click()
     page.get_by_role("textbox", name="Note").fill("called the clinic")
     page.get_by_role("button", name="Acknowledge").click()
@@ -168,6 +175,15 @@ def test_work_is_planned_at_sites(central: CentralOffice, browser: Browser) -> N
     page.get_by_label("Sites").fill("1")
     page.get_by_role("button", name="Plan it").click()
     expect(page.get_by_role("cell", name="new firewall")).to_be_visible()
+    day = datetime.now(timezone.utc)
+    page.get_by_label("Sites").fill("3")
+    page.locator("[name=from]").fill(f"{day - timedelta(days=2):%Y-%m-%dT%H:%M}")
+    page.locator("[name=to]").fill(f"{day + timedelta(days=2):%Y-%m-%dT%H:%M}")
+    page.get_by_label("Reason").fill("moved")
+    page.get_by_role("button", name="Plan it").click()
+    expect(page.get_by_role("cell", name="moved")).to_be_visible()
+    page.goto(central.url)
+    expect(page.locator(".headline")).to_contain_text("1 in maintenance, 0 never seen")
 
 
 def test_who_to_call_at_a_site_is_noted_on_its_page(central: CentralOffice, browser: Browser) -> None:
@@ -199,6 +215,7 @@ def test_the_two_figures_of_identity_are_on_a_sites_page(central: CentralOffice,
 
 def test_a_new_site_needs_no_restart(central: CentralOffice) -> None:
     done = central.words("site", "add", "4711", "--name", "New Clinic", "--tag", "pilot")
+    assert '# ca = "ca.pem"' in done, "the centre's certificate may be of an authority of its own"
     key = next(line.strip().encode() for line in done.splitlines() if line.strip().endswith("="))
     body = json.dumps(document("4711", 1, time.time())).encode()
     headers = {"Edge-Site": "4711", "Edge-Signature": sign(key, body)}

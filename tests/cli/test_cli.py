@@ -73,6 +73,7 @@ class Daemon:
             "ping": lambda _: {},
             "status": self.status,
             **{name: partial(self._change, name) for name in CHANGES if name.startswith("queue-")},
+            "destination-try": partial(CHANGES["destination-try"], filled.db),
             "instance-release": self._released,
         }
         self.control = Control(filled.data_dir, handlers)
@@ -367,11 +368,14 @@ def test_hold_release_and_retry(filled: Filled, running: bool, request: pytest.F
     retried = edge(filled, "queue", "retry", "--destination", "archive")
     assert retried.exit_code == 1
     assert "1 left for a person to decide (person; instance 2): `edge queue release ID`" in retried.stdout
+    assert ("archive is tried now." in retried.stdout) == running
     assert states(filled) == ["pending", "held", "pending"]
     filled.settle("archive", 2, Outcome.HOLD, "refused")
     assert edge(filled, "queue", "retry", "1").exit_code == 0
     assert states(filled) == ["pending", "held", "held"]
     events = [(row["event"], row["words"]) for row in rows_of_ledger(filled)]
+    assert (("overridden", "tried at once: edge queue retry") in events) == running
+    events = [each for each in events if each[0] != "overridden"]
     assert [event for event, _ in events[-5:]] == ["held", "held", "released", "held", "retried"]
     assert ("released", "it is the right one") in events
     assert all(row["who"] for row in rows_of_ledger(filled))

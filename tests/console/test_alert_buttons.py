@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from edge.config.alarms import ALERT_KINDS
 from edge.console.access import Access
 from edge.console.alert_acting import act_on_alert, offered_to
-from edge.console.alert_actions import _ACTIONS, actions_of
+from edge.console.alert_actions import _ACTIONS, _SUBJECTS, actions_of
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS
 from edge.errors import EdgeError
 from edge.model import Outcome
@@ -136,6 +137,10 @@ def test_a_button_does_what_it_says(pressed: Pressed, button: Button) -> None:
     site.look()
     still = [each for each in pressed.status()["alerts"] if each["kind"] == button.kind]
     assert bool(still) != button.ends
+
+
+def test_every_alert_has_the_page_of_its_subject() -> None:
+    assert set(ALERT_KINDS) <= set(_SUBJECTS)
 
 
 def test_every_button_is_pressed() -> None:

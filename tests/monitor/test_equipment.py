@@ -17,7 +17,7 @@ from edge.monitor.snapshot_model import Snapshot
 from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
 from edge.storage.backfill import Backfill
-from edge.store import samples
+from edge.store import peers, samples
 from edge.store.callers import Calls, remember_peer
 from tests.support.filled import CT1, Filled
 from tests.support.gateway import Receiving
@@ -36,6 +36,18 @@ def filled(tmp_path: Path) -> Iterator[Filled]:
 def called(filled: Filled, ae_title: str, stored_at: float | None = None, modality: str = "ct1") -> None:
     heard = Calls(modality, 50.0, stored_at or 60.0, 1, stored_at)
     filled.db.write(lambda conn: remember_peer(conn, ae_title, "10.10.4.21", heard))
+
+
+def test_a_caller_without_a_name_is_forgotten_once_its_address_is_let_in(filled: Filled) -> None:
+    """Ten minutes later: another machine behind the same address does not hide it."""
+    expired = Calls("", 50.0, 1000.0, 1, refused="its certificate has expired")
+    filled.db.write(lambda conn: remember_peer(conn, "", "10.10.4.21", expired))
+    remaining = []
+    for at in (1100.0, 1700.0):
+        called(filled, "CT1", at)
+        with filled.db.reading() as conn:
+            remaining.append([each[:4] for each in peers.refused_since(conn, 0.0)])
+    assert remaining == [[("", "10.10.4.21", 50.0, "its certificate has expired")], []]
 
 
 def test_a_real_senders_offer_and_number_are_kept(tmp_path: Path) -> None:

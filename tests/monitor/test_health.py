@@ -13,7 +13,7 @@ import pytest
 
 from edge.config.alarms import ALERT_KINDS
 from edge.config.sections import StorageSection as Marks
-from edge.model import UNNAMED_CALLER, Disk, Outcome
+from edge.model import UNNAMED_CALLER, Disk, Outcome, ReasonCode
 from edge.monitor import alerts as rules
 from edge.monitor.alerts import Observed, alerts
 from edge.monitor.alerts.identity import FINDING_KINDS
@@ -21,6 +21,7 @@ from edge.monitor.forecast import above_since, drain_seconds, full_in_seconds
 from edge.monitor.health import snapshot
 from edge.monitor.live import DOWN, Clock, Link, Live
 from edge.monitor.snapshot_model import (
+    Action,
     Alert,
     ChannelBacklog,
     DestinationStatus,
@@ -35,6 +36,7 @@ from edge.monitor.snapshot_model import (
     Storage,
     UnknownCaller,
     WorklistState,
+    advice_of,
 )
 from edge.monitor.status_document import status_json
 from edge.spool.room import disk_of
@@ -338,13 +340,22 @@ def test_nothing_wrong_nothing_said() -> None:
         ({"certificates": {"vna": 10_000.0 + 20 * DAY}}, ("certificate-expiring", "vna", "minor", 10_000.0 - 10 * DAY)),
         ({"certificates": {"vna": 9_000.0}}, ("certificate-expiring", "vna", "major", 9_000.0 - 30 * DAY)),
         (
-            {"client_certificates": {"ai": 9_000.0}},
+            {"caller_certificates": {"client.ai": 9_000.0}},
             ("certificate-expiring", "client.ai", "major", 9_000.0 - 30 * DAY),
         ),
         ({"ledger_broken": "row 7: the row is missing"}, ("ledger-broken", "ledger", "critical", 10_000.0)),
         ({"folds_damaged": "2024.jsonl.gz is cut"}, ("ledger-broken", "yearly files", "critical", 10_000.0)),
         ({"unkept": Unkept(3, 5.0, 9.0, "CT1", "10.0.0.1")}, ("quarantine-full", "quarantine", "major", 5.0)),
         ({"rejected_at": 5.0}, ("configuration-rejected", "configuration", "minor", 5.0)),
+        ({"unusable_certificates": (5.0, "no pair")}, ("configuration-rejected", "certificates", "minor", 5.0)),
+        (
+            {"revocation_ends": 10_000.0 + DAY},
+            ("certificate-expiring", "revocation list", "major", 10_000.0 - DAY),
+        ),
+        (
+            {"caller_certificates": {"ct1": 9_000.0}},
+            ("certificate-expiring", "modality.ct1", "major", 9_000.0 - 30 * DAY),
+        ),
         (
             {"outbox": {"email.mimso": ChannelBacklog(2, 4000.0, "")}},
             ("channel-stuck", "email.mimso", "minor", 9_600.0),
@@ -427,7 +438,8 @@ def test_each_cause_has_its_alert(changes: dict[str, Any], expected: tuple[str, 
         {"clock": Clock(None, None), "uptime_seconds": 4000.0},
         {"clock": Clock(False), "uptime_seconds": 60.0},  # after a boot it takes its time
         {"certificates": {"vna": 10_000.0 + 31 * DAY}},
-        {"client_certificates": {"ai": 10_000.0 + 31 * DAY}},
+        {"caller_certificates": {"client.ai": 10_000.0 + 31 * DAY}},
+        {"revocation_ends": 10_000.0 + 3 * DAY},  # a list lasts for a month
         {"downtime": Downtime(-2 * DAY, -DAY, "power", False)},
         {"modalities": [replace(CT1, first_seen=9_990.0)]},  # its first objects will tell what it is
         {"modalities": [replace(CT1, first_seen=10_000.0 - 8 * DAY)]},
@@ -534,6 +546,33 @@ def test_a_caller_with_another_certificate_is_not_added_once_more() -> None:
     (found,) = alerts(replace(QUIET, unknown_callers=(UnknownCaller("CT1", "10.0.0.1", 4.0, "it must call over TLS"),)))
     assert found.means == "it must call over TLS, and none of its images is received"
     assert "modality add" not in found.do
+
+
+def test_a_caller_that_was_refused_before_it_said_its_name_is_told_by_its_address() -> None:
+    expired = UnknownCaller("", "10.0.0.1", 4.0, "its certificate has expired", "CT1")
+    first, second = alerts(replace(QUIET, unknown_callers=(expired, replace(expired, address="::1", known_there=""))))
+    assert first.what == 'A caller at 10.0.0.1, from which "CT1" has sent, was refused before it said its AE title'
+    assert second.what == "A caller at ::1 was refused before it said its AE title"
+    assert first.means == "its certificate has expired, and none of its images is received"
+    assert first.actions[0].command == ("edge", "alerts", "explain", "unknown-equipment")
+
+
+def test_our_own_certificate_stops_the_scanners_too() -> None:
+    (found,) = alerts(replace(QUIET, live=Live("running", certificates={"listen": 10_000.0 + DAY})))
+    assert found.what.startswith("Our TLS certificate ends in 1 d")
+    assert found.means.startswith("from then on no TLS succeeds: images stay on the scanners")
+
+
+def test_choices_are_apart_and_what_follows_is_not() -> None:
+    steps = (Action("look"), Action("decide", follows=True), Action("or leave it"))
+    assert advice_of(steps) == "look, then decide; or leave it"
+
+
+def test_what_a_release_decides_names_the_release() -> None:
+    held = Held("archive", 1, 5.0, "a note", frozenset({ReasonCode.NOTE_NOT_ALLOWED}))
+    (found,) = alerts(replace(QUIET, held=[held]))
+    assert ("edge", "queue", "release", "ID", "--reason", "...") in [each.command for each in found.actions]
+    assert not any("retry" in each.command for each in found.actions)
 
 
 def test_the_wires_words_cannot_move_the_cursor() -> None:

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import (
 )
 
 from edge.config.sections import Config
-from edge.outbound.echo import ask, proposals_for, proposals_to
+from edge.outbound.echo import ask, has_images, proposals_for, proposals_to
 from edge.outbound.link_test import run_link_test
 from tests.support.gateway import configuration
 from tests.support.peers import Orthanc, StoreScp, free_port
@@ -106,6 +106,7 @@ def test_a_ris_is_asked_for_what_it_is_configured_for(tmp_path: Path) -> None:
         }
         sent = configuration(tmp_path, text + '[route.all]\nto = ["ris"]\n')
     assert set(proposals_for([])) < set(proposals_to(sent, "ris", []))
+    assert [has_images(each, "ris") for each in (config, sent)] == [False, True]
 
 
 def test_a_web_server_that_is_not_there_is_a_result(tmp_path: Path, orthanc: Orthanc) -> None:

@@ -528,6 +528,14 @@ def test_commands(circle: Clinic) -> None:
     assert (found["accession"], found["patient_id"], found["patient_name"]) == ("A1001", "T9", "TEST^ORDER")
     assert [each["patient_id"] for each in run("orders", "differing")] == ["T2"]
     assert run("orders", "missing") == []
+    circle.send(new_uid(), {"PatientID": "T8", "PatientName": "TEST^8"}, AccessionNumber="NONE")
+    assert [each["patient_id"] for each in run("orders", "missing")] == ["T8"]
+    heads = {}
+    for which in ("differing", "missing"):
+        text = CliRunner().invoke(cli, ["orders", which, "--config", str(circle.directory)], env={"COLUMNS": "200"})
+        heads[which] = text.stdout.splitlines()[0]
+    assert "order's ID" in heads["differing"]
+    assert "order" not in heads["missing"]
     done = CliRunner().invoke(cli, ["hl7", "replay", "3", "4", "--config", str(circle.directory)])
     assert (done.exit_code, done.stdout.count("is still parked")) == (1, 2)
     text = CliRunner().invoke(cli, ["hl7", "list", "--config", str(circle.directory)]).stdout

@@ -187,6 +187,8 @@ def test_what_may_name_the_patient_in_its_pixels_waits_for_a_person(ran: Ran) ->
     assert "Burned In Annotation is absent" in held["reason"]
     retried = ran.edge.ask("queue", "retry", "--destination", "teaching", "--reason", "again")
     assert retried.returncode in (0, 1, 2)
+    assert "teaching is tried now." in retried.stdout
+    assert "`edge queue release ID`" in retried.stdout
     assert len(_held(ran)) == 1  # a retry is no decision
     done = ran.edge.ask("queue", "release", str(held["id"]), "--reason", "inspected: no text in it")
     assert done.returncode == 0, done.stderr

@@ -184,6 +184,24 @@ def test_a_modality_that_has_never_sent(configure: Configure, title: str, seen: 
     assert [warning.startswith(expected) for warning in found] == [True] * silent
 
 
+@pytest.mark.parametrize(
+    ("services", "callers", "warned"),
+    [
+        ('"echo", "store", "worklist"', {"CT1"}, ""),
+        ('"echo", "store", "worklist"', set(), "has never sent"),
+        ('"echo", "store"', {"CT1"}, "has never sent"),
+        ('"echo", "worklist"', set(), "has never called"),
+        ('"echo"', {"ct1"}, ""),
+    ],
+)
+def test_equipment_that_only_asks_has_called(
+    configure: Configure, services: str, callers: set[str], warned: str
+) -> None:
+    text = PLAIN.replace('ae_title = "CT1"', f'ae_title = "CT1"\nservices = [{services}]')
+    found = [each for each in warnings(configure(text), set(), callers=callers) if "has never" in each]
+    assert [f"modality.ct1: {warned}" in each for each in found] == ([True] if warned else [])
+
+
 # The disk
 
 

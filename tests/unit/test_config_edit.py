@@ -58,6 +58,14 @@ def test_a_second_scanner_goes_into_the_same_file_and_no_name_is_taken_twice() -
         change("modality-add", once, name="ct2", ae_title="CT9", hosts=["10.0.0.9"])
 
 
+def test_an_address_is_not_added_where_any_is_let_in() -> None:
+    """The list of one address would turn away all others."""
+    equipment = FILES["20-equipment.toml"].replace('hosts = ["10.0.0.1"]      # its address\n', "")
+    files = {**FILES, "20-equipment.toml": equipment}
+    with pytest.raises(EdgeError, match=r"\[modality.ct1\] is let in from any address"):
+        change("modality-add-host", files, name="ct1", host="10.0.0.7")
+
+
 def test_a_new_address_of_a_scanner_keeps_the_comment() -> None:
     after = change("modality-add-host", name="ct1", host="10.0.0.7")
     assert (

@@ -10,11 +10,21 @@ import pytest
 
 from edge.dicom.commitment_data import AskedCommitment
 from edge.journal.kinds.commitment_request import CommitmentRequest
-from edge.model import Origin
+from edge.model import Origin, ReasonCode
 from edge.outbound.commitment_reports.outcome import decide_outcome
 from edge.outbound.job import Leased
 from edge.outbound.scheduler import DeliveryScheduler
-from edge.store import commitment_requests, held, leases, operator_actions, queried, queries, rejections, studies
+from edge.store import (
+    commitment_requests,
+    held,
+    leases,
+    operator_actions,
+    queried,
+    queries,
+    rejections,
+    studies,
+    undecided,
+)
 from tests.support.committing import CT_CLASS
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.objects import ct_files, rejection_note, sop_instance_uid
@@ -207,12 +217,19 @@ def test_a_note_that_a_person_releases_takes_effect(site: Rejecting) -> None:
     site.send(*site.images)
     site.send(site.note(SAFETY))
     (note,) = [row[0] for row in site.edge.rows("SELECT id FROM delivery WHERE reason_code = 'note-not-allowed'")]
+    with site.edge.db.reading() as conn:
+        found = queries.delivery(conn, note)
+        assert found is not None
+        assert f'`edge queue release {note} --reason "..."` lets the note hide' in undecided.remedy(found)
+        assert not undecided.is_undecided(queries.list_object_versions(conn, found.instance_id)[0])
+    assert "edge queue release ID" in undecided.decided_by(ReasonCode.NOTE_NOT_ALLOWED)
     done = site.edge.db.write(lambda conn: operator_actions.release(conn, [note], 9.0, "anna", "asked", named=False))
     assert done.count == 1
     assert site.visible() == 1
     assert [state for state, _ in site.states()] == ["cancelled", "cancelled", "pending", "cancelled"]
-    (who,) = site.edge.rows("SELECT who FROM ledger WHERE event = 'rejected' AND payload LIKE '%\"allowed\":true%'")
-    assert who == ("anna",)
+    rows = site.edge.rows("SELECT who, study_id FROM ledger WHERE event = 'rejected' ORDER BY seq")
+    assert [who for who, _ in rows] == ["CT1", "anna"]
+    assert {study for _, study in rows} == {1}, "the custody of the study has them"
 
 
 def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:

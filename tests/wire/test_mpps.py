@@ -163,6 +163,14 @@ def test_a_step_without_uid_gets_one_and_its_answer_has_it(edge: Receiving) -> N
     assert send_step(edge.port, uid, ended(["1.5"]), is_set=True).status == 0
 
 
+def test_an_unknown_step_is_said_before_what_its_message_lacks(edge: Receiving) -> None:
+    without = {each: value for each, value in ended(["1.5"]).items() if each != 0x00400340}
+    assert send_step(edge.port, "1.9", without, is_set=True).status == 0x0112
+    assert send_step(edge.port, "1.9", CREATED).status == 0
+    assert send_step(edge.port, "1.9", without, is_set=True).status == 0x0120
+    assert send_step(edge.port, "1.9", ended(["1.5"]), is_set=True).status == 0
+
+
 @pytest.mark.parametrize("uid", ["a b", "1/2", "9" * 65, "1.2..x", "1.2..3", "1.2.", "1.2.a"])
 def test_a_uid_that_is_none(edge: Receiving, uid: str) -> None:
     assert send_step(edge.port, uid, CREATED).status == 0x0117

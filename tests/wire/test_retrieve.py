@@ -245,6 +245,7 @@ def test_a_destination_that_is_away_is_a702_with_all_listed(tmp_path: Path) -> N
     with Filled(tmp_path, move_to(free_port())) as filled:
         status, listed = move(filled, "DEST")[-1]
         assert (status.Status, status.NumberOfFailedSuboperations) == (0xA702, 5)
+        assert status.ErrorComment.startswith("DEST gets nothing more: 127.0.0.1:")
         assert listed is not None
         assert len(listed.FailedSOPInstanceUIDList) == 5
 

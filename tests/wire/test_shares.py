@@ -303,7 +303,7 @@ def test_what_a_named_caller_lacks_is_kept_and_nothing_of_one_that_is_not_named(
         heard.note(Caller("NEW", "10.7.7.7"), Admission())
         written(edge, heard)
         with edge.db.reading() as conn:
-            refused = {title: lacks for title, _, _, lacks in refused_since(conn, 0.0)}
+            refused = {title: lacks for title, _, _, lacks, _ in refused_since(conn, 0.0)}
         assert refused == {"CT1": "it must call over TLS", "NEW": ""}
 
 

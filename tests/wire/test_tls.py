@@ -231,8 +231,26 @@ def test_who_has_no_good_certificate_gets_no_association(tmp_path: Path, site: S
                 associated(sock)
             told = wait_until(edge.refused, 5, f"{name} is refused")
             assert told[0].startswith(f"no TLS with it: {why}"), name
+            assert listed(edge)[0].startswith(why), name
         with connected(edge, client(site, site.ct1)) as sock:
             assert associated(sock).fragment_out
+
+
+def listed(edge: Receiving) -> list[str]:
+    """What callers lack that were refused before they said who they are, as the list of equipment has it."""
+    work = edge.callers.take()
+    if work is not None:
+        edge.db.write(work)
+    return [row[0] for row in edge.rows("SELECT refused FROM peer WHERE ae_title = '' AND NOT admitted")]
+
+
+def test_who_only_leaves_in_the_handshake_is_no_equipment(edge: Receiving) -> None:
+    socket.create_connection(("127.0.0.1", edge.tls_port)).close()
+    with socket.create_connection(("127.0.0.1", edge.tls_port)) as sock:
+        sock.sendall(b"\x16\x03\x01\x02\x00")
+    (why,) = edge.refused()
+    assert "it closed the connection in the handshake" in why
+    assert listed(edge) == []
 
 
 def test_an_expired_revocation_list_lets_nobody_in_and_is_named(tmp_path: Path) -> None:
@@ -245,6 +263,7 @@ def test_an_expired_revocation_list_lets_nobody_in_and_is_named(tmp_path: Path) 
 def test_plain_and_tls_meet_at_the_wrong_port(edge: Receiving, site: Site) -> None:
     assert echoscu(edge.tls_port, check=False).returncode
     assert edge.refused() == ["it speaks DICOM without TLS, this port takes TLS only"]
+    assert listed(edge) == ["it speaks DICOM without TLS, this port takes TLS only"]
     assert echoscu(edge.port, *site.ct1.dcmtk(site.ca), check=False).returncode
     assert edge.refused() == ["its first byte is 0x16, not an A-ASSOCIATE-RQ (it speaks TLS, this port does not)"]
 

@@ -8,6 +8,7 @@ from edge.model import NEEDS_DECISION, ReasonCode
 from edge.monitor.alerts.identity import order_differs
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert, Held
+from edge.store.undecided import RELEASES
 from edge.text import amount, printable
 
 #: Subject of the mismatches that are sent all the same: to acknowledge that alert settles them.
@@ -95,8 +96,8 @@ def _list_decisions(held: Held) -> Iterator[Action]:
         yield SHOW
         yield RELEASE
         yield DISCARD
-    if ReasonCode.PERSON in codes:
-        yield Action("{} ends a person's hold", ("edge", "queue", "release", "ID", *_REASON))
+    for code in (each for each in RELEASES if each in codes):
+        yield Action(f"{{}} {RELEASES[code]}", ("edge", "queue", "release", "ID", *_REASON))
     if not codes or codes - NEEDS_DECISION:
         words = "once the cause is removed, {} tries again what was refused"
         yield Action(words, ("edge", "queue", "retry", "--destination", held.destination))
@@ -116,6 +117,6 @@ def unroutable(seen: Observed) -> Iterator[Alert]:
                 Action("add the route"),
                 CHECK,
                 RELOAD,
-                Action("then {}", ("edge", "instances", "release", "--unroutable", *_REASON)),
+                Action("{}", ("edge", "instances", "release", "--unroutable", *_REASON), follows=True),
                 Action("or {} for what must not be sent", ("edge", "instances", "discard", "ID", *_REASON)),
             )

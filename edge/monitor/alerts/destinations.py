@@ -64,7 +64,7 @@ def backlog_old(seen: Observed) -> Iterator[Alert]:
                 f"The oldest of {amount(each.waiting, 'image')} for {each.name} has waited for {span(oldest)}",
                 f"they are safe on disk and arrive late{rate}",
                 Action("{} says what waits and why", ("edge", "queue", "list", "--destination", each.name)),
-                Action("then check whether the line to it is as fast as it should be"),
+                Action("check whether the line to it is as fast as it should be", follows=True),
             )
 
 
@@ -83,5 +83,5 @@ def destination_unconfirmed(seen: Observed) -> Iterator[Alert]:
                     Action("{} shows one at which each proof fails", ("edge", "queue", "show", str(delivery)))
                     for delivery in each.breaks_proof
                 ),
-                Action("then ask its administrator whether it answers storage commitment or queries"),
+                Action("ask its administrator whether it answers storage commitment or queries", follows=True),
             )

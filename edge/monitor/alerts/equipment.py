@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from edge.model import UNNAMED_CALLER
 from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
-from edge.monitor.snapshot_model import Action, Alert
+from edge.monitor.snapshot_model import Action, Alert, UnknownCaller
 from edge.store.equipment import MOST_MAKES
 from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import amount, moment_text, printable, span
@@ -21,16 +21,30 @@ ACK = Action("acknowledge to dismiss: {}", ("edge", "alerts", "ack", "ALERT", "-
 #: Equipment is added by the title that `edge modality list` shows: a caller's own words are never part of a command.
 _ADD = Action("{} if it is yours", ("edge", "modality", "add", "AE_TITLE", "--reason", "..."))
 _CERTIFICATE = Action("if it is yours, correct the certificate in its table, or let it call over TLS with that one")
+_NAMELESS = Action(
+    "if it is yours, have its certificate, its port or its TLS corrected: {} has a line for each cause",
+    ("edge", "alerts", "explain", "unknown-equipment"),
+)
 
 
-def _remedies(lacks: str) -> Iterator[Action]:
-    if not lacks:
+def _remedies(caller: UnknownCaller) -> Iterator[Action]:
+    if not caller.lacks:
         yield _ADD
-        yield Action("then let it call again")
-        return
-    yield _CERTIFICATE
-    yield CHECK
-    yield RELOAD
+        yield Action("let it call again", follows=True)
+    elif not caller.ae_title:
+        yield _NAMELESS
+    else:
+        yield _CERTIFICATE
+        yield CHECK
+        yield RELOAD
+
+
+def _who(caller: UnknownCaller) -> str:
+    title, address = printable(caller.ae_title), printable(caller.address)
+    if title:
+        return f'Unknown equipment "{title}" at {address} called and was refused'
+    known = f', from which "{printable(caller.known_there)}" has sent,' if caller.known_there else ""
+    return f"A caller at {address}{known} was refused before it said its AE title"
 
 
 def _because(lacks: str) -> str:
@@ -40,13 +54,12 @@ def _because(lacks: str) -> str:
 def unknown_equipment(seen: Observed) -> Iterator[Alert]:
     callers = sorted(seen.unknown_callers, key=lambda each: each.first_seen)  # the first stay first: one notice each
     for each in callers[:MAX_CALLERS]:
-        title, address = printable(each.ae_title), printable(each.address)
         yield alert(
-            f"{title}@{address}",
+            f"{printable(each.ae_title)}@{printable(each.address)}",
             each.first_seen,
-            f'Unknown equipment "{title}" at {address} called and was refused',
+            _who(each),
             f"{_because(each.lacks)}none of its images is received",
-            *_remedies(each.lacks),
+            *_remedies(each),
         )
     if more := callers[MAX_CALLERS:]:
         yield alert(
@@ -58,7 +71,7 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
         )
 
 
-def _table_of(name: str) -> str:
+def table_of(name: str) -> str:
     """The table of the configuration that names a caller."""
     return name if name.startswith(CLIENT_PREFIX) else f"modality.{name}"
 
@@ -75,7 +88,7 @@ def new_modality(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-            f"its images are received and routed{f' as [{_table_of(each.name)}]' if each in named else ''}",
+            f"it is let in as [{table_of(each.name)}]" if each in named else "its images are received and routed",
             Action("report it to the central office if it was not announced"),
             ACK,
             ended=each.first_seen,

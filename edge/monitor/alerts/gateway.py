@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge.config.alarms import MAJOR, MINOR
-from edge.monitor.alerts.equipment import ACK
+from edge.monitor.alerts.equipment import ACK, table_of
 from edge.monitor.alerts.observed import RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
+from edge.network.tls import SOON_SECONDS
 from edge.text import amount, moment_text, printable, span
 
 #: A downtime is reported for this time, unless it is acknowledged.
@@ -78,22 +79,32 @@ def clock_was_wrong(seen: Observed) -> Iterator[Alert]:
 
 def certificate_expiring(seen: Observed) -> Iterator[Alert]:
     fails = "from then on connections that use it fail, and images"
+    all_fail = "from then on no TLS succeeds: images stay on the scanners, or wait safely on disk for archives with TLS"
+    put, have = Action("put a new one in its place"), Action("have a new certificate put in its place there")
+    limit = seen.threshold("certificate-expiring")
     for subject, expires in seen.live.certificates.items():
-        means = f"{fails} for it wait safely on disk"
-        renew = Action("put a new certificate in its place")
-        yield from _warn_of_end(seen, subject, expires, means, renew, RELOAD)
-    for name, expires in seen.client_certificates.items():
-        renew = Action("have a new certificate put in its place there")
-        yield from _warn_of_end(seen, f"client.{name}", expires, f"{fails} that it would send stay with it", renew)
+        is_ours = subject == "listen"
+        what = "Our TLS certificate" if is_ours else f"The TLS certificate of {subject}"
+        means, actions = (all_fail, (put, RELOAD)) if is_ours else (f"{fails} for it wait safely on disk", (have,))
+        yield from _warn_of_end(seen, subject, what, expires, limit, means, *actions)
+    for name, expires in seen.caller_certificates.items():
+        caller = table_of(name)
+        what, means = f"The TLS certificate of {caller}", f"{fails} that it would send stay with it"
+        yield from _warn_of_end(seen, caller, what, expires, limit, means, have)
+    if (ends := seen.live.revocation_ends) is not None:
+        subject, what = "revocation list", "Our revocation list (tls.crl)"
+        yield from _warn_of_end(seen, subject, what, ends, min(limit, SOON_SECONDS["crl"]), all_fail, put, RELOAD)
 
 
-def _warn_of_end(seen: Observed, subject: str, expires: float, means: str, *actions: Action) -> Iterator[Alert]:
-    left, threshold = expires - seen.at, seen.threshold("certificate-expiring")
-    if left >= threshold:
+def _warn_of_end(
+    seen: Observed, subject: str, what: str, expires: float, limit: float, means: str, *actions: Action
+) -> Iterator[Alert]:
+    left = expires - seen.at
+    if left >= limit:
         return
     when = f"ends in {span(left)}, on {moment_text(expires)}" if left > 0 else f"ended on {moment_text(expires)}"
-    what, severity = f"The TLS certificate of {subject} {when}", MAJOR if left < LAST_WEEK else MINOR
-    yield alert(subject, expires - threshold, what, means, *actions, severity=severity)
+    severity = MAJOR if left < LAST_WEEK else MINOR
+    yield alert(subject, expires - limit, f"{what} {when}", means, *actions, severity=severity)
 
 
 def configuration_rejected(seen: Observed) -> Iterator[Alert]:
@@ -105,6 +116,17 @@ def configuration_rejected(seen: Observed) -> Iterator[Alert]:
             "images are received and sent as before",
             Action("{} names every mistake", ("edge", "check")),
             Action("correct them"),
+            RELOAD,
+        )
+    if seen.live.unusable_certificates is not None:
+        since, why = seen.live.unusable_certificates
+        yield alert(
+            "certificates",
+            since,
+            f"The new files of [tls] cannot be used ({why}), so those before stay active",
+            "images are received and sent as before, until those expire",
+            Action("put certificate and key of one pair in their place"),
+            Action("{} tests them", ("edge", "check"), follows=True),
             RELOAD,
         )
 
@@ -122,7 +144,7 @@ def channel_stuck(seen: Observed) -> Iterator[Alert]:
             what = f"{amount(each.parked, 'message')} to {channel} {was} refused permanently"
             do = [
                 Action("{} says why", ("edge", "notify", "list")),
-                Action("then {}", ("edge", "notify", "retry", channel)),
+                Action("{}", ("edge", "notify", "retry", channel), follows=True),
                 Action("or {}", ("edge", "notify", "discard", channel)),
             ]
         else:
@@ -140,5 +162,5 @@ def restore_untried(seen: Observed) -> Iterator[Alert]:
             f"No restore was tried since {moment_text(since)[:10]}",
             "images are not affected; whether a lost gateway can be brought back is not known",
             Action("try it on another machine, as the manual says (A second site)"),
-            Action("then {}", ("edge", "drill", "--done", "...")),
+            Action("{}", ("edge", "drill", "--done", "..."), follows=True),
         )

@@ -12,7 +12,7 @@ from edge.text import amount, moment_text, span
 
 #: Subject of the studies that differ from their order and are sent all the same.
 NOT_HELD_ORDER = "order"
-ACKNOWLEDGE = Action("then {} ends this alert", ("edge", "alerts", "ack", "ALERT", "--note", "..."))
+ACKNOWLEDGE = Action("{} ends this alert", ("edge", "alerts", "ack", "ALERT", "--note", "..."), follows=True)
 
 
 def hl7_parked(seen: Observed) -> Iterator[Alert]:
@@ -141,7 +141,7 @@ _FINDINGS = {
         Action("set charset in its [feed] table"),
         CHECK,
         RELOAD,
-        Action("then {} reads each again", ("edge", "hl7", "replay", "ID")),
+        Action("{} reads each again", ("edge", "hl7", "replay", "ID"), follows=True),
     ),
 }
 

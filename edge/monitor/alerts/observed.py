@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 from edge.config.alarms import ALERT_KINDS, Alarm
 from edge.config.sections import StorageSection as Marks
-from edge.monitor.snapshot_model import Action, Alert, ExceptionCount, Keeping, Snapshot, UnknownCaller
+from edge.monitor.snapshot_model import (
+    Action,
+    Alert,
+    ExceptionCount,
+    Keeping,
+    Snapshot,
+    UnknownCaller,
+    advice_of,
+)
 from edge.store.clock import Correction
 from edge.store.downtimes import Downtime
 from edge.store.mismatches import Mismatches
@@ -18,8 +26,8 @@ DEFAULT_MARKS = Marks()
 #: An open alert stays until its threshold is passed by a quarter: no flapping.
 THRESHOLD_SLACK = 1.25
 
-CHECK = Action("then {}", ("edge", "check"))
-RELOAD = Action("then {}", ("systemctl", "reload", "edge"))
+CHECK = Action("{}", ("edge", "check"), follows=True)
+RELOAD = Action("{}", ("systemctl", "reload", "edge"), follows=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Observed(Snapshot):
     disk_faults: Sequence[str] = ()
     keeping: Keeping = NOTHING_KEPT
     correction: Correction | None = None  # the last of times that a wrong clock had written
-    client_certificates: Mapping[str, float] = field(default_factory=dict)  # [client.NAME] -> when its own ends
+    caller_certificates: Mapping[str, float] = field(default_factory=dict)  # of callers, by name: when it ends
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: ALERT_KINDS)
     open: frozenset[tuple[str, str]] = frozenset()  # (kind, subject) of the open alerts that were notified
 
@@ -56,5 +64,5 @@ def alert(
     subject: str, since: float, what: str, means: str, *actions: Action, severity: str = "", ended: float | None = None
 ) -> Alert:
     """An alert whose advice is made of its actions; `edge.monitor.alerts.alerts` adds its kind and severity."""
-    do = ", ".join(action.text for action in actions)
+    do = advice_of(actions)
     return Alert("", subject, severity, since, what, means, do, ended=ended, actions=actions)

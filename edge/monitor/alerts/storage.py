@@ -24,7 +24,7 @@ def storage_unhealthy(seen: Observed) -> Iterator[Alert]:
             f"Scanners are refused because the storage failed ({seen.live.unhealthy})",
             "images accepted before are kept",
             Action("repair or replace the disk"),
-            Action("then {}, which checks every file again", ("systemctl", "restart", "edge")),
+            Action("{}, which checks every file again", ("systemctl", "restart", "edge"), follows=True),
         )
 
 
@@ -122,7 +122,7 @@ def _kept_by_rule(kept: Keeping, now: float) -> Iterator[Action]:
             f" {moment_text(kept.next_at)}: shorten it, then {{}}",
             ("edge", "check"),
         )
-        yield Action("then {}", ("systemctl", "reload", "edge"))
+        yield Action("{}", ("systemctl", "reload", "edge"), follows=True)
     for name, (seconds, until) in kept.rules.items():
         if until > now:
             yield Action(f"[retention.{name}] keeps images for {span(seconds)}, the oldest until {moment_text(until)}")

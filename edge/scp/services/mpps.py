@@ -71,6 +71,8 @@ def _serve(
     try:
         if operation is StepOperation.CREATE and not is_uid(uid):
             return responder.dialogue.respond(request, INVALID_UID, "the SOP Instance UID is no UID")
+        if operation is StepOperation.SET and (status := _why_no_set(responder, uid)):
+            return responder.dialogue.respond(request, status, _WORDS[status])
         data_set = items.decode_items(body, syntax)
         message = read(data_set)
         status = _take(responder, uid, operation, message, data_set, body, syntax)
@@ -86,6 +88,14 @@ def _serve(
     if answer.status == MAY_NOT_BE_UPDATED:
         more[Element.ERROR_ID] = NO_LONGER_UPDATED
     responder.dialogue.respond(request, answer.status, answer.comment[:MAX_COMMENT], more=more)
+
+
+def _why_no_set(responder: Responder, uid: str) -> int:
+    """0112 where no N-CREATE of the step has come: that is said before what the message lacks."""
+    answer = responder.steps.begin(uid, StepOperation.SET.value, "", b"")
+    if answer.status == SUCCESS and not answer.is_repeat:
+        responder.steps.end(uid, is_recorded=False)
+    return NO_SUCH_STEP if answer.status == NO_SUCH_STEP else SUCCESS
 
 
 def _take(

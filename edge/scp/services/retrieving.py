@@ -9,6 +9,7 @@ send them there. A retrieval is no delivery: the queue does not know of it. Noth
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections import Counter, deque
@@ -31,6 +32,8 @@ from edge.scp.link import MadeCopy
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
+
+log = logging.getLogger(__name__)
 
 # Statuses of C-MOVE and C-GET (PS3.4 tables C.4-2 and C.4-3).
 SUB_OPERATIONS_CONTINUE, SOME_FAILED = 0xFF00, 0xB000
@@ -89,6 +92,7 @@ class Retrieval:
         self.progress = RetrievalProgress()
         self._last_pending, self._begun = 0.0, time.monotonic()
         self._end, self._is_noted = AnswerBatch(), False
+        self._obstacle = ""  # why the receiver was not reached any more
 
     def run(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None = None) -> None:
         """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes.
@@ -156,10 +160,12 @@ class Retrieval:
                 instance = left.popleft()
                 self.progress.note(instance, carrier.carry(instance))
                 self.tell()
-        except PeerError:
+        except PeerError as error:
             self.progress.note(instance, None)
             if self._responder.dialogue.wire.is_closed:
                 raise  # it was the caller's own association
+            self._obstacle = f"{self._destination} gets nothing more: {error}"
+            log.warning("a retrieval: %s", self._obstacle)
             self.fail(left)
 
     @contextmanager
@@ -201,7 +207,8 @@ class Retrieval:
             data = items.encode_items(listed, self._asked.syntax)
         self._note(status)
         counts = progress.counts(is_final=not is_cancelled)
-        self._responder.dialogue.respond(self._request, status, end.comment[:MAX_COMMENT], data, counts)
+        comment = (end.comment or self._obstacle)[:MAX_COMMENT]
+        self._responder.dialogue.respond(self._request, status, comment, data, counts)
 
     def _note(self, status: int) -> None:
         """For the audit trail: what was sent, and how it ended; once."""

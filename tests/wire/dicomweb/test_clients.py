@@ -13,7 +13,8 @@ from edge.config.sections import WebClient
 from edge.store import callers
 from edge.store.callers import Calls
 from edge.store.database import Store
-from edge.store.web_clients import list_certificate_ends, list_clients
+from edge.store.peers import list_certificate_ends
+from edge.store.web_clients import list_clients
 from tests.support.objects import ct_files
 from tests.support.peers import wait_until
 from tests.support.web_door import WebEdge
@@ -41,7 +42,7 @@ def test_who_may_call_who_has_and_who_may_no_more(tmp_path: Path) -> None:
     assert (found["old"].is_configured, found["old"].ae_title) == (False, "OLD")
 
 
-def test_when_the_certificates_of_configured_clients_end(tmp_path: Path) -> None:
+def test_when_the_certificates_of_configured_callers_end(tmp_path: Path) -> None:
     calls = [
         ("AI", "10.0.0.1", Calls("client.ai", 1.0, 50.0, certificate_expires=1000.0)),
         ("AI", "10.0.0.2", Calls("client.ai", 1.0, 90.0, certificate_expires=2000.0)),  # the new one
@@ -53,7 +54,8 @@ def test_when_the_certificates_of_configured_clients_end(tmp_path: Path) -> None
         for title, address, heard in calls:
             db.write(lambda conn, a=title, b=address, c=heard: callers.remember_peer(conn, a, b, c))
         with db.reading() as conn:
-            assert list_certificate_ends(conn, {"ai", "old"}, since=10.0) == {"ai": 2000.0}
+            found = list_certificate_ends(conn, {"client.ai", "client.old", "ct1"}, since=10.0)
+    assert found == {"client.ai": 2000.0, "ct1": 5000.0}
 
 
 def test_the_command_and_the_audit_trail_have_each_client(edge: WebEdge, tmp_path: Path) -> None:
