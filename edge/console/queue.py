@@ -207,8 +207,9 @@ def _lines(
 
 def _mask_facts(facts: StudyFacts, visitor: Visitor) -> StudyFacts:
     if visitor.sees_patients:
-        return replace(facts, patient_name=facts.patient_name.replace("^", " ").strip())
-    return replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK)
+        today = {keyword: text.replace("^", " ").strip() for keyword, text in facts.patient_today.items()}
+        return replace(facts, patient_name=facts.patient_name.replace("^", " ").strip(), patient_today=today)
+    return replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK, patient_today={})
 
 
 def _study(text: str) -> int | None:

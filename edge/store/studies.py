@@ -208,6 +208,12 @@ def _patient_today(conn: Transaction, row: sqlite3.Row, patients: tuple[StudyPat
     return found | ({"PatientName": name} if is_new_name else {})
 
 
+def read_patient_today(conn: Transaction, study_id: int) -> dict[str, str]:
+    """Read what the feeds say today of a study's first patient otherwise than its images, by keyword."""
+    row = conn.execute("SELECT id, patient_id, patient_name FROM study WHERE id = ?", (study_id,)).fetchone()
+    return _patient_today(conn, row, patients_of_study(conn, study_id, 0)) if row is not None else {}
+
+
 def numbers_of(conn: Transaction, study_uids: Iterable[str]) -> dict[str, int]:
     """The catalog's own numbers of some studies, by Study Instance UID."""
     found = (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge.model import DeliveryState, ReasonCode
 from edge.store.database import Transaction
 from edge.store.queries import DELIVERY, public_words, reason_in_words
 from edge.store.reasons import reason_of
+from edge.store.studies import read_patient_today
 
 #: Deliveries of one state that a list reads at most, those that are sent first; figures of all are in the status.
 MOST_READ = 50_000
@@ -177,16 +178,18 @@ class StudyFacts:
     description: str = ""
     modality: str = ""
     deliveries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # destination -> state -> number
+    patient_today: Mapping[str, str] = field(default_factory=dict)  # what the feeds say otherwise, by keyword
 
 
 def study_facts(conn: Transaction, study_ids: Sequence[int | None], *, counts: bool) -> dict[int | None, StudyFacts]:
-    """Read what some studies are about; `counts`: also how many deliveries are in which state."""
+    """Read what studies are about; `counts`: also the patient today, and how many deliveries are in which state."""
     found: dict[int | None, StudyFacts] = {}
     for number in study_ids:
         row = conn.execute(_FACTS, (number,)).fetchone() if number is not None else None
-        found[number] = (
-            StudyFacts(**dict(row), deliveries=_counts(conn, number) if counts else {}) if row else StudyFacts()
-        )
+        found[number] = StudyFacts(**dict(row)) if row else StudyFacts()
+        if counts and row and number is not None:
+            today = read_patient_today(conn, number)
+            found[number] = replace(found[number], deliveries=_counts(conn, number), patient_today=today)
     return found
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from struct import pack, unpack
-from typing import IO, NamedTuple, Protocol
+from struct import Struct
+from typing import IO, Literal, NamedTuple, Protocol
 
 from edge.errors import TransformError
 from edge.model.dictionary import dictionary_vr
@@ -29,6 +29,8 @@ LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN"
 _SHORT = frozenset(
     ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI")
 ) | {"UL", "US"}
+_LITTLE, _BIG = Struct("<HHL"), Struct(">HHL")  # tag, and length where VRs are implicit
+_SHORT_HEAD, _LONG_HEAD = Struct("<HH2sH"), Struct("<HH2sHL")
 #: Bytes in a word, where byte order matters (PS3.5 section 7.3). UN is little endian everywhere (section 6.2.2).
 WORD = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
@@ -94,18 +96,18 @@ def is_explicit(file: IO[bytes], at: int) -> bool:
 
 def _head(file: IO[bytes], at: int, level: _Level) -> tuple[int, str, int, int]:
     """Tag, VR, length and position of the value of the element at `at` (PS3.5 section 7.1)."""
-    order = "<" if level.little else ">"
     raw = read_bytes(file, at, 8, level.limit)
-    group, element = unpack(order + "HH", raw[:4])
+    group, element, length = (_LITTLE if level.little else _BIG).unpack(raw)
     tag = group << 16 | element
     if group == 0xFFFE or not level.explicit:
-        return tag, "" if group == 0xFFFE else _dictionary_vr(tag), unpack(order + "L", raw[4:])[0], at + 8
+        return tag, "" if group == 0xFFFE else _dictionary_vr(tag), length, at + 8
     vr = raw[4:6].decode("latin-1")
-    if vr in LONG_VRS:
-        return tag, vr, unpack(order + "L", read_bytes(file, at + 8, 4, level.limit))[0], at + 12
-    if vr not in _SHORT:
+    if vr in _SHORT:
+        return tag, vr, length >> 16 if level.little else length & 0xFFFF, at + 8
+    if vr not in LONG_VRS:
         raise element_fault(tag, "has an unknown Value Representation")
-    return tag, vr, unpack(order + "H", raw[6:])[0], at + 8
+    order: Literal["little", "big"] = "little" if level.little else "big"
+    return tag, vr, int.from_bytes(read_bytes(file, at + 8, 4, level.limit), order), at + 12
 
 
 def _fragments_end(file: IO[bytes], at: int, level: _Level) -> int:
@@ -202,13 +204,13 @@ class ElementWriter:
         self._out, self._explicit = out, explicit
 
     def head(self, tag: int, vr: str, length: int) -> None:
-        where = pack("<HH", tag >> 16, tag & 0xFFFF)
         if not self._explicit or not vr:
-            self._out.write(where + pack("<L", length))
+            head = _LITTLE.pack(tag >> 16, tag & 0xFFFF, length)
         elif vr in LONG_VRS:
-            self._out.write(where + vr.encode() + pack("<HL", 0, length))
+            head = _LONG_HEAD.pack(tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
         else:
-            self._out.write(where + vr.encode() + pack("<H", length))
+            head = _SHORT_HEAD.pack(tag >> 16, tag & 0xFFFF, vr.encode(), length)
+        self._out.write(head)
 
     def write(self, data: bytes) -> None:
         self._out.write(data)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import jpeg_ls
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
@@ -149,16 +150,18 @@ def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
     """One frame, compressed and proved to decode to the same pixels.
 
     Where the sign does not fit Bits Stored, all allocated bits are encoded. An overlay in bits beyond Bits Stored is no
-    pixel's value, and only RLE keeps it: elsewhere a codestream would be deeper than Bits Stored says.
+    pixel's value, and only RLE keeps it: elsewhere a codestream would be deeper than Bits Stored says. JPEG-LS knows no
+    sign, and most of its readers do not extend it: with all allocated bits they have the same bytes again.
     """
-    stored = image.allocated if syntax == RLE else image.stored
-    depths = (stored, image.allocated) if image.signed else (stored,)
+    whole = syntax == RLE or (syntax == JPEG_LS and image.signed)
+    first = image.allocated if whole else image.stored
+    depths = (first, image.allocated) if image.signed else (first,)
     for bits in dict.fromkeys(depths):
         options = {**image.options(), "bits_stored": bits}
-        data: Any = pixels.tobytes() if syntax == RLE else pixels
+        data: Any = pixels if syntax == JPEG_2000 else pixels.tobytes()  # of bytes no value is read
         try:
             frame = get_encoder(syntax).encode(data, encoding_plugin=PLUGIN[syntax], **options)
-            is_same = np.array_equal(decode_frame(frame, syntax, replace(image, stored=bits))[0], pixels)
+            is_same = _decodes_to(pixels, frame, syntax, replace(image, stored=bits))
         except (RuntimeError, ValueError, TransformError):
             if bits == depths[-1]:
                 raise
@@ -166,6 +169,14 @@ def encode_frame(pixels: Pixels, syntax: str, image: Image) -> bytes:
         if is_same:
             return frame
     raise TransformError(f"it would change in transfer syntax {syntax}")
+
+
+def _decodes_to(pixels: Pixels, frame: bytes, syntax: str, image: Image) -> bool:
+    """Whether a frame of `encode_frame` has these pixels. Its JPEG-LS is by pixel, and as deep as `image` says."""
+    if syntax != JPEG_LS:
+        return np.array_equal(decode_frame(frame, syntax, image)[0], pixels)
+    container = f"<{'ui'[image.signed]}{2 if image.stored > 8 else 1}"
+    return np.array_equal(np.frombuffer(jpeg_ls.decode_from_buffer(frame), container), pixels.ravel())
 
 
 def pack_frame(pixels: Pixels, image: Image) -> bytes:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import SEEK_END, BytesIO
-from itertools import chain
+from itertools import chain, islice
 from struct import pack
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ _META_LENGTH, _META_SYNTAX, _META_PRIVATE = 0x00020000, 0x00020010, (0x00020100,
 _OFFSETS, _OFFSET_LENGTHS = 0x7FE00001, 0x7FE00002  # the Extended Offset Table, PS3.3 section C.7.6.3.1.8
 FRAGMENT_TABLES = {_OFFSETS, _OFFSET_LENGTHS, 0x7FE00003}
 _PHOTOMETRIC, _PLANAR, _FRAMES = 0x00280004, 0x00280006, 0x00280008
+_KEPT = 10_000  # elements that are remembered from the survey; a data set of more is walked twice
 IMAGE_TAGS = {
     0x00280002: "samples",
     _PHOTOMETRIC: "photometric",
@@ -110,10 +111,10 @@ class _Found:
     tables: dict[int, bytes] = field(default_factory=dict)
 
 
-def _survey(data_set: DataSet) -> dict[int, _Found]:
+def _survey(data_set: DataSet, events: Iterable[WalkEvent]) -> dict[int, _Found]:
     """The images, and parts of such, by where the data set begins that holds them."""
     found: dict[int, _Found] = {}
-    for event in data_set.walk():
+    for event in events:
         if event.kind not in (ElementKind.ELEMENT, ElementKind.FRAGMENTS):
             continue
         if event.tag == PIXEL_DATA_TAG:
@@ -282,7 +283,8 @@ def _check_pixels(data_set: DataSet, event: WalkEvent, found: _Found, *, whole: 
 
 
 def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> None:
-    found = _survey(data_set)
+    few = list(islice(data_set.walk(), _KEPT))
+    found = _survey(data_set, few if len(few) < _KEPT else data_set.walk())
     whole = found.get(data_set.start, _Found())
     if target in ENCODERS and whole.pixels is None:
         raise TransformError(f"cannot convert to transfer syntax {target}: the object holds no Pixel Data to compress")
@@ -293,7 +295,7 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
             largest -= recoding.image.size
     deflater = _Deflater(out) if target == DEFLATED_EXPLICIT else None
     writer = ElementWriter(deflater or out, target != IMPLICIT_LITTLE)
-    for event in data_set.walk():
+    for event in few if len(few) < _KEPT else data_set.walk():
         if event.kind is ElementKind.END:
             writer.head(event.tag, "", 0)
         elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):

@@ -17,6 +17,7 @@ from edge.store import assignments
 from edge.store.audit_trail import studies_of_patient
 from edge.store.patient_search import list_same_numbers
 from edge.store.studies import Search, find_studies, latest_studies
+from edge.store.waiting import study_facts
 from tests.query.test_catalog_answers import find, identifier, texts
 from tests.support.filled import CONFIG, Filled
 from tests.support.hl7 import adt, merge, update
@@ -124,6 +125,10 @@ def test_a_list_of_studies_shows_the_patient_of_today_beside_what_the_images_say
     assert found["S3"] == {"PatientName": "MARRIED^NAME"}
     assert found["S5"] == {"PatientID": "PAT-C", "PatientName": "MARRIED^NAME"}  # a person's decision
     assert found["S4"] == found["S6"] == {}  # of two authorities; of one that no feed is of
+    with filled.db.reading() as conn:
+        numbers = [row[0] for row in conn.execute("SELECT id FROM study")]
+        queued = {each.accession: each.patient_today for each in study_facts(conn, numbers, counts=True).values()}
+    assert queued == found
 
 
 @pytest.mark.parametrize("number", ["PAT-A", "PAT-C"])

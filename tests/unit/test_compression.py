@@ -119,5 +119,6 @@ def test_a_frame_that_does_not_decode_to_the_same_pixels_is_not_used(
         return found, colour
 
     monkeypatch.setattr(pixels, "decode_frame", decode_wrongly)
+    monkeypatch.setattr("jpeg_ls.decode_from_buffer", lambda _: frame.tobytes()[::-1])
     with pytest.raises(TransformError, match="it would change"):
         pixels.encode_frame(frame, syntax, image)

@@ -17,12 +17,13 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
+import jpeg_ls
 import numpy as np
 import psutil
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.utils import as_pixel_options, pixel_array
 
@@ -330,6 +331,8 @@ def test_signed_pixels_keep_their_sign(transcoder: Transcoder, tmp_path: Path, s
         convert(transcoder, source, target_syntax, tmp_path / f"{target_syntax}.dcm")
         convert(transcoder, tmp_path / f"{target_syntax}.dcm", EXPLICIT_LITTLE, tmp_path / f"{target_syntax}-back.dcm")
         assert pydicom.dcmread(tmp_path / f"{target_syntax}-back.dcm").PixelData == pixels.tobytes()
+    (frame,) = generate_frames(pydicom.dcmread(tmp_path / f"{JPEG_LS}.dcm").PixelData, number_of_frames=1)
+    assert jpeg_ls.decode_from_buffer(frame) == pixels.tobytes()  # whoever does not extend the sign has it, too
 
 
 def test_icons_are_decoded_too_and_offset_tables_go(transcoder: Transcoder, tmp_path: Path) -> None:
