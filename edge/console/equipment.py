@@ -6,7 +6,7 @@ What was refused is added to the configuration in one step.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -22,9 +22,26 @@ from edge.monitor.announcement import ANNOUNCED_KINDS
 from edge.store import equipment, peers
 from edge.text import amount
 from edge.web.guard import visitor_of
+from edge.web.listing import cut_page, read_view
 
 #: Callers that were refused are listed for this time.
 REFUSED_SECONDS = 30 * 86400.0
+
+
+def _state_of(each: Mapping[str, Any]) -> str:
+    return "silent" if each["silent"] else "known"
+
+
+#: Column of the known equipment -> what it is sorted by.
+_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "name": lambda each: each["name"],
+    "title": lambda each: each["ae_title"],
+    "address": lambda each: each["address"],
+    "equipment": lambda each: f"{each['manufacturer'] or ''} {each['model'] or ''}".strip(),
+    "images": lambda each: each["stored"],
+    "last": lambda each: each["last_stored"],
+    "state": _state_of,
+}
 
 
 class EquipmentPage(ConsolePage):
@@ -33,6 +50,7 @@ class EquipmentPage(ConsolePage):
     ) -> Response:
         """GET /equipment."""
         config, seen = self._access.config(), self._access.status()["modalities"]
+        view = read_view(request, "/equipment", _COLUMNS.keys(), ("state",))
         with self._access.db.reading() as conn:
             refused = peers.refused_since(conn, time.time() - REFUSED_SECONDS)
             announced = list(equipment.announcements(conn))
@@ -43,7 +61,12 @@ class EquipmentPage(ConsolePage):
             "equipment.html",
             code=code,
             refused=[each for each in rows if each["offer"]],
-            known=[each for each in rows if each["admitted"]],
+            view=view,
+            page=cut_page(
+                [each for each in rows if each["admitted"] and view.chosen("state") in ("", _state_of(each))],
+                view,
+                lambda each, column: _COLUMNS[column](each),
+            ),
             announced=announced,
             kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
             services=SERVED,
