@@ -141,11 +141,15 @@ def cut_page(rows: Sequence[T], view: ListView, value: Callable[[T, str], Any], 
 
 
 def read_page(listing: Listing[T], view: ListView, size: int = ROWS) -> ListPage[T]:
-    """Read one page from the catalog, the last one at most."""
-    total = listing.count()
+    """Read one page from the catalog, the last one at most. They are counted where there are more of them."""
+    part = ListPart(size + 1, (view.page - 1) * size, view.sort, view.descending)
+    rows = listing.read(part)
+    is_end = len(rows) <= size and (rows or not part.skip)
+    total = part.skip + len(rows) if is_end else listing.count()
     pages, page, skip = _place(view, total, size)
-    rows = listing.read(ListPart(size, skip, view.sort, view.descending)) if total else []
-    return ListPage(rows, page, pages, total, skip + 1 if total else 0)
+    if page != view.page:
+        rows = listing.read(replace(part, skip=skip))
+    return ListPage(rows[:size], page, pages, total, skip + 1 if total else 0)
 
 
 def _place(view: ListView, total: int, size: int) -> tuple[int, int, int]:
