@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
@@ -13,6 +13,7 @@ from edge.cli.tables import say
 from edge.store.listing import ListPart
 
 _Command = Callable[..., Any]
+T = TypeVar("T")
 
 
 def part_options(most: int = 50) -> Callable[[_Command], _Command]:
@@ -31,18 +32,30 @@ def part_options(most: int = 50) -> Callable[[_Command], _Command]:
     return decorate
 
 
-def describe_part(part: ListPart, shown: int, total: int) -> str:
-    """Say which rows were listed, and how to see the next ones; empty: they are all."""
+def rows_for(part: ListPart) -> int:
+    """Return how many rows are to be read for `cut_part`."""
+    return part.skip + part.limit + 1
+
+
+def cut_part(part: ListPart, found: Sequence[T]) -> tuple[Sequence[T], int | None]:
+    """Cut a part out of the first rows of a list. Returns it with the number of all; None: there are more."""
+    rows = found[part.skip : part.skip + part.limit]
+    return rows, None if len(found) >= rows_for(part) else len(found)
+
+
+def describe_part(part: ListPart, shown: int, total: int | None) -> str:
+    """Say which rows were listed, and how to see the next ones; empty: they are all. `total` None: there are more."""
     if shown == total:
         return ""
     if not shown:
         return f"There are {total:,}; --skip {part.skip} leaves out all of them."
     end = part.skip + shown
-    more = f"; --skip {end} lists the next ones" if end < total else ""
-    return f"{part.skip + 1:,} to {end:,} of {total:,} are listed{more}."
+    of = "" if total is None else f" of {total:,}"
+    more = f"; --skip {end} lists the next ones" if end != total else ""
+    return f"{part.skip + 1:,} to {end:,}{of} are listed{more}."
 
 
-def say_part(part: ListPart, shown: int, total: int, *, as_json: bool) -> None:
+def say_part(part: ListPart, shown: int, total: int | None, *, as_json: bool) -> None:
     """Say below a list, or beside JSON, which part of it this is."""
     if text := describe_part(part, shown, total):
         print_note(text) if as_json else say(text)

@@ -9,7 +9,7 @@ from edge.console.access import ConsolePage
 from edge.query.listing import describe_keys
 from edge.store.asked import ASKED_COLUMNS, list_asked
 from edge.web.guard import visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 
 
 class AskedPage(ConsolePage):
@@ -18,7 +18,7 @@ class AskedPage(ConsolePage):
         visitor = visitor_of(request)
         view = read_view(request, "/asked", ASKED_COLUMNS)
         with self._access.db.reading() as conn:
-            page = read_page(list_asked(conn), view)
+            page = read_list_page(list_asked(conn), view)
         self._access.views.record_page(visitor, "queries page")
         sees = visitor.sees_patients
         shown = page.map(lambda each: (each, describe_keys(each.identifier, each.syntax, with_values=sees)))

@@ -11,7 +11,7 @@ from edge.console.access import ConsolePage
 from edge.store.commitment_requests import REQUEST_COLUMNS, ListedRequest, list_requests
 from edge.text import mask_uids
 from edge.web.guard import visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 
 
 class CommitmentPage(ConsolePage):
@@ -19,7 +19,7 @@ class CommitmentPage(ConsolePage):
         """GET /commitments. Who may not see patient data sees no UIDs."""
         view = read_view(request, "/commitments", REQUEST_COLUMNS, ("state",))
         with self._access.db.reading() as conn:
-            page = read_page(list_requests(conn, state=view.chosen("state")), view)
+            page = read_list_page(list_requests(conn, state=view.choice("state")), view)
         if not visitor_of(request).sees_patients:
             page = page.map(_mask)
         return self._pages.render(request, "commitments.html", view=view, page=page)

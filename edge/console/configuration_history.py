@@ -16,7 +16,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.store import configuration_versions
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 
 #: Lines of a difference that the page shows.
 MOST_DIFFERENCE_LINES = 400
@@ -29,7 +29,7 @@ class ConfigurationHistory(ConsolePage):
         """GET /configuration/history; with `?state=N` the lines that this state changed."""
         view = read_view(request, "/configuration/history", configuration_versions.VERSION_COLUMNS)
         with self._access.db.reading() as conn:
-            page = read_page(configuration_versions.list_versions(conn), view)
+            page = read_list_page(configuration_versions.list_versions(conn), view)
             latest = configuration_versions.latest_version(conn)
             chosen = _asked_state(request)
             state = configuration_versions.find_version(conn, chosen) if chosen else None

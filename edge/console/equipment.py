@@ -63,7 +63,7 @@ class EquipmentPage(ConsolePage):
             refused=[each for each in rows if each["offer"]],
             view=view,
             page=cut_page(
-                [each for each in rows if each["admitted"] and view.chosen("state") in ("", _state_of(each))],
+                [each for each in rows if each["admitted"] and view.choice("state") in ("", _state_of(each))],
                 view,
                 lambda each, column: _COLUMNS[column](each),
             ),

@@ -131,7 +131,7 @@ class ExceptionList(ConsolePage):
 
 def _read(conn: Transaction, view: ListView) -> Mapping[str, list[ExceptionRow]]:
     try:
-        study = row_number(view.chosen("study"))
+        study = row_number(view.choice("study"))
     except ValueError:
         study = None
     return list_exception_rows(conn, study)
@@ -139,7 +139,7 @@ def _read(conn: Transaction, view: ListView) -> Mapping[str, list[ExceptionRow]]
 
 def _select(found: Mapping[str, list[ExceptionRow]], view: ListView) -> list[ExceptionRow]:
     """List the rows of the chosen kind; of all kinds, each instance once, as the kind that needs a person most."""
-    kind = view.chosen("kind")
+    kind = view.choice("kind")
     rows = found[kind] if kind in found else chain.from_iterable(found.values())
     first: dict[int, ExceptionRow] = {}
     for row in rows:
@@ -150,7 +150,7 @@ def _select(found: Mapping[str, list[ExceptionRow]], view: ListView) -> list[Exc
 def _select_rows(rows: Sequence[ExceptionRow], view: ListView, visitor: Visitor) -> list[ExceptionRow]:
     """List the rows that a person has ticked, or all of one kind. Raises EdgeError or ValueError."""
     if visitor.field("all") == "1":
-        if not view.chosen("kind"):
+        if not view.choice("kind"):
             raise EdgeError("Choose one kind before you decide about all of it.")
         return list(rows)
     picked = {row_number(each) for each in visitor.form.get("pick", [])}

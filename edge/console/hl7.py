@@ -14,7 +14,7 @@ from edge.store.hl7_text import describe_notes, describe_outcome
 from edge.store.relays import RELAYED_COLUMNS, list_relayed
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 
 #: Messages of one page of what waits for a decision.
 _UNDECIDED_SHOWN = 20
@@ -34,9 +34,9 @@ class Hl7Page(ConsolePage):
         parked_view = read_view(request, "/hl7", MESSAGE_COLUMNS, name="parked")
         relay_view = read_view(request, "/hl7", RELAYED_COLUMNS, name="relays")
         with self._access.db.reading() as conn:
-            found = read_page(list_messages(conn, state=view.chosen("state")), view)
-            parked = read_page(list_messages(conn, state=MessageState.PARKED.value), parked_view, _UNDECIDED_SHOWN)
-            relayed = read_page(list_relayed(conn), relay_view, _UNDECIDED_SHOWN)
+            found = read_list_page(list_messages(conn, state=view.choice("state")), view)
+            parked = read_list_page(list_messages(conn, state=MessageState.PARKED.value), parked_view, _UNDECIDED_SHOWN)
+            relayed = read_list_page(list_relayed(conn), relay_view, _UNDECIDED_SHOWN)
         if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
             relayed = relayed.map(lambda each: replace(each, peer_text=MASK if each.peer_text else ""))
         return self._pages.render(

@@ -21,7 +21,7 @@ from edge.store.imports import DiscPatient, ImportStudy
 from edge.store.listing import ListPart
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 
 _MOST_CANDIDATES = 20
 _SEARCH = "import search"
@@ -43,8 +43,8 @@ class ImportPage(ConsolePage):
         """GET /import: the imports, and where files are dropped."""
         view = read_view(request, "/import", imports.BATCH_COLUMNS, ("state",))
         with self._access.db.reading() as conn:
-            listing = imports.list_batches(conn, only_waiting=view.chosen("state") == "waiting")
-            page = read_page(listing, view)
+            listing = imports.list_batches(conn, only_waiting=view.choice("state") == "waiting")
+            page = read_list_page(listing, view)
         importer = self._access.importer
         return self._pages.render(
             request, "import.html", view=view, page=page, progress=dict(importer.progress) if importer else {}

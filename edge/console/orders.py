@@ -18,7 +18,7 @@ from edge.store.patients import words_for
 from edge.store.studies import numbers_of
 from edge.text import amount, mask_uids
 from edge.web.guard import visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 
 #: The lists of studies that do not fit the orders, and rows of a page of them.
 _CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
@@ -35,9 +35,9 @@ class OrdersPage(ConsolePage):
         view = read_view(request, "/orders", ORDER_COLUMNS - hidden, ("status",))
         views = {name: read_view(request, "/orders", CHECK_COLUMNS - hidden, name=name) for name in _CHECKS}
         with self._access.db.reading() as conn:
-            found = read_page(list_orders(conn, status=view.chosen("status")), view)
+            found = read_list_page(list_orders(conn, status=view.choice("status")), view)
             checks = {
-                name: read_page(list_checks(conn, result=result.value, only_open=True), views[name], _CHECKS_SHOWN)
+                name: read_list_page(list_checks(conn, result=result.value, only_open=True), views[name], _CHECKS_SHOWN)
                 for name, result in _CHECKS.items()
             }
             uids = [each.study_uid for page in checks.values() for each in page.rows]

@@ -14,7 +14,7 @@ from edge.store.studies import numbers_of
 from edge.web.listing import cut_page, read_view
 
 #: Groups of images that are listed.
-MOST_LISTED = 1_000
+MOST_COPIES = 1_000
 _COLUMNS: Mapping[str, Callable[[OutdatedCopy], Any]] = {
     "destination": lambda each: each.destination,
     "images": lambda each: each.images,
@@ -28,7 +28,7 @@ class OutdatedPage(ConsolePage):
         """GET /outdated. It names studies by their number, and no patient."""
         view = read_view(request, "/outdated", _COLUMNS.keys())
         with self._access.db.reading() as conn:
-            found = list_outdated_copies(conn, limit=MOST_LISTED)
+            found = list_outdated_copies(conn, limit=MOST_COPIES)
             page = cut_page(found, view, lambda each, column: _COLUMNS[column](each))
             study_ids = numbers_of(conn, [each.study_uid for each in page.rows])
         return self._pages.render(
@@ -38,5 +38,5 @@ class OutdatedPage(ConsolePage):
             page=page,
             study_ids=study_ids,
             relays=sorted(self._access.config().relays),
-            most=MOST_LISTED if len(found) == MOST_LISTED else 0,
+            most=MOST_COPIES if len(found) == MOST_COPIES else 0,
         )

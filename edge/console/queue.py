@@ -170,9 +170,9 @@ class QueuePage(ConsolePage):
 
 def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
     """List the studies that the filters of a list select."""
-    state, destination = view.chosen("state"), view.filters.get("destination")
+    state, destination = view.choice("state"), view.filters.get("destination")
     states = [each for each in QUEUE_STATES if state in ("", each.value)]
-    return list_waiting_studies(conn, states, destination, _study(view.chosen("study")), MOST_READ)
+    return list_waiting_studies(conn, states, destination, _study(view.choice("study")), MOST_READ)
 
 
 def _page_of(conn: Transaction, waiting: Sequence[WaitingStudy], view: ListView) -> ListPage[QueueRow]:

@@ -28,11 +28,11 @@ from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
 from edge.store.series_list import list_study_series
-from edge.store.studies import STUDY_COLUMNS, Search, Study, find_studies, study_numbered
+from edge.store.studies import STUDY_LIST_COLUMNS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import amount, end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import read_page, read_view
+from edge.web.listing import read_list_page, read_view
 from edge.web.pages import show_date
 
 #: More instances of one study are amount, not listed.
@@ -62,10 +62,10 @@ class Studies(ConsolePage):
         written = written or kept.get("search as written", search)
         if not visitor.sees_patients:  # a match would reveal what is masked
             search = written = Search(modality=search.modality)
-        view = read_view(request, "/studies", STUDY_COLUMNS if visitor.sees_patients else _OPEN_COLUMNS)
+        view = read_view(request, "/studies", STUDY_LIST_COLUMNS if visitor.sees_patients else _OPEN_COLUMNS)
         is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
-            page = read_page(find_studies(conn, search), view)
+            page = read_list_page(find_studies(conn, search), view)
         self._access.views.record(visitor, "a list of studies", studies=[study.id for study in page.rows])
         return self._pages.render(
             request,

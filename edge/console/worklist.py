@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from edge.console.access import MASK, ConsolePage
 from edge.monitor.worklist import read_worklist_state
-from edge.query.listing import MOST_ITEMS, ListedItem, list_worklist
+from edge.query.listing import MOST_LISTED_ITEMS, ListedItem, list_worklist
 from edge.store.prefetch import PREFETCH_COLUMNS, ListedPrefetch, list_prefetches
 from edge.text import mask_uids
 from edge.web.guard import visitor_of
-from edge.web.listing import cut_page, read_page, read_view
+from edge.web.listing import cut_page, read_list_page, read_view
 
 #: Column -> what it is sorted by.
 _COLUMNS: Mapping[str, Callable[[ListedItem], Any]] = {
@@ -42,9 +42,9 @@ class WorklistPage(ConsolePage):
         with self._access.db.reading() as conn:
             state = read_worklist_state(conn, config, now)
             items, has_more = list_worklist(conn)
-            prefetches = read_page(list_prefetches(conn), earlier)
+            prefetches = read_list_page(list_prefetches(conn), earlier)
         self._access.views.record_page(visitor, "worklist page")
-        chosen = [each for each in items if view.chosen("status") in ("", each.status)]
+        chosen = [each for each in items if view.choice("status") in ("", each.status)]
         page = cut_page(chosen, view, lambda each, column: _COLUMNS[column](each))
         if not visitor.sees_patients:
             page, prefetches = page.map(_mask), prefetches.map(_mask_prefetch)
@@ -59,7 +59,7 @@ class WorklistPage(ConsolePage):
             earlier=earlier,
             prefetches=prefetches,
             source=config.destinations.get(state.source),
-            most=MOST_ITEMS if has_more else 0,
+            most=MOST_LISTED_ITEMS if has_more else 0,
         )
 
 

@@ -18,7 +18,7 @@ from edge.store import worklist
 from edge.store.database import Transaction
 
 #: Items of the worklist that are listed for people.
-MOST_ITEMS = 5_000
+MOST_LISTED_ITEMS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ def list_item(found: WorklistItem) -> ListedItem:
 
 
 def list_worklist(conn: Transaction) -> tuple[list[ListedItem], bool]:
-    """List the items of all sources, the earliest first, and whether there are more than MOST_ITEMS."""
-    rows = worklist.read_items(conn, None, MOST_ITEMS + 1)
-    found = [list_item(pure.decode_item(row.body, row.charset, row.performed)) for row in rows[:MOST_ITEMS]]
-    return found, len(rows) > MOST_ITEMS
+    """List the items of all sources, the earliest first, and whether there are more than MOST_LISTED_ITEMS."""
+    rows = worklist.read_items(conn, None, MOST_LISTED_ITEMS + 1)
+    found = [list_item(pure.decode_item(row.body, row.charset, row.performed)) for row in rows[:MOST_LISTED_ITEMS]]
+    return found, len(rows) > MOST_LISTED_ITEMS
 
 
 #: Characters of a question's keys that are shown.

@@ -153,7 +153,7 @@ _LIST = ListSql(
         "images": (_IMAGES,),
     },
 )
-STUDY_COLUMNS = _LIST.orders.keys()
+STUDY_LIST_COLUMNS = _LIST.orders.keys()
 
 
 def find_studies(conn: Transaction, search: Search) -> Listing[Study]:

@@ -39,7 +39,7 @@ class ListView:
     columns: Collection[str] = ()  # by which this person may sort it
     name: str = ""  # of one of several lists of a page
 
-    def chosen(self, name: str) -> str:
+    def choice(self, name: str) -> str:
         """Return what a filter asks for; empty: nothing."""
         return self.filters.get(name, "")
 
@@ -129,7 +129,7 @@ def filter_rows(rows: Iterable[T], word: str, text: Callable[[T], str]) -> list[
 def cut_page(rows: Sequence[T], view: ListView, value: Callable[[T, str], Any], size: int = ROWS) -> ListPage[T]:
     """Sort rows by `value` of the chosen column, what is unknown last, and cut the page out; the last one at most.
 
-    It is for rows that are in memory; `read_page` is for those of the catalog.
+    It is for rows that are in memory; `read_list_page` is for those of the catalog.
     """
     if view.sort:
         known = [each for each in rows if value(each, view.sort) not in (None, "")]
@@ -140,7 +140,7 @@ def cut_page(rows: Sequence[T], view: ListView, value: Callable[[T, str], Any], 
     return ListPage(rows[skip : skip + size], page, pages, len(rows), skip + 1 if rows else 0)
 
 
-def read_page(listing: Listing[T], view: ListView, size: int = ROWS) -> ListPage[T]:
+def read_list_page(listing: Listing[T], view: ListView, size: int = ROWS) -> ListPage[T]:
     """Read one page from the catalog, the last one at most. They are counted where there are more of them."""
     part = ListPart(size + 1, (view.page - 1) * size, view.sort, view.descending)
     rows = listing.read(part)

@@ -283,8 +283,8 @@ def test_a_command_lists_the_part_that_is_asked_for(site: ConsoleSite, command: 
 )
 def test_a_long_list_has_no_barrier(site: ConsoleSite, browser: Browser, path: str, theme: str, width: int) -> None:
     size = {"width": width, "height": 900}
-    page = site.open(browser, "operator", viewport=size, color_scheme=theme, reduced_motion="reduce")
-    page.goto(site.url + path)
+    # its query survives the sign-in
+    page = site.open(browser, "operator", path, viewport=size, color_scheme=theme, reduced_motion="reduce")
     assert find_barriers(page) == []
     keep_picture(page, f"lists-{width}", path.partition("?")[0])
     page.context.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge.store.listing import Listing, ListPart
-from edge.web.listing import ListView, cut_page, filter_rows, parse_view, read_page
+from edge.web.listing import ListView, cut_page, filter_rows, parse_view, read_list_page
 
 SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n % 7 / 10} for n in range(250)]
 
@@ -88,7 +88,7 @@ class Counted(Listing[int]):
 )
 def test_a_page_of_the_catalog(total: int, page: int, rows: list[int], shown: int, counts: int) -> None:
     listing = Counted(total)
-    found = read_page(listing, ListView("/x", page=page), 3)
+    found = read_list_page(listing, ListView("/x", page=page), 3)
     assert (found.rows, found.page, found.total, listing.counts) == (rows, shown, total, counts)
     assert found.pages == max(1, -(-total // 3))
     assert found.first == (rows[0] + 1 if rows else 0)
