@@ -20,6 +20,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.model import UNNAMED_CALLER
 from edge.monitor.announcement import ANNOUNCED_KINDS
 from edge.store import equipment, peers
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import amount
 from edge.web.guard import visitor_of
 from edge.web.listing import cut_page, read_view
@@ -30,6 +31,11 @@ REFUSED_SECONDS = 30 * 86400.0
 
 def _state_of(each: Mapping[str, Any]) -> str:
     return "silent" if each["silent"] else "known"
+
+
+def _is_known(each: Mapping[str, Any]) -> bool:
+    """Is it equipment that is let in? DICOMweb clients have their own page."""
+    return bool(each["admitted"]) and not each["name"].startswith(CLIENT_PREFIX)
 
 
 #: Column of the known equipment -> what it is sorted by.
@@ -63,7 +69,7 @@ class EquipmentPage(ConsolePage):
             refused=[each for each in rows if each["offer"]],
             view=view,
             page=cut_page(
-                [each for each in rows if each["admitted"] and view.choice("state") in ("", _state_of(each))],
+                [each for each in rows if _is_known(each) and view.choice("state") in ("", _state_of(each))],
                 view,
                 lambda each, column: _COLUMNS[column](each),
             ),

@@ -243,6 +243,13 @@ def test_a_queue_that_is_too_long_says_what_it_has_read(
     assert max(Counter(group.state for each in read for group in each.groups for _ in range(group.count)).values()) == 2
 
 
+def test_a_client_of_dicomweb_is_no_equipment(operator: httpx.Client) -> None:
+    """It has called, and has the page of the clients."""
+    assert "VIEWER" not in operator.get("/equipment?sort=title&down=1").text
+    assert "viewer" in operator.get("/clients").text
+    operator.get("/equipment?page=1")
+
+
 def test_a_decision_comes_back_to_the_list_as_it_was(operator: httpx.Client) -> None:
     page = operator.get("/steps?state=open&sort=begun")
     document = html.fromstring(page.text)
