@@ -54,6 +54,12 @@ def test_a_word_filters_and_stays_in_every_address() -> None:
     assert (view.sorted_how("used"), view.sorted_how("id")) == ("descending", "none")
 
 
+def test_a_click_on_a_head_sorts_and_the_next_turns_it_round() -> None:
+    assert ListView("/x").sort_link("a") == "/x?sort=a&down="
+    assert ListView("/x", "a").sort_link("a") == "/x?sort=a&down=1"
+    assert ListView("/x", "a", descending=True).sort_link("a") == "/x?sort=a&down="
+
+
 def test_a_column_that_is_not_there_sorts_nothing() -> None:
     assert link(sort="password").sort == "id"
 
