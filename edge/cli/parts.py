@@ -48,7 +48,8 @@ def describe_part(part: ListPart, shown: int, total: int | None) -> str:
     if shown == total:
         return ""
     if not shown:
-        return f"There are {total:,}; --skip {part.skip} leaves out all of them."
+        there = "" if total is None else f"There are {total:,}; "
+        return f"{there}--skip {part.skip} leaves out all of them."
     end = part.skip + shown
     of = "" if total is None else f" of {total:,}"
     more = f"; --skip {end} lists the next ones" if end != total else ""

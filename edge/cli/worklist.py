@@ -6,7 +6,7 @@ import time
 
 import click
 
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
@@ -33,18 +33,18 @@ def list_items(session: CommandSession, everything: bool, part: ListPart, as_jso
                edge worklist list --json | jq '.stale, .as_of'
     """
     from edge.monitor.worklist import read_worklist_state  # noqa: PLC0415 - with the catalog's queries
-    from edge.query.listing import ListedItem, list_worklist  # noqa: PLC0415 - DICOM is slow to load
+    from edge.query.listing import MOST_LISTED_ITEMS, ListedItem, list_worklist  # noqa: PLC0415 - DICOM is slow to load
 
     now = time.time()
     with session.catalog() as conn:
         state = read_worklist_state(conn, session.config, now)
-        listed, _ = list_worklist(conn)
+        listed, has_more = list_worklist(conn, max(MOST_LISTED_ITEMS, rows_for(part)))
     session.record_list("edge worklist list")
     chosen = [each for each in listed if everything or not each.is_ended]
-    found = chosen[part.skip : part.skip + part.limit]
+    found, total = chosen[part.skip : part.skip + part.limit], None if has_more else len(chosen)
     if as_json:
         print_json({"as_of": iso_or_none(state.as_of), "stale": state.is_stale, "items": found})
-        return say_part(part, len(found), len(chosen), as_json=True)
+        return say_part(part, len(found), total, as_json=True)
     if state.as_of is None:
         return say("There is no worklist: no source has answered yet, or no modality is served one.", "yellow")
 
@@ -57,7 +57,7 @@ def list_items(session: CommandSession, everything: bool, part: ListPart, as_jso
     stale = ", and it cannot be refreshed" if state.is_stale else ""
     words = f"{amount(len(chosen), 'item')}, as of {local_time(state.as_of)} ({age(now - state.as_of)} ago{stale})"
     say(words, "yellow" if state.is_stale else "green")
-    return say_part(part, len(found), len(chosen), as_json=False)
+    return say_part(part, len(found), total, as_json=False)
 
 
 @worklist.command("refresh", short_help="Ask the worklist's source now.")

@@ -67,11 +67,11 @@ def list_item(found: WorklistItem) -> ListedItem:
     )
 
 
-def list_worklist(conn: Transaction) -> tuple[list[ListedItem], bool]:
-    """List the items of all sources, the earliest first, and whether there are more than MOST_LISTED_ITEMS."""
-    rows = worklist.read_items(conn, None, MOST_LISTED_ITEMS + 1)
-    found = [list_item(pure.decode_item(row.body, row.charset, row.performed)) for row in rows[:MOST_LISTED_ITEMS]]
-    return found, len(rows) > MOST_LISTED_ITEMS
+def list_worklist(conn: Transaction, most: int = MOST_LISTED_ITEMS) -> tuple[list[ListedItem], bool]:
+    """List the items of all sources, the earliest first, and whether there are more than `most`."""
+    rows = worklist.read_items(conn, None, most + 1)
+    found = [list_item(pure.decode_item(row.body, row.charset, row.performed)) for row in rows[:most]]
+    return found, len(rows) > most
 
 
 #: Characters of a question's keys that are shown.

@@ -21,6 +21,7 @@ from tests.support.filled import Filled
         (0, 50, 1234, "1 to 50 of 1,234 are listed; --skip 50 lists the next ones."),
         (0, 50, None, "1 to 50 are listed; --skip 50 lists the next ones."),
         (50, 9, 59, "51 to 59 of 59 are listed."),
+        (99, 0, None, "--skip 99 leaves out all of them."),
         (99, 0, 59, "There are 59; --skip 99 leaves out all of them."),
     ],
 )
