@@ -7,9 +7,11 @@ import click
 from edge.central import notifications
 from edge.cli.central_session import CentralGroup, CentralSession
 from edge.cli.notify import print_messages
+from edge.cli.parts import part_options, rows_for
 from edge.cli.session import json_option, login
 from edge.cli.tables import say
 from edge.store import outbox
+from edge.store.listing import ListPart
 from edge.text import amount
 
 
@@ -19,10 +21,10 @@ def notify() -> None:
 
 
 @notify.command("list")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_messages(session: CentralSession, limit: int, as_json: bool) -> None:
+def list_messages(session: CentralSession, part: ListPart, as_json: bool) -> None:
     """List the messages that wait for their channel, oldest first, and those that it refused permanently.
 
     A "waiting" message is sent automatically. A "parked" message was refused: resend it, or discard it.
@@ -30,7 +32,8 @@ def list_messages(session: CentralSession, limit: int, as_json: bool) -> None:
     \b
     Example:  edge central notify list
     """
-    print_messages(session.read(lambda conn, _config, _now: outbox.lines(conn, limit)), as_json)
+    found = session.read(lambda conn, _config, _now: outbox.lines(conn, rows_for(part)))
+    print_messages(part, found, as_json)
 
 
 @notify.command()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.store import commitment_requests
 from edge.store.commitment_requests import ListedRequest
+from edge.store.listing import ListPart
 
 
 @click.group(short_help="List requests for storage commitment by modalities.")
@@ -22,10 +24,10 @@ def commitments() -> None:
 
 @commitments.command("list")
 @click.option("--open", "only_open", is_flag=True, help="Only those without an acknowledged report.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_commitments(session: CommandSession, only_open: bool, limit: int, as_json: bool) -> None:
+def list_commitments(session: CommandSession, only_open: bool, part: ListPart, as_json: bool) -> None:
     """List requests: those without a report first, then the newest. Reported ones are listed for 30 days.
 
     \b
@@ -33,7 +35,8 @@ def list_commitments(session: CommandSession, only_open: bool, limit: int, as_js
                edge commitments list --json | jq '.[] | select(.state != "reported")'
     """
     with session.catalog() as conn:
-        found = commitment_requests.list_requests(conn, only_open=only_open, limit=limit)
+        listing = commitment_requests.list_requests(conn, only_open=only_open)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json(found)
     elif found:
@@ -49,8 +52,9 @@ def list_commitments(session: CommandSession, only_open: bool, limit: int, as_js
             "transaction UID",
         ]
         print_table(columns, map(request_row, found))
-    else:
+    elif not total:
         say("No modality waits for a report on storage commitment.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 def request_row(each: ListedRequest) -> list[Cell]:

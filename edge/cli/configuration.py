@@ -6,16 +6,17 @@ from typing import Any
 
 import click
 
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import print_json, print_table, say
 from edge.config.edit import differences
 from edge.errors import EdgeError
 from edge.store import configuration_versions
 from edge.store.configuration_versions import ConfigurationVersion
+from edge.store.listing import ListPart
 from edge.text import moment_text
 
 change_reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the change.")
-_SHOWN = 50
 
 
 @click.group(short_help="Show the history of the configuration; go back.")
@@ -32,23 +33,26 @@ def config() -> None:
 
 
 @config.command(short_help="List the states of the configuration.")
+@part_options()
 @json_option
 @click.pass_obj
-def history(session: CommandSession, as_json: bool) -> None:
+def history(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List the states that the gateway has used, the latest first, with who changed the files and why.
 
     \b
     Example:  edge config history
     """
     with session.quiet_catalog() as conn:
-        found = configuration_versions.list_versions(conn, _SHOWN)
+        listing = configuration_versions.list_versions(conn)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json([_json(each) for each in found])
-        return
+        return say_part(part, len(found), total, as_json=True)
     print_table(
         ["state", "at", "by", "reason", "files"],
         [[each.id, moment_text(each.at), each.who, each.reason, len(each.files)] for each in found],
     )
+    return say_part(part, len(found), total, as_json=False)
 
 
 def _json(each: ConfigurationVersion) -> dict[str, Any]:

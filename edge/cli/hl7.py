@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from edge.cli.deciding import optional_reason_option, reason_option
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time, print_facts
 from edge.cli.tables import Cell, print_json, print_table, say
@@ -20,6 +21,7 @@ from edge.store import hl7_messages, relays
 from edge.store.database import Transaction
 from edge.store.hl7_messages import ListedMessage, MessageState
 from edge.store.hl7_text import describe_notes, describe_outcome
+from edge.store.listing import ListPart
 from edge.text import printable
 
 _NUMBER = click.argument("number", metavar="ID", type=int)
@@ -41,11 +43,11 @@ def hl7() -> None:
 @click.option("--note", default="", metavar="CODE", help="Only those with this note, such as merged-id-used.")
 @click.option("--feed", default="", metavar="NAME", help="Only of this feed.")
 @click.option("--relay", "by_relay", is_flag=True, help="What waits or is held for relays, in order.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
 def list_messages(
-    session: CommandSession, state: str | None, note: str, feed: str, by_relay: bool, limit: int, as_json: bool
+    session: CommandSession, state: str | None, note: str, feed: str, by_relay: bool, part: ListPart, as_json: bool
 ) -> None:
     """List HL7 messages, the latest first.
 
@@ -56,16 +58,17 @@ def list_messages(
     """
     with session.catalog() as conn:
         if by_relay:
-            return _list_relayed(conn, limit, as_json)
-        found = hl7_messages.list_messages(conn, state=state or "", note=note, feed=feed, limit=limit)
+            return _list_relayed(conn, part, as_json)
+        listing = hl7_messages.list_messages(conn, state=state or "", note=note, feed=feed)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json([_message_json(each) for each in found])
     elif found:
         columns = ["ID", "received", "feed", "event", "control ID", "state", "why", "relays"]
         print_table(columns, map(_message_row, found))
-    else:
+    elif not total:
         say("No such HL7 message." if state or note or feed else "No HL7 message has come.", "green")
-    return None
+    return say_part(part, len(found), total, as_json=as_json)
 
 
 def _message_row(each: ListedMessage) -> list[Cell]:
@@ -88,8 +91,9 @@ def _message_json(each: ListedMessage) -> dict[str, Any]:
     return {**asdict(each), "notes": [note for note in each.notes.split(",") if note]}
 
 
-def _list_relayed(conn: Transaction, limit: int, as_json: bool) -> None:
-    found = relays.list_relayed(conn, limit)
+def _list_relayed(conn: Transaction, part: ListPart, as_json: bool) -> None:
+    listing = relays.list_relayed(conn)
+    found, total = listing.read(part), listing.count()
     if as_json:
         print_json(found)
     elif found:
@@ -100,8 +104,9 @@ def _list_relayed(conn: Transaction, limit: int, as_json: bool) -> None:
             for each in found
         ]  # fmt: skip
         print_table(columns, rows)
-    else:
+    elif not total:
         say("Nothing waits for a relay.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 @hl7.command("show", short_help="Show one message with its segments.")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from edge.cli.deciding import reason_option
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.studies import local_time, print_facts
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
@@ -20,6 +21,7 @@ from edge.importer.whose import LocalIdentity, list_differences
 from edge.spool.room import disk_of
 from edge.store import imports
 from edge.store.imports import ImportStudy
+from edge.store.listing import ListPart
 from edge.text import amount, size
 
 #: Names that are printed; `edge import show` has all of them.
@@ -160,26 +162,28 @@ def _study_json(study: ImportStudy) -> dict[str, Any]:
 
 
 @import_.command("list", short_help="List imports; those that wait for a decision first.")
-@click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_imports(session: CommandSession, limit: int, as_json: bool) -> None:
+def list_imports(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List imports; those with a study that waits for a decision come first.
 
     \b
     Example:  edge import list
     """
     with session.catalog() as conn:
-        found = imports.list_batches(conn, limit)
+        listing = imports.list_batches(conn)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json(found)
-        return
+        return say_part(part, len(found), total, as_json=True)
     columns = ["import", "read", "source", "by", "files", "left out", "waiting"]
     rows: list[list[Cell]] = [
         [str(each.id), local_time(each.began_at), each.source, each.who, each.objects, each.skipped, each.waiting]
         for each in found
     ]
     print_table(columns, rows)
+    return say_part(part, len(found), total, as_json=False)
 
 
 @import_.command("show", short_help="Show one import: its studies, and what was left out.")

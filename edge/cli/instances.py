@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from edge.cli.deciding import overwrite_option, reason_option, split_batches, warn
+from edge.cli.parts import cut_part, part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.studies import format_states, instance_json, local_time, print_facts
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
@@ -25,6 +26,7 @@ from edge.model import DeliveryState, InstanceState, ReasonCode
 from edge.storage.release import Releaser
 from edge.store import kept_files, queries, undecided
 from edge.store.database import Transaction
+from edge.store.listing import ListPart
 from edge.store.mismatches import Mismatch, find_mismatches
 from edge.store.patients import words_for
 from edge.store.queries import Instance
@@ -53,28 +55,29 @@ def instances() -> None:
 
 @instances.command("list", short_help="List these images with reason and file.")
 @click.option("--state", type=click.Choice(_CHOICES), help="Only this kind of exception.")
-@click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_instances(session: CommandSession, state: str | None, limit: int, as_json: bool) -> None:
+def list_instances(session: CommandSession, state: str | None, part: ListPart, as_json: bool) -> None:
     """List images that need a decision, or are missing or damaged, with reason and file.
 
     \b
     Example:  edge instances list --state quarantined
     """
     with session.catalog() as conn:
-        asked = [state] if state else _DEFAULT
+        asked, limit = [state] if state else _DEFAULT, rows_for(part)
         whose = {each.instance.id: each for each in find_mismatches(conn, limit)} if _MISMATCH in asked else {}
         found = {each.id: each for one in asked for each in _list_of(conn, one, limit)}
         found |= {number: each.instance for number, each in whose.items()}
-    shown = list(found.values())[:limit]
+    shown, total = cut_part(part, list(found.values())[:limit])
     session.record_access(sorted({each.study_number for each in whose.values()}), "edge instances list")
     if as_json:
         print_json([instance_json(each) | _mismatch_json(whose.get(each.id)) for each in shown])
-        return
+        return say_part(part, len(shown), total, as_json=True)
     columns = ["id", "state", "received", "from", "reason", "study UID", "SOP instance UID", "file"]
     print_table(columns, [_row(each, session.data_dir / "spool", whose.get(each.id)) for each in shown])
     say(f"{amount(len(shown), 'image')} shown.")
+    return say_part(part, len(shown), total, as_json=False)
 
 
 def _list_of(conn: Transaction, state: str, limit: int) -> list[Instance]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edge.cli.deciding import optional_reason_option, reason_option
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
@@ -17,6 +18,7 @@ from edge.dicom.json import to_json
 from edge.errors import EdgeError
 from edge.model.dictionary import keyword_for_tag
 from edge.store import performed_steps, step_images
+from edge.store.listing import ListPart
 from edge.store.performed_steps import ListedStep, StepMessageRow
 from edge.text import amount
 
@@ -34,10 +36,10 @@ def mpps() -> None:
 
 @mpps.command("list")
 @click.option("--open", "only_open", is_flag=True, help="Only those of which a target lacks something.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_steps(session: CommandSession, only_open: bool, limit: int, as_json: bool) -> None:
+def list_steps(session: CommandSession, only_open: bool, part: ListPart, as_json: bool) -> None:
     """List steps: those first of which a target lacks something, then the newest.
 
     \b
@@ -45,13 +47,15 @@ def list_steps(session: CommandSession, only_open: bool, limit: int, as_json: bo
                edge mpps list --json | jq '.[] | select(.held > 0)'
     """
     with session.catalog() as conn:
-        found = performed_steps.list_steps(conn, only_open=only_open, limit=limit)
+        listing = performed_steps.list_steps(conn, only_open=only_open)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json(found)
     elif found:
         print_table(["ID", "state", "from", "begun", "images", "missing", "open", "held", "reason"], map(_row, found))
-    else:
+    elif not total:
         say("No modality has reported a performed procedure step.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 def _row(each: ListedStep) -> list[Cell]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from edge import __version__
+from edge.cli.parts import cut_part, part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
@@ -17,6 +18,7 @@ from edge.messaging import Channel, notice
 from edge.messaging.channels import build_channels
 from edge.monitor import announcement, heartbeat
 from edge.store import outbox
+from edge.store.listing import ListPart
 from edge.store.outbox import Message
 from edge.text import amount, iso, local_day
 
@@ -117,10 +119,10 @@ def tell(session: CommandSession, kind: str, from_date: str | None, expects: str
 
 
 @notify.command("list", short_help="List waiting and parked messages.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_messages(session: CommandSession, limit: int, as_json: bool) -> None:
+def list_messages(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List the messages that wait for their channel, oldest first, and those that it refused permanently.
 
     A "waiting" message is sent automatically. A "parked" message was refused: resend it, or discard it.
@@ -129,15 +131,16 @@ def list_messages(session: CommandSession, limit: int, as_json: bool) -> None:
     Example:  edge notify list
     """
     with session.catalog() as conn:
-        found = outbox.lines(conn, limit)
-    print_messages(found, as_json)
+        found = outbox.lines(conn, rows_for(part))
+    print_messages(part, found, as_json)
 
 
-def print_messages(found: Sequence[outbox.QueuedMessage], as_json: bool) -> None:
-    """The messages of an outbox, a site's or the centre's."""
+def print_messages(part: ListPart, read: Sequence[outbox.QueuedMessage], as_json: bool) -> None:
+    """A part of the messages of an outbox, a site's or the centre's."""
+    found, total = cut_part(part, read)
     if as_json:
         print_json([asdict(line) for line in found])
-    elif not found:
+    elif not read:
         say("No message waits: every message was delivered.")
     else:
         rows: list[list[Cell]] = [
@@ -145,6 +148,7 @@ def print_messages(found: Sequence[outbox.QueuedMessage], as_json: bool) -> None
             for line in found
         ]
         print_table(["channel", "kind", "time", "state", "attempts", "last error"], rows)
+    say_part(part, len(found), total, as_json=as_json)
 
 
 def _state(line: outbox.QueuedMessage) -> str:

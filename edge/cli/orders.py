@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.identity.checks import CheckResult
 from edge.identity.order import Order
 from edge.store.identity_checks import ListedCheck, list_checks
+from edge.store.listing import ListPart
 from edge.store.orders import list_orders as find_orders
 from edge.store.patients import words_for
 from edge.text import scheduled_text
@@ -25,44 +27,46 @@ def orders() -> None:
 @orders.command("list")
 @click.option("--search", default="", metavar="TEXT", help="An accession number, Patient ID, Study UID or name.")
 @click.option("--open", "only_open", is_flag=True, help="Only those that are open or in progress.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_orders(session: CommandSession, search: str, only_open: bool, limit: int, as_json: bool) -> None:
+def list_orders(session: CommandSession, search: str, only_open: bool, part: ListPart, as_json: bool) -> None:
     """List orders, the last changed first, with the patient of today.
 
     \b
     Example:  edge orders list --search A1001
     """
     with session.catalog() as conn:
-        found = find_orders(conn, text=search, only_open=only_open, limit=limit)
+        listing = find_orders(conn, text=search, only_open=only_open)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json([order_json(each) for each in found])
     elif found:
         columns = ["accession", "status", "patient ID", "name", "procedure", "scheduled", "modality", "priority"]
         print_table(columns, map(_order_row, found))
-    else:
+    elif not total:
         say("No such order." if search or only_open else "No feed has brought an order.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 @orders.command("missing")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_missing(session: CommandSession, limit: int, as_json: bool) -> None:
+def list_missing(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List studies for which no order is known, the latest first.
 
     \b
     Example:  edge orders missing
     """
-    _list_checks(session, CheckResult.NO_ORDER, limit, as_json)
+    _list_checks(session, CheckResult.NO_ORDER, part, as_json)
 
 
 @orders.command("differing")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_differing(session: CommandSession, limit: int, as_json: bool) -> None:
+def list_differing(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List studies whose patient differs from their order's: both patients, and in what they differ.
 
     `edge studies assign` decides about held ones.
@@ -70,20 +74,22 @@ def list_differing(session: CommandSession, limit: int, as_json: bool) -> None:
     \b
     Example:  edge orders differing
     """
-    _list_checks(session, CheckResult.DIFFERS, limit, as_json)
+    _list_checks(session, CheckResult.DIFFERS, part, as_json)
 
 
-def _list_checks(session: CommandSession, result: CheckResult, limit: int, as_json: bool) -> None:
+def _list_checks(session: CommandSession, result: CheckResult, part: ListPart, as_json: bool) -> None:
     with session.catalog() as conn:
-        found = list_checks(conn, result=result.value, only_open=True, limit=limit)
+        listing = list_checks(conn, result=result.value, only_open=True)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json(found)
     elif found:
         others = ["order's ID", "order's name", "differs in"] if result is CheckResult.DIFFERS else []
         columns = ["received", "accession", "patient ID", "name", *others, "images", "study UID"]
         print_table(columns, [_check_row(each, with_order=bool(others)) for each in found])
-    else:
+    elif not total:
         say("There is none.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 def _check_row(each: ListedCheck, *, with_order: bool) -> list[Cell]:

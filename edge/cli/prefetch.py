@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.store import prefetch as store
+from edge.store.listing import ListPart
 from edge.store.prefetch import ListedPrefetch
 from edge.text import scheduled_text
 
@@ -17,10 +19,10 @@ def prefetch() -> None:
 
 
 @prefetch.command("list")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_studies(session: CommandSession, limit: int, as_json: bool) -> None:
+def list_studies(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List studies: those first that are still to be fetched.
 
     \b
@@ -28,13 +30,15 @@ def list_studies(session: CommandSession, limit: int, as_json: bool) -> None:
                edge prefetch list --json | jq '.[] | select(.state == "wanted")'
     """
     with session.catalog() as conn:
-        found = store.list_prefetches(conn, limit)
+        listing = store.list_prefetches(conn)
+        found, total = listing.read(part), listing.count()
     if as_json:
         print_json(found)
     elif found:
         print_table(["appointment", "state", "from", "images", "fetched", "reason", "study UID"], map(_row, found))
-    else:
+    elif not total:
         say("No earlier study is wanted.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 def _row(each: ListedPrefetch) -> list[Cell]:

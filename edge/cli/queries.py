@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.store.asked import AskedRow, list_asked
+from edge.store.listing import ListPart
 from edge.text import iso
 
 
@@ -17,10 +19,10 @@ def queries() -> None:
 
 
 @queries.command("list")
-@click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_queries(session: CommandSession, limit: int, as_json: bool) -> None:
+def list_queries(session: CommandSession, part: ListPart, as_json: bool) -> None:
     """List the latest questions first, with their keys. It shows patient data.
 
     \b
@@ -30,12 +32,9 @@ def list_queries(session: CommandSession, limit: int, as_json: bool) -> None:
     from edge.query.listing import describe_keys  # noqa: PLC0415 - DICOM is slow to load
 
     with session.catalog() as conn:
-        found = list_asked(conn, limit)
+        listing = list_asked(conn)
+        found, total = listing.read(part), listing.count()
     session.record_list("edge queries list")
-    if as_json:
-        return print_json([_json(each, describe_keys(each.identifier, each.syntax)) for each in found])
-    if not found:
-        return say("Nobody has asked anything yet.", "green")
 
     def row(each: AskedRow) -> list[Cell]:
         took = f"{each.seconds:.2f} s" if each.seconds is not None else ""
@@ -43,7 +42,13 @@ def list_queries(session: CommandSession, limit: int, as_json: bool) -> None:
         without = f", without {', '.join(each.left_out)}" if each.left_out else ""
         return [local_time(each.at), each.caller, each.what, each.answers, f"{each.status:04X}{without}", took, keys]
 
-    print_table(["asked", "caller", "what", "answers", "status", "took", "keys"], map(row, found))
+    if as_json:
+        print_json([_json(each, describe_keys(each.identifier, each.syntax)) for each in found])
+    elif found:
+        print_table(["asked", "caller", "what", "answers", "status", "took", "keys"], map(row, found))
+    elif not total:
+        say("Nobody has asked anything yet.", "green")
+    say_part(part, len(found), total, as_json=as_json)
 
 
 def _json(each: AskedRow, keys: str) -> dict[str, object]:

@@ -10,12 +10,14 @@ import click
 
 from edge.cli import deciding
 from edge.cli.deciding import require_destination, where_of
+from edge.cli.parts import cut_part, part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import UNROUTED, local_time, print_facts
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
 from edge.model import DeliveryState, Priority
 from edge.store import queries, undecided
+from edge.store.listing import ListPart
 from edge.store.queries import Delivery
 from edge.text import age, size, span
 
@@ -43,7 +45,7 @@ for _command in deciding.DECISIONS:
 @click.option("--unroutable", is_flag=True, help="Only unroutable images.")
 @click.option("--study", metavar="UID", help="Only for this study.")
 @click.option("--patient", metavar="ID", help="Only for images that name this Patient ID.")
-@click.option("--limit", default=50, type=click.IntRange(1, 100_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
 def list_queue(
@@ -53,7 +55,7 @@ def list_queue(
     unroutable: bool,
     study: str | None,
     patient: str | None,
-    limit: int,
+    part: ListPart,
     as_json: bool,
 ) -> None:
     """List waiting deliveries with their reasons; those that wait for a person's decision first.
@@ -64,17 +66,17 @@ def list_queue(
     states = (DeliveryState(state),) if state else WAITING_STATES
     where = where_of(destination, unroutable)
     with session.catalog() as conn:
-        found = list(queries.deliveries(conn, states, where, study, limit, patient))
-    if not found and destination is not None:
+        read = list(queries.deliveries(conn, states, where, study, rows_for(part), patient))
+    found, total = cut_part(part, read)
+    if not read and destination is not None:
         require_destination(session, destination, "nothing is queued, and ")
     if as_json:
         print_json([_delivery_json(each) for each in found])
-        return
+        return say_part(part, len(found), total, as_json=True)
     now = time.time()
     columns = ["id", "instance", "state", "destination", "priority", "tries", "age", "next try", "reason", "study UID"]
     print_table(columns, [_row(each, now) for each in found])
-    if len(found) == limit:
-        say(f"The first {limit} are listed; `edge status` shows the total.")
+    return say_part(part, len(found), total, as_json=False)
 
 
 def _row(each: Delivery, now: float) -> list[Cell]:

@@ -14,6 +14,7 @@ import click
 
 from edge.cli import dose, legal_holds
 from edge.cli.deciding import reason_option, require_destination
+from edge.cli.parts import part_options, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
 from edge.cli.study_copies import copies_json, outdated, print_copies
@@ -26,6 +27,7 @@ from edge.storage.media import export_folder, file_set_uid, read_todays_patients
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.identity import Standing
+from edge.store.listing import ListPart
 from edge.store.patients import words_for
 from edge.store.queries import Instance
 from edge.store.sent_copies import list_sent
@@ -87,25 +89,25 @@ studies.add_command(outdated)
 @studies.command("list", short_help="List studies, the latest first.")
 @click.option("--search", default="", metavar="TEXT", help="Part of a UID, patient ID, name, accession or description.")
 @click.option("--since", callback=since_option, metavar="WHEN", help='Received since: "2d", "12h", 2026-11-21.')
-@click.option("--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="The most to list.")
+@part_options()
 @json_option
 @click.pass_obj
-def list_studies(session: CommandSession, search: str, since: float, limit: int, as_json: bool) -> None:
+def list_studies(session: CommandSession, search: str, since: float, part: ListPart, as_json: bool) -> None:
     """List studies, the latest first, with the state of their images at each destination.
 
     \b
     Example:  edge studies list --search SMITH --since 2d
     """
     with session.catalog() as conn:
-        found = latest_studies(conn, search, since, limit)
+        listing = latest_studies(conn, search, since)
+        found, total = listing.read(part), listing.count()
     session.record_access([each.id for each in found], "edge studies list")
     if as_json:
         print_json([_study_json(each) for each in found])
-        return
+        return say_part(part, len(found), total, as_json=True)
     columns = ["received", "patient ID", "name", "modality", "description", "images", "destinations", "study UID"]
     print_table(columns, [_study_row(each) for each in found])
-    if len(found) == limit:
-        say(f"The latest {limit} are listed; --limit, --since and --search select others.")
+    return say_part(part, len(found), total, as_json=False)
 
 
 def _study_row(study: Study) -> list[Cell]:

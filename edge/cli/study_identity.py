@@ -24,7 +24,7 @@ class ShownIdentity:
 
 def read_study_identity(conn: Transaction, study: int) -> ShownIdentity:
     return ShownIdentity(
-        identity_checks.list_checks(conn, study_id=study, limit=20), assignments.find_assignment(conn, study)
+        identity_checks.list_checks(conn, study_id=study).read(), assignments.find_assignment(conn, study)
     )
 
 

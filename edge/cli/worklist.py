@@ -7,10 +7,12 @@ import time
 import click
 
 from edge.cli.deciding import reason_option
+from edge.cli.parts import part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.errors import EdgeError
+from edge.store.listing import ListPart
 from edge.text import age, amount, iso_or_none
 
 
@@ -21,9 +23,10 @@ def worklist() -> None:
 
 @worklist.command("list")
 @click.option("--all", "everything", is_flag=True, help="Steps that are over as well, which are not served any more.")
+@part_options(5_000)
 @json_option
 @click.pass_obj
-def list_items(session: CommandSession, everything: bool, as_json: bool) -> None:
+def list_items(session: CommandSession, everything: bool, part: ListPart, as_json: bool) -> None:
     """List the items that modalities are served, the earliest first, and the age of the list. It shows patient data.
 
     \b
@@ -31,19 +34,18 @@ def list_items(session: CommandSession, everything: bool, as_json: bool) -> None
                edge worklist list --json | jq '.stale, .as_of'
     """
     from edge.monitor.worklist import read_worklist_state  # noqa: PLC0415 - with the catalog's queries
-    from edge.query.listing import ListedItem, list_item  # noqa: PLC0415 - DICOM is slow to load
-    from edge.query.worklist import decode_item  # noqa: PLC0415
-    from edge.store.worklist import read_items  # noqa: PLC0415
+    from edge.query.listing import MOST_LISTED_ITEMS, ListedItem, list_worklist  # noqa: PLC0415 - DICOM is slow to load
 
     now = time.time()
     with session.catalog() as conn:
         state = read_worklist_state(conn, session.config, now)
-        rows = read_items(conn, None)
+        listed, has_more = list_worklist(conn, max(MOST_LISTED_ITEMS, rows_for(part)))
     session.record_list("edge worklist list")
-    listed = [list_item(decode_item(row.body, row.charset, row.performed)) for row in rows]
-    found = [each for each in listed if everything or not each.is_ended]
+    chosen = [each for each in listed if everything or not each.is_ended]
+    found, total = chosen[part.skip : part.skip + part.limit], None if has_more else len(chosen)
     if as_json:
-        return print_json({"as_of": iso_or_none(state.as_of), "stale": state.is_stale, "items": found})
+        print_json({"as_of": iso_or_none(state.as_of), "stale": state.is_stale, "items": found})
+        return say_part(part, len(found), total, as_json=True)
     if state.as_of is None:
         return say("There is no worklist: no source has answered yet, or no modality is served one.", "yellow")
 
@@ -54,8 +56,9 @@ def list_items(session: CommandSession, everything: bool, as_json: bool) -> None
     if found:
         print_table(["scheduled", "modality", "station", "accession", "patient", "status"], map(row, found))
     stale = ", and it cannot be refreshed" if state.is_stale else ""
-    words = f"{amount(len(found), 'item')}, as of {local_time(state.as_of)} ({age(now - state.as_of)} ago{stale})"
+    words = f"{amount(len(chosen), 'item')}, as of {local_time(state.as_of)} ({age(now - state.as_of)} ago{stale})"
     say(words, "yellow" if state.is_stale else "green")
+    return say_part(part, len(found), total, as_json=False)
 
 
 @worklist.command("refresh", short_help="Ask the worklist's source now.")

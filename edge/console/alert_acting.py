@@ -13,6 +13,7 @@ from edge.model import DeliveryState, InstanceState
 from edge.monitor.alerts.services import STEPS_SUBJECT
 from edge.store import deliveries, hl7_messages, performed_steps, queries, relays
 from edge.store.hl7_messages import ListedMessage, MessageState
+from edge.store.listing import ListPart
 from edge.text import amount
 from edge.web.guard import Visitor
 
@@ -93,12 +94,12 @@ def _replay(access: Access, _alert: Mapping[str, Any], fields: Mapping[str, Any]
 
 def _list_parked(access: Access) -> list[ListedMessage]:
     with access.db.reading() as conn:
-        return hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=_BATCH)
+        return hl7_messages.list_messages(conn, state=MessageState.PARKED.value).read(ListPart(_BATCH))
 
 
 def _reread(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     with access.db.reading() as conn:
-        found = hl7_messages.list_messages(conn, note=alert["kind"], feed=alert["subject"], limit=_BATCH)
+        found = hl7_messages.list_messages(conn, note=alert["kind"], feed=alert["subject"]).read(ListPart(_BATCH))
     for each in reversed(found):
         _replay_message(access, each, fields)
     return f"{amount(len(found), 'message')} read again"
@@ -127,7 +128,7 @@ def _relay_now(access: Access, alert: Mapping[str, Any], fields: Mapping[str, An
 def _steps_again(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     name = str(alert["subject"]).removeprefix(STEPS_SUBJECT)
     with access.db.reading() as conn:
-        found = [each.id for each in performed_steps.list_steps(conn, only_open=True, limit=_BATCH)]
+        found = [each.id for each in performed_steps.list_steps(conn, only_open=True).read(ListPart(_BATCH))]
     moved = access.command("mpps-retry", {"ids": found, "destination": name, **fields})["moved"]
     return f"{amount(moved, 'message')} for {name} queued to be sent"
 

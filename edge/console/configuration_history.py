@@ -16,9 +16,8 @@ from edge.errors import ConfigError, EdgeError
 from edge.store import configuration_versions
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
+from edge.web.listing import read_list_page, read_view
 
-#: States that the page lists.
-MOST_STATES = 50
 #: Lines of a difference that the page shows.
 MOST_DIFFERENCE_LINES = 400
 
@@ -28,8 +27,10 @@ class ConfigurationHistory(ConsolePage):
         self, request: Request, *, fault: str = "", problems: list[str] | None = None, code: int = 200
     ) -> Response:
         """GET /configuration/history; with `?state=N` the lines that this state changed."""
+        view = read_view(request, "/configuration/history", configuration_versions.VERSION_COLUMNS)
         with self._access.db.reading() as conn:
-            found = configuration_versions.list_versions(conn, MOST_STATES + 1)
+            page = read_list_page(configuration_versions.list_versions(conn), view)
+            latest = configuration_versions.latest_version(conn)
             chosen = _asked_state(request)
             state = configuration_versions.find_version(conn, chosen) if chosen else None
             before = configuration_versions.version_before(conn, chosen) if chosen else None
@@ -38,7 +39,9 @@ class ConfigurationHistory(ConsolePage):
             request,
             "configuration-history.html",
             code=code,
-            states=found[:MOST_STATES],
+            view=view,
+            page=page,
+            used=latest.id if latest else None,
             chosen=state,
             lines=lines[:MOST_DIFFERENCE_LINES],
             cut=len(lines) > MOST_DIFFERENCE_LINES,

@@ -5,7 +5,7 @@ What was refused is added to the configuration in one step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -19,8 +19,31 @@ from edge.errors import ConfigError, EdgeError
 from edge.model import UNNAMED_CALLER
 from edge.monitor.announcement import ANNOUNCED_KINDS
 from edge.store import equipment
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import amount
 from edge.web.guard import visitor_of
+from edge.web.listing import cut_page, read_view
+
+
+def _state_of(each: Mapping[str, Any]) -> str:
+    return "silent" if each["silent"] else "known"
+
+
+def _is_known(each: Mapping[str, Any]) -> bool:
+    """Is it equipment that is let in? DICOMweb clients have their own page."""
+    return bool(each["admitted"]) and not each["name"].startswith(CLIENT_PREFIX)
+
+
+#: Column of the known equipment -> what it is sorted by.
+_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "name": lambda each: each["name"],
+    "title": lambda each: each["ae_title"],
+    "address": lambda each: each["address"],
+    "equipment": lambda each: f"{each['manufacturer'] or ''} {each['model'] or ''}".strip(),
+    "images": lambda each: each["stored"],
+    "last": lambda each: each["last_stored"],
+    "state": _state_of,
+}
 
 
 class EquipmentPage(ConsolePage):
@@ -29,6 +52,7 @@ class EquipmentPage(ConsolePage):
     ) -> Response:
         """GET /equipment."""
         config, seen = self._access.config(), self._access.status()["modalities"]
+        view = read_view(request, "/equipment", _COLUMNS.keys(), ("state",))
         with self._access.db.reading() as conn:
             announced = list(equipment.announcements(conn))
         rows = [list_caller(each, config) for each in seen]
@@ -37,7 +61,12 @@ class EquipmentPage(ConsolePage):
             "equipment.html",
             code=code,
             refused=[each for each in rows if each["offer"] or not each["admitted"]],
-            known=[each for each in rows if each["admitted"]],
+            view=view,
+            page=cut_page(
+                [each for each in rows if _is_known(each) and view.choice("state") in ("", _state_of(each))],
+                view,
+                lambda each, column: _COLUMNS[column](each),
+            ),
             announced=announced,
             kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
             services=SERVED,

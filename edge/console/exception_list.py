@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -27,7 +26,7 @@ from edge.store.studies import numbers_of
 from edge.text import amount
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import ListView, cut_page, read_view
+from edge.web.listing import ListView, cut_page, posted_view, read_view
 
 _FILTERS = ("kind", "study")
 _COLUMNS: Mapping[str, Callable[[ExceptionRow], Any]] = {
@@ -90,8 +89,7 @@ class ExceptionList(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /exceptions/decide: apply one action to the selected instances, or to all of one kind."""
         visitor = visitor_of(request)
-        given = dict(parse_qsl(visitor.field("back")))
-        view = ListView("/exceptions", filters={name: given[name][:64] for name in _FILTERS if name in given})
+        view = posted_view(request, "/exceptions", _COLUMNS.keys(), _FILTERS)
         try:
             action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON].strip()
             if not reason:
@@ -103,7 +101,7 @@ class ExceptionList(ConsolePage):
             visitor.leave_notice(self._decide(visitor, action, rows, reason, is_all=visitor.field("all") == "1"))
         except (EdgeError, ValueError) as error:
             return self.index(request, fault=str(error), code=422, again=view)
-        return RedirectResponse(f"/exceptions?{urlencode(given)}" if given else "/exceptions", 303)
+        return RedirectResponse(view.link(), 303)
 
     def _decide(
         self, visitor: Visitor, action: ListAction, rows: Sequence[ExceptionRow], reason: str, *, is_all: bool
@@ -133,7 +131,7 @@ class ExceptionList(ConsolePage):
 
 def _read(conn: Transaction, view: ListView) -> Mapping[str, list[ExceptionRow]]:
     try:
-        study = row_number(view.filters.get("study", ""))
+        study = row_number(view.choice("study"))
     except ValueError:
         study = None
     return list_exception_rows(conn, study)
@@ -141,7 +139,7 @@ def _read(conn: Transaction, view: ListView) -> Mapping[str, list[ExceptionRow]]
 
 def _select(found: Mapping[str, list[ExceptionRow]], view: ListView) -> list[ExceptionRow]:
     """List the rows of the chosen kind; of all kinds, each instance once, as the kind that needs a person most."""
-    kind = view.filters.get("kind", "")
+    kind = view.choice("kind")
     rows = found[kind] if kind in found else chain.from_iterable(found.values())
     first: dict[int, ExceptionRow] = {}
     for row in rows:
@@ -152,7 +150,7 @@ def _select(found: Mapping[str, list[ExceptionRow]], view: ListView) -> list[Exc
 def _select_rows(rows: Sequence[ExceptionRow], view: ListView, visitor: Visitor) -> list[ExceptionRow]:
     """List the rows that a person has ticked, or all of one kind. Raises EdgeError or ValueError."""
     if visitor.field("all") == "1":
-        if not view.filters.get("kind"):
+        if not view.choice("kind"):
             raise EdgeError("Choose one kind before you decide about all of it.")
         return list(rows)
     picked = {row_number(each) for each in visitor.form.get("pick", [])}

@@ -9,13 +9,15 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.errors import EdgeError
-from edge.store import hl7_messages, relays
-from edge.store.hl7_messages import MessageState
+from edge.store.hl7_messages import MESSAGE_COLUMNS, MessageState, find_message, list_messages
 from edge.store.hl7_text import describe_notes, describe_outcome
+from edge.store.relays import RELAYED_COLUMNS, list_relayed
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
+from edge.web.listing import read_list_page, read_view
 
-MESSAGES_SHOWN = 100
+#: Messages of one page of what waits for a decision.
+_UNDECIDED_SHOWN = 20
 #: action -> (command, done)
 _ACTIONS = {
     "replay": ("hl7-replay", "applied again"),
@@ -28,28 +30,30 @@ _ACTIONS = {
 class Hl7Page(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /hl7; `state` narrows it. Messages themselves are shown by `edge hl7 show` alone."""
-        chosen = request.query_params.get("state", "")
-        state = chosen if chosen in {each.value for each in MessageState} else ""
+        view = read_view(request, "/hl7", MESSAGE_COLUMNS, ("state",))
+        parked_view = read_view(request, "/hl7", MESSAGE_COLUMNS, name="parked")
+        relay_view = read_view(request, "/hl7", RELAYED_COLUMNS, name="relays")
         with self._access.db.reading() as conn:
-            found = hl7_messages.list_messages(conn, state=state, limit=MESSAGES_SHOWN)
-            parked = hl7_messages.list_messages(conn, state=MessageState.PARKED.value, limit=MESSAGES_SHOWN)
-            relayed = relays.list_relayed(conn, MESSAGES_SHOWN)
+            found = read_list_page(list_messages(conn, state=view.choice("state")), view)
+            parked = read_list_page(list_messages(conn, state=MessageState.PARKED.value), parked_view, _UNDECIDED_SHOWN)
+            relayed = read_list_page(list_relayed(conn), relay_view, _UNDECIDED_SHOWN)
         if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
-            relayed = [replace(each, peer_text=MASK if each.peer_text else "") for each in relayed]
+            relayed = relayed.map(lambda each: replace(each, peer_text=MASK if each.peer_text else ""))
         return self._pages.render(
             request,
             "hl7.html",
             code=code,
             fault=fault,
-            messages=found,
+            view=view,
+            page=found,
+            parked_view=parked_view,
             parked=parked,
+            relay_view=relay_view,
             relayed=relayed,
-            chosen=state,
-            states=[each.value for each in MessageState],
+            states=[(each.value, each.value.capitalize()) for each in MessageState],
             status=self._access.status()["hl7"],
             why=describe_outcome,
             describe_notes=describe_notes,
-            full=len(found) == MESSAGES_SHOWN,
         )
 
     def decide(self, request: Request) -> Response:
@@ -64,7 +68,7 @@ class Hl7Page(ConsolePage):
             command, done = _ACTIONS[action]
             number = row_number(visitor.field("id"))
             with self._access.db.reading() as conn:
-                found = hl7_messages.find_message(conn, number)
+                found = find_message(conn, number)
             feed = self._access.config().feeds.get(found.feed) if found else None
             fields = {"id": number, "relay": visitor.field("relay"), "charset": feed.charset if feed else ""}
             answer = self._access.command(command, {**fields, "who": visitor.name, "reason": reason})

@@ -18,8 +18,10 @@ from edge.importer.whose import LocalIdentity, identity_of_order, identity_of_pa
 from edge.store import imports, ledger, orders
 from edge.store.database import Transaction
 from edge.store.imports import DiscPatient, ImportStudy
+from edge.store.listing import ListPart
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
+from edge.web.listing import read_list_page, read_view
 
 _MOST_CANDIDATES = 20
 _SEARCH = "import search"
@@ -39,11 +41,13 @@ class ImportCandidate:
 class ImportPage(ConsolePage):
     def index(self, request: Request) -> Response:
         """GET /import: the imports, and where files are dropped."""
+        view = read_view(request, "/import", imports.BATCH_COLUMNS, ("state",))
         with self._access.db.reading() as conn:
-            found = imports.list_batches(conn)
+            listing = imports.list_batches(conn, only_waiting=view.choice("state") == "waiting")
+            page = read_list_page(listing, view)
         importer = self._access.importer
         return self._pages.render(
-            request, "import.html", batches=found, progress=dict(importer.progress) if importer else {}
+            request, "import.html", view=view, page=page, progress=dict(importer.progress) if importer else {}
         )
 
     def show(self, request: Request, fault: str = "", code: int = 200) -> Response:
@@ -136,7 +140,7 @@ def _find(conn: Transaction, study: ImportStudy, text: str) -> list[ImportCandid
     wanted = [text] if text else [each for each in (study.accession, study.patient.patient_id) if each]
     found: dict[str, ImportCandidate] = {}
     for each in wanted:
-        for order in orders.list_orders(conn, text=each, limit=_MOST_CANDIDATES):
+        for order in orders.list_orders(conn, text=each).read(ListPart(_MOST_CANDIDATES)):
             local = identity_of_order(order)
             detail = " ".join(filter(None, (order.modality, order.procedure_text, order.scheduled_at[:8])))
             found[f"order:{order.id}"] = _candidate(f"order:{order.id}", study.patient, local, True, detail)

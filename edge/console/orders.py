@@ -11,14 +11,19 @@ from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
-from edge.identity.order import Order
-from edge.store import identity_checks, orders
+from edge.identity.order import Order, OrderStatus
+from edge.store.identity_checks import CHECK_COLUMNS, list_checks
+from edge.store.orders import ORDER_COLUMNS, list_orders
 from edge.store.patients import words_for
 from edge.store.studies import numbers_of
 from edge.text import amount, mask_uids
 from edge.web.guard import visitor_of
+from edge.web.listing import read_list_page, read_view
 
-ORDERS_SHOWN = 100
+#: The lists of studies that do not fit the orders, and rows of a page of them.
+_CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
+#: Sorted by one of these, a viewer would see the order of what is masked.
+_OF_PATIENTS = frozenset({"accession", "patient"})
 STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
 
 
@@ -26,32 +31,34 @@ class OrdersPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /orders. Who may not see patient data sees neither names nor numbers."""
         visitor = visitor_of(request)
+        hidden = frozenset() if visitor.sees_patients else _OF_PATIENTS
+        view = read_view(request, "/orders", ORDER_COLUMNS - hidden, ("status",))
+        views = {name: read_view(request, "/orders", CHECK_COLUMNS - hidden, name=name) for name in _CHECKS}
         with self._access.db.reading() as conn:
-            found = orders.list_orders(conn, limit=ORDERS_SHOWN)
-            differing = identity_checks.list_checks(
-                conn, result=CheckResult.DIFFERS.value, only_open=True, limit=ORDERS_SHOWN
-            )
-            missing = identity_checks.list_checks(
-                conn, result=CheckResult.NO_ORDER.value, only_open=True, limit=ORDERS_SHOWN
-            )
-            uids = [each.study_uid for each in (*differing, *missing)] + [each.study_uid for each in found]
-            study_ids = numbers_of(conn, uids)
+            found = read_list_page(list_orders(conn, status=view.choice("status")), view)
+            checks = {
+                name: read_list_page(list_checks(conn, result=result.value, only_open=True), views[name], _CHECKS_SHOWN)
+                for name, result in _CHECKS.items()
+            }
+            uids = [each.study_uid for page in checks.values() for each in page.rows]
+            study_ids = numbers_of(conn, [*uids, *(each.study_uid for each in found.rows)])
         if visitor.sees_patients:
             self._access.views.record(visitor, "the list of orders", studies=sorted(set(study_ids.values())))
         else:
-            found, differing, missing = map(_mask_order, found), map(mask_check, differing), map(mask_check, missing)  # type: ignore[assignment]
+            found, checks = found.map(_mask_order), {name: page.map(mask_check) for name, page in checks.items()}
         return self._pages.render(
             request,
             "orders.html",
             code=code,
             fault=fault,
-            orders=list(found),
-            differing=list(differing),
-            missing=list(missing),
+            view=view,
+            page=found,
+            statuses=[(each.value, each.label.capitalize()) for each in OrderStatus],
+            views=views,
+            **checks,
             study_ids=study_ids,
             words_for=words_for,
             figures=self._access.status()["identity"],
-            limit=ORDERS_SHOWN,
         )
 
     def decide(self, request: Request) -> Response:

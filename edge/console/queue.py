@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -29,7 +28,7 @@ from edge.store.waiting import (
 from edge.text import amount, mask_uids
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import ListPage, ListView, cut_page, read_view
+from edge.web.listing import ListPage, ListView, cut_page, posted_view, read_view
 
 #: Deliveries in one transaction: scanners wait while one runs.
 _BATCH = 500
@@ -137,8 +136,7 @@ class QueuePage(ConsolePage):
         """POST /queue/decide: apply one action to the selected studies, or to all that the list shows."""
         visitor = visitor_of(request)
         action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
-        given = dict(parse_qsl(visitor.field("back")))
-        view = ListView("/queue", filters={name: given[name][:64] for name in _FILTERS if name in given})
+        view = posted_view(request, "/queue", _COLUMNS.keys(), _FILTERS)
         try:
             picked = {row_number(each) for each in visitor.form.get("pick", [])}
             is_all = visitor.field("all") == "1"
@@ -154,7 +152,7 @@ class QueuePage(ConsolePage):
         except (EdgeError, ValueError) as error:
             return self.index(request, fault=str(error), code=422, again=view)
         visitor.leave_notice(f"{amount(changed, 'image')} {action.done}.")
-        return RedirectResponse(f"/queue?{urlencode(given)}" if given else "/queue", 303)
+        return RedirectResponse(view.link(), 303)
 
     def _decide(self, visitor: Visitor, action: QueueAction, reason: str, found: Sequence[tuple[int, int]]) -> int:
         """Apply an action to deliveries: (delivery, instance). Returns how many have changed."""
@@ -172,9 +170,9 @@ class QueuePage(ConsolePage):
 
 def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
     """List the studies that the filters of a list select."""
-    state, destination = view.filters.get("state", ""), view.filters.get("destination")
+    state, destination = view.choice("state"), view.filters.get("destination")
     states = [each for each in QUEUE_STATES if state in ("", each.value)]
-    return list_waiting_studies(conn, states, destination, _study(view.filters.get("study", "")))
+    return list_waiting_studies(conn, states, destination, _study(view.choice("study")), MOST_READ)
 
 
 def _page_of(conn: Transaction, waiting: Sequence[WaitingStudy], view: ListView) -> ListPage[QueueRow]:

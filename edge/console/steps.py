@@ -9,36 +9,40 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, MAX_REASON, ConsolePage
 from edge.errors import EdgeError
-from edge.store import performed_steps, step_deliveries
+from edge.store import step_deliveries
+from edge.store.performed_steps import STEP_COLUMNS, ListedStep, list_steps
 from edge.text import amount, mask_uids
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
+from edge.web.listing import ListView, posted_view, read_list_page, read_view
 
-_MOST_SHOWN = 200
+#: Of the filter by state: a target lacks something.
+_NOT_SENT = "open"
+#: Sorted by one of these, a viewer would see the order of what is masked.
+_OF_PATIENTS = frozenset({"accession"})
 _ACTIONS = {"retry": ("mpps-retry", "queued to be sent"), "cancel": ("mpps-cancel", "cancelled")}
 
 
 class StepPage(ConsolePage):
-    def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
+    def index(self, request: Request, fault: str = "", code: int = 200, again: ListView | None = None) -> Response:
         """GET /steps. Who may not see patient data sees no accession number, UID or words of the RIS."""
+        sees = visitor_of(request).sees_patients
+        view = again or read_view(request, "/steps", STEP_COLUMNS if sees else STEP_COLUMNS - _OF_PATIENTS, ("state",))
+        state = view.choice("state")
         with self._access.db.reading() as conn:
-            found = performed_steps.list_steps(conn, limit=_MOST_SHOWN)
+            is_open = state == _NOT_SENT
+            page = read_list_page(list_steps(conn, only_open=is_open, state="" if is_open else state), view)
             owed = step_deliveries.summarize_owed_steps(conn)
-        if not visitor_of(request).sees_patients:
-            found = [
-                replace(
-                    each,
-                    accession_number=MASK if each.accession_number else "",
-                    sop_instance_uid=mask_uids(each.sop_instance_uid),
-                )
-                for each in found
-            ]
-        full = len(found) == _MOST_SHOWN
-        return self._pages.render(request, "steps.html", code=code, steps=found, owed=owed, full=full, fault=fault)
+        if not sees:
+            page = page.map(_mask)
+        return self._pages.render(
+            request, "steps.html", code=code, view=view, page=page, owed=owed, open_state=_NOT_SENT, fault=fault
+        )
 
     def decide(self, request: Request) -> Response:
         """POST /steps/decide: retry or cancel what a target lacks of the selected steps."""
         visitor = visitor_of(request)
+        view = posted_view(request, "/steps", STEP_COLUMNS, ("state",))
         action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
         try:
             ids = [row_number(each) for each in visitor.form.get("pick", [])]
@@ -52,6 +56,11 @@ class StepPage(ConsolePage):
             if not moved:
                 raise EdgeError("Nothing was changed: these steps have no message that waits or is held.")
         except (EdgeError, ValueError) as error:
-            return self.index(request, fault=str(error), code=422)
+            return self.index(request, fault=str(error), code=422, again=view)
         visitor.leave_notice(f"{amount(moved, 'message')} {done}.")
-        return RedirectResponse("/steps", 303)
+        return RedirectResponse(view.link(), 303)
+
+
+def _mask(each: ListedStep) -> ListedStep:
+    accession = MASK if each.accession_number else ""
+    return replace(each, accession_number=accession, sop_instance_uid=mask_uids(each.sop_instance_uid))

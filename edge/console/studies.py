@@ -28,17 +28,17 @@ from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance
 from edge.store.series_list import list_study_series
-from edge.store.studies import STUDY_ORDERS, Search, Study, find_studies, study_numbered
+from edge.store.studies import STUDY_LIST_COLUMNS, Search, Study, find_studies, study_numbered
 from edge.store.study_patients import StudyPatient, list_differing_patients
 from edge.text import amount, end_of_date, mask_uids
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import ROWS, read_view
+from edge.web.listing import read_list_page, read_view
 from edge.web.pages import show_date
 
 #: More instances of one study are amount, not listed.
 _MOST_INSTANCES = 600
 #: Sorted by one of these, a viewer would see the order of what is masked.
-_OPEN_ORDERS = ("received", "modality", "images")
+_OPEN_COLUMNS = ("received", "modality", "images")
 
 
 class Studies(ConsolePage):
@@ -62,14 +62,11 @@ class Studies(ConsolePage):
         written = written or kept.get("search as written", search)
         if not visitor.sees_patients:  # a match would reveal what is masked
             search = written = Search(modality=search.modality)
-        view = read_view(request, "/studies", STUDY_ORDERS.keys() if visitor.sees_patients else _OPEN_ORDERS, ())
+        view = read_view(request, "/studies", STUDY_LIST_COLUMNS if visitor.sees_patients else _OPEN_COLUMNS)
         is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
-            found = find_studies(
-                conn, search, ROWS + 1, skip=(view.page - 1) * ROWS, order=view.sort, descending=view.descending
-            )
-        has_more, found = len(found) > ROWS, found[:ROWS]
-        self._access.views.record(visitor, "a list of studies", studies=[study.id for study in found])
+            page = read_list_page(find_studies(conn, search), view)
+        self._access.views.record(visitor, "a list of studies", studies=[study.id for study in page.rows])
         return self._pages.render(
             request,
             "studies.html",
@@ -78,10 +75,9 @@ class Studies(ConsolePage):
             search=written,
             view=view,
             is_settled=is_settled,
-            studies=[_prepare(study, visitor) for study in found],
+            page=page.map(lambda study: _prepare(study, visitor)),
             progress_of=list_progress,
             differing_patients=list_differing_patients,
-            has_more=has_more,
             described=describe_search(search),
             empty=search == Search(),
         )

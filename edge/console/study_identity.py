@@ -17,6 +17,7 @@ from edge.store import assignments, identity_checks, outdated_copies, sent_copie
 from edge.store.assignments import StudyAssignment
 from edge.store.database import Transaction
 from edge.store.identity_checks import ListedCheck
+from edge.store.listing import ListPart
 from edge.store.outdated_copies import OutdatedCopy
 from edge.store.queries import Instance
 from edge.store.sent_copies import SentAs
@@ -50,7 +51,7 @@ class StudyIdentityView:
 
 def read_identity_view(conn: Transaction, study: Study) -> StudyIdentityView:
     return StudyIdentityView(
-        identity_checks.list_checks(conn, study_id=study.id, limit=_CHECKS_SHOWN),
+        identity_checks.list_checks(conn, study_id=study.id).read(ListPart(_CHECKS_SHOWN)),
         assignments.find_assignment(conn, study.id),
         group_sent(sent_copies.list_sent(conn, study.id)),
         outdated_copies.list_outdated_copies(conn, study_id=study.id),

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.console.access import MASK, ConsolePage
 from edge.monitor.worklist import read_worklist_state
-from edge.query.listing import list_item
-from edge.query.worklist import decode_item
-from edge.store import prefetch, worklist
+from edge.query.listing import MOST_LISTED_ITEMS, ListedItem, list_worklist
+from edge.store.prefetch import PREFETCH_COLUMNS, ListedPrefetch, list_prefetches
 from edge.text import mask_uids
 from edge.web.guard import visitor_of
+from edge.web.listing import cut_page, read_list_page, read_view
 
-_MOST_SHOWN = 500
+#: Column -> what it is sorted by.
+_COLUMNS: Mapping[str, Callable[[ListedItem], Any]] = {
+    "scheduled": lambda each: each.scheduled,
+    "status": lambda each: each.status,
+    "modality": lambda each: each.modality,
+    "station": lambda each: each.station_ae,
+    "accession": lambda each: each.accession,
+    "patient": lambda each: each.patient_name,
+    "procedure": lambda each: each.procedure,
+}
+#: Sorted by one of these, a viewer would see the order of what is masked.
+_OF_PATIENTS = frozenset({"accession", "patient", "procedure"})
 
 
 class WorklistPage(ConsolePage):
     def index(self, request: Request) -> Response:
         """GET /worklist. Who may not see patient data sees stations and times alone."""
         config, now, visitor = self._access.config(), time.time(), visitor_of(request)
+        columns = _COLUMNS.keys() if visitor.sees_patients else _COLUMNS.keys() - _OF_PATIENTS
+        view = read_view(request, "/worklist", columns, ("status",))
+        earlier = read_view(request, "/worklist", PREFETCH_COLUMNS, name="earlier")
         with self._access.db.reading() as conn:
             state = read_worklist_state(conn, config, now)
-            rows = worklist.read_items(conn, None, _MOST_SHOWN)
-            prefetches = prefetch.list_prefetches(conn, 50)
+            items, has_more = list_worklist(conn)
+            prefetches = read_list_page(list_prefetches(conn), earlier)
         self._access.views.record_page(visitor, "worklist page")
-        found = [list_item(decode_item(row.body, row.charset, row.performed)) for row in rows]
+        chosen = [each for each in items if view.choice("status") in ("", each.status)]
+        page = cut_page(chosen, view, lambda each, column: _COLUMNS[column](each))
         if not visitor.sees_patients:
-            found = [
-                replace(each, accession=MASK, patient_id=MASK, patient_name=MASK, procedure=MASK) for each in found
-            ]
-            prefetches = [replace(each, study_uid=mask_uids(each.study_uid)) for each in prefetches]
+            page, prefetches = page.map(_mask), prefetches.map(_mask_prefetch)
         return self._pages.render(
             request,
             "worklist.html",
             worklist=state,
             age=None if state.as_of is None else now - state.as_of,
-            items=found,
+            view=view,
+            page=page,
+            statuses=sorted({each.status for each in items}),
+            earlier=earlier,
             prefetches=prefetches,
             source=config.destinations.get(state.source),
-            full=len(rows) == _MOST_SHOWN,
+            most=MOST_LISTED_ITEMS if has_more else 0,
         )
+
+
+def _mask(each: ListedItem) -> ListedItem:
+    return replace(each, accession=MASK, patient_id=MASK, patient_name=MASK, procedure=MASK)
+
+
+def _mask_prefetch(each: ListedPrefetch) -> ListedPrefetch:
+    return replace(each, study_uid=mask_uids(each.study_uid))

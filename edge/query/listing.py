@@ -1,4 +1,4 @@
-"""Worklist items as people and programs read them: by `edge worklist list` and the console. Pure."""
+"""Worklist items as people and programs read them: by `edge worklist list` and the console."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from edge.model.dictionary import keyword_for_tag
 from edge.query import worklist as pure
 from edge.query.matching import QUERY_LEVEL, is_universal
 from edge.query.worklist import ENDED_STATUSES, WorklistItem
+from edge.store import worklist
+from edge.store.database import Transaction
 from edge.text import scheduled_text
+
+#: Items of the worklist that are listed for people.
+MOST_LISTED_ITEMS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,13 @@ def list_item(found: WorklistItem) -> ListedItem:
         procedure,
         step(pure.SCHEDULED_STATUS) or "SCHEDULED",
     )
+
+
+def list_worklist(conn: Transaction, most: int = MOST_LISTED_ITEMS) -> tuple[list[ListedItem], bool]:
+    """List the items of all sources, the earliest first, and whether there are more than `most`."""
+    rows = worklist.read_items(conn, None, most + 1)
+    found = [list_item(pure.decode_item(row.body, row.charset, row.performed)) for row in rows[:most]]
+    return found, len(rows) > most
 
 
 #: Characters of a question's keys that are shown.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edge.store import ledger
 from edge.store.database import CatalogRow, Transaction
 from edge.store.ledger_text import payload_of_row
+from edge.store.listing import Listing, ListSql
 
 #: Of the ledger, the latest rows that are searched.
 _SEARCHED_ROWS = 200_000
@@ -35,14 +36,15 @@ class AskedRow:
         return self.status >> 12 in (0xA, 0xC)
 
 
-def list_asked(conn: Transaction, limit: int = 200) -> list[AskedRow]:
+_LIST = ListSql(f"seq, {ledger.COLUMNS}", "FROM ledger", "seq DESC", {"caller": ("lower(who)",), "asked": ("seq",)})
+ASKED_COLUMNS = _LIST.orders.keys()
+
+
+def list_asked(conn: Transaction) -> Listing[AskedRow]:
     """List the latest questions first."""
-    rows = conn.execute(
-        f"SELECT seq, {ledger.COLUMNS} FROM ledger WHERE event = ? AND who <> ?"
-        " AND seq > (SELECT coalesce(max(seq), 0) FROM ledger) - ? ORDER BY seq DESC LIMIT ?",
-        (ledger.QUERIED, "others", _SEARCHED_ROWS, limit),
-    )
-    return [_make_asked_row(row) for row in rows]
+    asked = "event = :event AND who <> 'others' AND seq > (SELECT coalesce(max(seq), 0) FROM ledger) - :searched"
+    values = {"event": ledger.QUERIED, "searched": _SEARCHED_ROWS}
+    return Listing(conn, _LIST, _make_asked_row, {asked: True}, values)
 
 
 def _make_asked_row(row: CatalogRow) -> AskedRow:

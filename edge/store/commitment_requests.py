@@ -17,6 +17,7 @@ from edge.model import DeliveryState, InstanceState
 from edge.store import ledger
 from edge.store.database import Transaction
 from edge.store.deliveries import record_by_study
+from edge.store.listing import Listing, ListSql
 
 if TYPE_CHECKING:
     from edge.dicom.commitment_data import AskedCommitment
@@ -265,26 +266,34 @@ class ListedRequest:
     last_error: str
 
 
-_LISTED = """
-SELECT transaction_uid, modality, calling_ae, state, instances, failed, requested_at, reported_at, tries,
-       CASE state WHEN 'decided' THEN not_before END AS next_try_at, last_error
-FROM commitment_request AS r
-"""
+_LIST = ListSql(
+    "transaction_uid, modality, calling_ae, state, instances, failed, requested_at, reported_at, tries,"
+    " CASE state WHEN 'decided' THEN not_before END AS next_try_at, last_error",
+    "FROM commitment_request AS r",
+    "state = 'reported', requested_at DESC, id DESC",
+    {
+        "equipment": ("modality",),
+        "state": ("state",),
+        "images": ("instances",),
+        "failed": ("failed",),
+        "asked": ("requested_at",),
+        "reported": ("reported_at",),
+    },
+)
+REQUEST_COLUMNS = _LIST.orders.keys()
 
 
-def list_requests(conn: Transaction, *, only_open: bool = False, limit: int = 200) -> list[ListedRequest]:
+def list_requests(conn: Transaction, *, only_open: bool = False, state: str = "") -> Listing[ListedRequest]:
     """List requests, those first whose report is owed, then the newest."""
-    rows = conn.execute(
-        _LISTED + "WHERE NOT :only_open OR state <> 'reported' ORDER BY state = 'reported', requested_at DESC LIMIT :n",
-        {"only_open": only_open, "n": limit},
-    )
-    return [ListedRequest(*row) for row in rows]
+    conditions = {"state <> 'reported'": only_open, "state = :state": state}
+    return Listing(conn, _LIST, lambda row: ListedRequest(*row), conditions, {"state": state})
 
 
 def list_requests_of_study(conn: Transaction, study_id: int) -> list[ListedRequest]:
     """List the requests that name an instance of a study, the oldest first."""
     rows = conn.execute(
-        _LISTED + "WHERE id IN (SELECT f.request_id FROM instance AS i JOIN commitment_reference AS f"
+        f"SELECT {_LIST.columns} {_LIST.source} WHERE id IN"
+        " (SELECT f.request_id FROM instance AS i JOIN commitment_reference AS f"
         " ON f.sop_instance_uid = i.sop_instance_uid WHERE i.study_id = ?) ORDER BY requested_at",
         (study_id,),
     )

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
+from edge.store.listing import Listing, ListPart, ListSql
 
 #: Older states are forgotten; the files of a site that keeps them in git are there.
 MOST_VERSIONS = 500
@@ -42,10 +43,15 @@ def record_version(
     return int(row[0])
 
 
-def list_versions(conn: Transaction, limit: int) -> list[ConfigurationVersion]:
-    """The latest first."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM configuration_version ORDER BY id DESC LIMIT ?", (limit,))
-    return [_version_of(row) for row in rows]
+_LIST = ListSql(
+    _COLUMNS, "FROM configuration_version", "id DESC", {"state": ("id",), "since": ("at",), "who": ("lower(who)",)}
+)
+VERSION_COLUMNS = _LIST.orders.keys()
+
+
+def list_versions(conn: Transaction) -> Listing[ConfigurationVersion]:
+    """List the states, the latest first."""
+    return Listing(conn, _LIST, _version_of)
 
 
 def find_version(conn: Transaction, number: int) -> ConfigurationVersion | None:
@@ -62,10 +68,10 @@ def version_before(conn: Transaction, number: int) -> ConfigurationVersion | Non
 
 
 def latest_version(conn: Transaction) -> ConfigurationVersion | None:
-    return next(iter(list_versions(conn, 1)), None)
+    return next(iter(list_versions(conn).read(ListPart(1))), None)
 
 
-def _version_of(row: tuple[object, ...]) -> ConfigurationVersion:
+def _version_of(row: CatalogRow) -> ConfigurationVersion:
     number, at, who, reason, digest, files = row
     return ConfigurationVersion(
         int(str(number)), float(str(at)), str(who), str(reason), str(digest), json.loads(str(files))

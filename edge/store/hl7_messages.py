@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from edge.store.database import Transaction, insert_row
+from edge.store.listing import Listing, ListSql
 
 
 class MessageState(str, Enum):
@@ -194,23 +195,34 @@ class ListedMessage:
 
 
 _COLUMNS = ", ".join(f"m.{name}" for name in ListedMessage.__slots__ if name != "relays")
-_LISTED = f"SELECT {_COLUMNS} FROM hl7_message m "
+_LIST = ListSql(
+    _COLUMNS,
+    "FROM hl7_message m",
+    "m.id DESC",
+    {
+        "received": ("m.received_at",),
+        "feed": ("m.feed",),
+        "event": ("m.event",),
+        "control": ("m.control_id",),
+        "state": ("m.state",),
+    },
+)
+MESSAGE_COLUMNS = _LIST.orders.keys()
 
 
-def list_messages(
-    conn: Transaction, *, state: str = "", note: str = "", feed: str = "", limit: int = 50
-) -> list[ListedMessage]:
+def list_messages(conn: Transaction, *, state: str = "", note: str = "", feed: str = "") -> Listing[ListedMessage]:
     """List messages, the latest first."""
-    found = conn.execute(
-        _LISTED + "WHERE (:state = '' OR m.state = :state) AND (:feed = '' OR m.feed = :feed)"
-        " AND (:note = '' OR ',' || m.notes || ',' LIKE '%,' || :note || ',%') ORDER BY m.id DESC LIMIT :limit",
-        {"state": state, "note": note, "feed": feed, "limit": limit},
-    ).fetchall()
-    return [_with_relays(conn, ListedMessage(*row)) for row in found]
+    conditions = {
+        "m.state = :state": state,
+        "m.feed = :feed": feed,
+        "m.notes <> '' AND ',' || m.notes || ',' LIKE '%,' || :note || ',%'": note,
+    }
+    values = {"state": state, "note": note, "feed": feed}
+    return Listing(conn, _LIST, lambda row: _with_relays(conn, ListedMessage(*row)), conditions, values)
 
 
 def find_message(conn: Transaction, number: int) -> ListedMessage | None:
-    row = conn.execute(_LISTED + "WHERE m.id = ?", (number,)).fetchone()
+    row = conn.execute(f"SELECT {_COLUMNS} FROM hl7_message m WHERE m.id = ?", (number,)).fetchone()
     return _with_relays(conn, ListedMessage(*row)) if row else None
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edge.identity.checks import CheckNote, CheckResult, IdentityCheck, ImageIdentity, check_identity
 from edge.identity.order import Order
 from edge.store import gateway_values, orders, resolved_patients
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
 from edge.store.identity import Likeness, Patient, compare_patients
+from edge.store.listing import Listing, ListSql
 from edge.store.study_patients import split_differences
 
 _COUNTED = "identity_counted"  # the last instance whose check has counted it
@@ -333,31 +333,40 @@ class ListedCheck:
         return "; ".join(CheckNote(each).words for each in self.notes)
 
 
-_LISTED = """
-SELECT s.study_uid, f.accession, p.patient_id, p.name, c.result, c.differs_in, c.notes,
-  CASE WHEN :study IS NULL THEN c.images ELSE (SELECT count(*) FROM series r JOIN instance i ON i.series_id = r.id
-    WHERE r.study_facts_id = c.study_facts_id) END, c.first_at,
-  c.checked_at, c.settled_at, c.order_id FROM identity_check c JOIN study_facts f ON f.id = c.study_facts_id
-JOIN study s ON s.id = c.study_id JOIN patient p ON p.id = f.patient_key
-"""
+_LIST = ListSql(
+    """s.study_uid, f.accession, p.patient_id, p.name, c.result, c.differs_in, c.notes,
+    CASE WHEN :study IS NULL THEN c.images ELSE (SELECT count(*) FROM series r JOIN instance i ON i.series_id = r.id
+      WHERE r.study_facts_id = c.study_facts_id) END, c.first_at, c.checked_at, c.settled_at, c.order_id""",
+    """FROM identity_check c JOIN study_facts f ON f.id = c.study_facts_id
+    JOIN study s ON s.id = c.study_id JOIN patient p ON p.id = f.patient_key""",
+    "c.first_at DESC, c.study_facts_id DESC",
+    {
+        "received": ("c.first_at",),
+        "study": ("c.study_id",),
+        "accession": ("f.accession",),
+        "patient": ("lower(p.name)", "p.patient_id"),
+        "images": ("c.images",),
+    },
+)
+CHECK_COLUMNS = _LIST.orders.keys()
 
 
 def list_checks(
-    conn: Transaction, *, result: str = "", study_id: int | None = None, only_open: bool = False, limit: int = 100
-) -> list[ListedCheck]:
+    conn: Transaction, *, result: str = "", study_id: int | None = None, only_open: bool = False
+) -> Listing[ListedCheck]:
     """List checks, the latest first."""
-    rows = conn.execute(
-        _LISTED + "WHERE (:result = '' OR c.result = :result) AND (:study IS NULL OR c.study_id = :study)"
-        " AND (NOT :only_open OR c.settled_at IS NULL AND c.result <> 'matched') ORDER BY c.first_at DESC LIMIT :limit",
-        {"result": result, "study": study_id, "only_open": only_open, "limit": limit},
-    ).fetchall()
-    known = {each.id: each for each in orders.read_orders(conn, {row[11] for row in rows if row[11] is not None})}
-    return [_make_listed(row, known) for row in rows]
+    conditions = {
+        "c.result = :result": result,
+        "c.study_id = :study": study_id is not None,
+        "c.settled_at IS NULL AND c.result <> 'matched'": only_open,
+    }
+    values = {"result": result, "study": study_id}
+    return Listing(conn, _LIST, lambda row: _make_listed(conn, row), conditions, values)
 
 
-def _make_listed(row: Sequence[Any], known: Mapping[int, Order]) -> ListedCheck:
+def _make_listed(conn: Transaction, row: CatalogRow) -> ListedCheck:
     values = list(row)
     values[5:7] = [split_differences(str(values[5])), split_differences(str(values[6]))]
-    order = known.get(values[11])
+    order = next(iter(orders.read_orders(conn, [values[11]])), None) if values[11] is not None else None
     of_order = (order.accession, order.patient.patient_id, order.patient.name) if order else ("", "", "")
     return ListedCheck(*[*values, *of_order])

@@ -14,6 +14,7 @@ from typing import Any
 from edge.errors import EdgeError
 from edge.store import ledger
 from edge.store.database import CatalogRow, Transaction
+from edge.store.listing import Listing, ListSql
 
 
 class ImportState(str, Enum):
@@ -179,10 +180,23 @@ FROM import_batch b
 """
 
 
-def list_batches(conn: Transaction, limit: int = 100) -> list[ImportBatch]:
+_WAITS = "b.id IN (SELECT batch_id FROM import_study WHERE state = 'staged')"
+_LIST = ListSql(
+    "b.id",
+    "FROM import_batch b",
+    f"{_WAITS} DESC, b.id DESC",
+    {"source": ("lower(b.source)",), "read": ("b.began_at",), "who": ("lower(b.who)",), "state": (f"1 - ({_WAITS})",)},
+)
+BATCH_COLUMNS = _LIST.orders.keys()
+
+
+def list_batches(conn: Transaction, *, only_waiting: bool = False) -> Listing[ImportBatch]:
     """List batches, the latest first; those with something to decide before others."""
-    rows = conn.execute(f"{_BATCH} ORDER BY waiting > 0 DESC, b.id DESC LIMIT ?", (limit,))
-    return [_batch_of(row) for row in rows]
+
+    def make(row: CatalogRow) -> ImportBatch:
+        return _batch_of(conn.execute(f"{_BATCH} WHERE b.id = ?", (row[0],)).fetchone())
+
+    return Listing(conn, _LIST, make, {_WAITS: only_waiting})
 
 
 def find_batch(conn: Transaction, number: int) -> ImportBatch | None:

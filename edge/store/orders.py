@@ -10,7 +10,8 @@ from typing import Any
 
 from edge.identity.order import ORDER_TEXTS, Order, OrderPatient, OrderStatus
 from edge.model import Priority
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
+from edge.store.listing import Listing, ListSql
 from edge.store.resolved_patients import RESOLVE
 
 #: Columns of `imaging_order` that are fields of Order.
@@ -57,13 +58,38 @@ def find_orders(conn: Transaction, *, accession: str = "", study_uid: str = "", 
     return []
 
 
-def list_orders(conn: Transaction, *, text: str = "", only_open: bool = False, limit: int = 200) -> list[Order]:
+#: The name that an order's patient has today.
+_NAME_TODAY = """(SELECT lower(v.name) FROM patient_identifier n JOIN known_patient k ON k.id = n.patient_key
+    JOIN known_patient v ON v.id = coalesce(k.survivor_id, k.id) WHERE n.id = o.identifier_id)"""
+_LIST = ListSql(
+    "o.id",
+    "FROM imaging_order o",
+    "o.changed_at DESC, o.id DESC",
+    {
+        "accession": ("o.accession",),
+        "status": ("o.status",),
+        "patient": (_NAME_TODAY,),
+        "procedure": ("lower(coalesce(nullif(o.procedure_text, ''), o.procedure_code))",),
+        "scheduled": ("o.scheduled_at",),
+        "modality": ("o.modality",),
+    },
+)
+_FOUND = f"""o.id IN (SELECT o.id FROM imaging_order o
+    JOIN patient_identifier mine ON mine.id = o.identifier_id {RESOLVE}
+    WHERE o.accession = :text OR i.number = :text OR mine.number = :text OR o.study_uid = :text
+    OR lower(s.name) LIKE :found)"""
+ORDER_COLUMNS = _LIST.orders.keys()
+
+
+def list_orders(conn: Transaction, *, text: str = "", status: str = "", only_open: bool = False) -> Listing[Order]:
     """List orders for people, the last changed first; `text`: an accession number, Patient ID, name or Study UID."""
-    rest = """WHERE (:text = '' OR o.accession = :text OR i.number = :text OR mine.number = :text OR o.study_uid = :text
-        OR lower(s.name) LIKE :found) AND (NOT :only_open OR o.status IN ('open', 'in-progress'))
-        ORDER BY o.changed_at DESC, o.id DESC LIMIT :limit"""
-    values = {"text": text, "found": f"%{text.lower()}%", "only_open": only_open, "limit": limit}
-    return _select(conn, rest, values)
+
+    def make(row: CatalogRow) -> Order:
+        return read_orders(conn, [row[0]])[0]
+
+    conditions = {_FOUND: text, "o.status = :status": status, "o.status IN ('open', 'in-progress')": only_open}
+    values = {"text": text, "found": f"%{text.lower()}%", "status": status}
+    return Listing(conn, _LIST, make, conditions, values)
 
 
 def has_orders(conn: Transaction) -> bool:

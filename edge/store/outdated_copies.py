@@ -31,7 +31,7 @@ LEFT JOIN known_patient v ON v.id = k.survivor_id
 WHERE d.state IN ('sent', 'confirmed') AND d.sent_at < max(k.changed_at, coalesce(v.changed_at, 0),
       coalesce((SELECT max(m.merged_at) FROM patient_merge m WHERE m.old_key = k.id AND m.is_current = 1), 0))
   AND (:study IS NULL OR s.id = :study)
-GROUP BY s.id, d.destination, p.id ORDER BY max(d.sent_at) DESC LIMIT :limit
+GROUP BY s.id, d.destination, p.id ORDER BY max(d.sent_at) DESC
 """
 
 
@@ -52,8 +52,10 @@ class OutdatedCopy:
 def list_outdated_copies(conn: Transaction, limit: int = 1000, study_id: int | None = None) -> list[OutdatedCopy]:
     """The latest first, at most `limit` studies and destinations; of one study alone where it is named."""
     updates = _read_updates(conn)
-    found = []
-    for row in conn.execute(_SENT_BEFORE, {"limit": limit, "study": study_id}).fetchall():
+    found: list[OutdatedCopy] = []
+    for row in conn.execute(_SENT_BEFORE, {"study": study_id}):
+        if len(found) == limit:
+            break
         today = read_today(conn, row["instance"]).patient
         if today is None or row["is_deidentified"]:
             continue

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edge.journal.kinds.performed_step import RecordedStep
 from edge.store import ledger
 from edge.store.database import CatalogRow, Transaction
+from edge.store.listing import Listing, ListSql
 
 if TYPE_CHECKING:
     from edge.dicom.performed_step import StepMessage
@@ -168,16 +169,29 @@ SELECT p.id, p.sop_instance_uid, p.state, p.calling_ae, p.modality, p.accession_
                  WHERE d.step_id = p.id AND d.state NOT IN ('sent', 'cancelled')), ''), p.is_reported
 FROM performed_step AS p
 """
-_IS_OPEN = "EXISTS (SELECT 1 FROM step_delivery AS o WHERE o.step_id = p.id AND o.state NOT IN ('sent', 'cancelled'))"
+_IS_OPEN = "p.id IN (SELECT o.step_id FROM step_delivery AS o WHERE o.state NOT IN ('sent', 'cancelled'))"
+_LIST = ListSql(
+    "p.id",
+    "FROM performed_step AS p",
+    f"{_IS_OPEN} DESC, p.created_at DESC, p.id DESC",
+    {
+        "equipment": ("p.calling_ae",),
+        "state": ("p.state",),
+        "begun": ("p.created_at",),
+        "accession": ("p.accession_number",),
+        "missing": ("p.missing",),
+    },
+)
+STEP_COLUMNS = _LIST.orders.keys()
 
 
-def list_steps(conn: Transaction, *, only_open: bool = False, limit: int = 200) -> list[ListedStep]:
+def list_steps(conn: Transaction, *, only_open: bool = False, state: str = "") -> Listing[ListedStep]:
     """List steps: those first of which a target lacks something, then the newest."""
-    rows = conn.execute(
-        _LISTED + f"WHERE NOT :only_open OR {_IS_OPEN} ORDER BY {_IS_OPEN} DESC, created_at DESC LIMIT :n",
-        {"only_open": only_open, "n": limit},
-    )
-    return [_make_listed_step(row) for row in rows]
+
+    def make(row: CatalogRow) -> ListedStep:
+        return _make_listed_step(conn.execute(_LISTED + "WHERE p.id = ?", (row[0],)).fetchone())
+
+    return Listing(conn, _LIST, make, {_IS_OPEN: only_open, "p.state = :state": state}, {"state": state})
 
 
 def _make_listed_step(row: CatalogRow) -> ListedStep:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from edge.store.database import Transaction
+from edge.store.listing import Listing, ListSql
 
 #: Requests and studies are kept for this long.
 _KEPT_SECONDS = 14 * 86_400.0
@@ -216,11 +217,21 @@ class ListedPrefetch:
     last_error: str
 
 
-def list_prefetches(conn: Transaction, limit: int = 200) -> list[ListedPrefetch]:
+_LIST = ListSql(
+    "id, study_uid, source, state, instances, fetched, starts_at, tries, last_error",
+    "FROM prefetch_study",
+    "state <> 'wanted', starts_at DESC, id",
+    {
+        "state": ("state",),
+        "from": ("source",),
+        "appointment": ("starts_at",),
+        "images": ("instances",),
+        "fetched": ("fetched",),
+    },
+)
+PREFETCH_COLUMNS = _LIST.orders.keys()
+
+
+def list_prefetches(conn: Transaction) -> Listing[ListedPrefetch]:
     """List what is wanted, the nearest appointment first, then the rest."""
-    rows = conn.execute(
-        "SELECT id, study_uid, source, state, instances, fetched, starts_at, tries, last_error FROM prefetch_study"
-        " ORDER BY state <> 'wanted', starts_at DESC, id LIMIT ?",
-        (limit,),
-    )
-    return [ListedPrefetch(*row) for row in rows]
+    return Listing(conn, _LIST, lambda row: ListedPrefetch(*row))

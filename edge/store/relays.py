@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edge.store.database import Transaction
+from edge.store.listing import Listing, ListSql
 
 
 def enqueue_message(conn: Transaction, relays: Iterable[str], message_id: int, identifiers: Sequence[str]) -> None:
@@ -146,11 +147,22 @@ class ListedRelay:
     ended_at: float | None
 
 
-def list_relayed(conn: Transaction, limit: int) -> list[ListedRelay]:
-    rows = conn.execute(
-        "SELECT r.relay, r.message_id, m.control_id, m.event, r.state, r.tries, r.code, r.peer_text, m.received_at,"
-        " r.not_before, r.ended_at FROM hl7_relay r JOIN hl7_message m ON m.id = r.message_id"
-        " WHERE r.state IN ('waiting', 'held') ORDER BY r.id LIMIT ?",
-        (limit,),
-    )
-    return [ListedRelay(*row) for row in rows]
+_LIST = ListSql(
+    "r.relay, r.message_id, m.control_id, m.event, r.state, r.tries, r.code, r.peer_text, m.received_at,"
+    " r.not_before, r.ended_at",
+    "FROM hl7_relay r JOIN hl7_message m ON m.id = r.message_id",
+    "r.id",
+    {
+        "received": ("m.received_at",),
+        "relay": ("r.relay",),
+        "event": ("m.event",),
+        "state": ("r.state",),
+        "tries": ("r.tries",),
+    },
+)
+RELAYED_COLUMNS = _LIST.orders.keys()
+
+
+def list_relayed(conn: Transaction) -> Listing[ListedRelay]:
+    """List what waits for relays or is held, in order."""
+    return Listing(conn, _LIST, lambda row: ListedRelay(*row), {"r.state IN ('waiting', 'held')": True})

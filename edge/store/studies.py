@@ -6,11 +6,13 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from edge.model import Guessed
 from edge.store import todays_facts
-from edge.store.database import Transaction
+from edge.store.database import CatalogRow, Transaction
 from edge.store.identity import Likeness, compare_names
+from edge.store.listing import Listing, ListSql
 from edge.store.patient_search import NUMBERS_OF_HIT
 from edge.store.rejection_order import NOT_HIDDEN
 from edge.store.study_patients import StudyPatient, patients_of_study
@@ -52,11 +54,12 @@ class Study:
         return found + ([f"{self.rejected:,} rejected"] if self.rejected else [])
 
 
+_IMAGES = f"(SELECT count(*) FROM instance i WHERE i.study_id = s.id AND {NOT_HIDDEN})"
 _STUDY = f"""
 SELECT s.id, s.study_uid, s.patient_id, s.patient_name, s.accession, s.study_date, s.description, s.modality,
        s.first_received, s.last_received,
        coalesce((SELECT fields FROM study_guess WHERE study_id = s.id), 0) AS guessed,
-       (SELECT count(*) FROM instance i WHERE i.study_id = s.id AND {NOT_HIDDEN}) AS instances,
+       {_IMAGES} AS instances,
        (SELECT coalesce(sum(size), 0) FROM instance WHERE study_id = s.id) AS bytes,
        (SELECT count(*) FROM instance i CROSS JOIN rejected_instance x ON x.sop_instance_uid = i.sop_instance_uid
         WHERE i.study_id = s.id AND x.is_hidden = 1) AS rejected,
@@ -79,11 +82,8 @@ def _of_known_patients(condition: str) -> str:
 
 
 #: A study is found by whatever any of its objects says, and by what the feeds say of its patient today.
-_LATEST_STUDIES = (
-    _STUDY
-    + """
-WHERE s.last_received >= :since
-  AND (:search = '' OR instr(lower(s.study_uid || char(10) || s.patient_id || char(10) || s.patient_name || char(10)
+_SAYS = (
+    """(instr(lower(s.study_uid || char(10) || s.patient_id || char(10) || s.patient_name || char(10)
                                    || s.accession || char(10) || s.description), lower(:search))
        OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
                    WHERE instr(lower(p.patient_id || char(10) || p.name), lower(:search)))
@@ -91,21 +91,13 @@ WHERE s.last_received >= :since
                    WHERE instr(lower(f.accession || char(10) || f.description), lower(:search)))
        OR s.id IN ("""
     + _of_known_patients("instr(lower(i.number || char(10) || v.name), lower(:search))")
-    + """))
-ORDER BY s.last_received DESC LIMIT :limit
-"""
+    + "))"
 )
 _STUDY_COUNTS = """
 SELECT d.destination, d.state, count(*)
 FROM instance i JOIN delivery d ON d.instance_id = i.id
 WHERE i.study_id = ? GROUP BY d.destination, d.state
 """
-
-
-def latest_studies(conn: Transaction, search: str, since: float, limit: int) -> list[Study]:
-    """Studies received since a time, the latest first. `search`: part of a UID, of who it is about or what it is."""
-    rows = conn.execute(_LATEST_STUDIES, {"search": search, "since": since, "limit": limit}).fetchall()
-    return [_study(conn, row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +128,7 @@ def _study_says(accession: str, study_date: str) -> str:
     )
 
 
-_FOUND_STUDIES = (
-    _STUDY
-    + f"""
-WHERE ({_patient_terms("s.patient_id", "s.patient_name")}
+_IS_FOUND = f"""({_patient_terms("s.patient_id", "s.patient_name")}
        OR s.id IN (SELECT w.study_id FROM patient p CROSS JOIN study_patient w ON w.patient_key = p.id
                    WHERE {_patient_terms("p.patient_id", "p.name")})
        OR s.id IN ({_of_known_patients(_patient_terms("i.number", "v.name"))}))
@@ -150,29 +139,37 @@ WHERE ({_patient_terms("s.patient_id", "s.patient_name")}
                   WHERE f.study_id = s.id AND r.modality = upper(:modality)))
   AND (:study_uid = '' OR s.study_uid = :study_uid)
 """
+_LIST = ListSql(
+    "s.id",
+    "FROM study s",
+    "s.last_received DESC, s.id DESC",
+    {
+        "received": ("s.last_received",),
+        "patient": ("lower(s.patient_name)", "s.patient_id"),
+        "description": ("lower(s.description)",),
+        "date": ("s.study_date",),
+        "accession": ("s.accession",),
+        "modality": ("s.modality",),
+        "images": (_IMAGES,),
+    },
 )
-#: Column -> by what a list of studies is sorted; the latest received first among equals.
-STUDY_ORDERS = {
-    "received": "s.last_received",
-    "patient": "lower(s.patient_name), s.patient_id",
-    "description": "lower(s.description)",
-    "date": "s.study_date",
-    "accession": "s.accession",
-    "modality": "s.modality",
-    "images": "instances",
-}
+STUDY_LIST_COLUMNS = _LIST.orders.keys()
 
 
-def find_studies(
-    conn: Transaction, search: Search, limit: int, *, skip: int = 0, order: str = "", descending: bool = False
-) -> list[Study]:
-    """Studies that meet all that is asked, the latest received first, or in one of STUDY_ORDERS."""
-    by = STUDY_ORDERS.get(order, "s.last_received DESC")
-    if descending:
-        by = ", ".join(f"{each} DESC" for each in by.split(", "))
-    sql = f"{_FOUND_STUDIES} ORDER BY {by}, s.last_received DESC LIMIT :limit OFFSET :skip"
-    rows = conn.execute(sql, asdict(search) | {"limit": limit, "skip": skip}).fetchall()
-    return [_study(conn, row) for row in rows]
+def find_studies(conn: Transaction, search: Search) -> Listing[Study]:
+    """Find studies that meet all that is asked, the latest received first."""
+    is_narrowed = search != Search()
+    return Listing(conn, _LIST, partial(_read_study, conn), {_IS_FOUND: is_narrowed}, asdict(search))
+
+
+def latest_studies(conn: Transaction, text: str, since: float) -> Listing[Study]:
+    """List studies received since a time, the latest first. `text`: part of a UID, of who or what it is about."""
+    conditions = {"s.last_received >= :since": since, _SAYS: text}
+    return Listing(conn, _LIST, partial(_read_study, conn), conditions, {"search": text, "since": since})
+
+
+def _read_study(conn: Transaction, row: CatalogRow) -> Study:
+    return _study(conn, conn.execute(_STUDY + "WHERE s.id = ?", (row[0],)).fetchone())
 
 
 def study_numbered(conn: Transaction, number: int) -> Study | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
+from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.convertors import IntegerConvertor, register_url_convertor
@@ -69,5 +70,6 @@ def needs(role: UserRole, handler: PageHandler) -> PageEndpoint:
 def _redirect_to_sign_in(request: Request) -> Response:
     if "hx-request" in request.headers:  # the whole page must go there, not the part that refreshes itself
         return Response(status_code=204, headers={"hx-refresh": "true"})
-    wanted = request.url.path if request.method == "GET" else "/"
-    return RedirectResponse(f"/sign-in?to={wanted}" if wanted != "/" else "/sign-in", 303)
+    url = request.url
+    wanted = f"{url.path}?{url.query}".rstrip("?") if request.method == "GET" else "/"
+    return RedirectResponse(f"/sign-in?to={quote(wanted)}" if wanted != "/" else "/sign-in", 303)

@@ -2,18 +2,20 @@
 
     ?q=WORD&sort=COLUMN&down=1&page=2
 
-Every part has an address of its own, so that it can be sent to a colleague, and works without a script.
+Every part has an address of its own, so that it can be sent to a colleague, and works without a script. Where a page
+has several lists, `list=NAME` says which of them an address is about; the others are as the session remembers them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 
+from edge.store.listing import Listing, ListPart
 from edge.web.guard import visitor_of
 
 #: Rows of one page.
@@ -21,6 +23,7 @@ ROWS = 50
 #: The longest word that is searched for, and the longest value of a filter.
 MOST_WORD = 100
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,23 @@ class ListView:
     page: int = 1
     wanted: str = ""  # a word that a row must have
     filters: Mapping[str, str] = field(default_factory=dict)
+    columns: Collection[str] = ()  # by which this person may sort it
+    name: str = ""  # of one of several lists of a page
+
+    def choice(self, name: str) -> str:
+        """Return what a filter asks for; empty: nothing."""
+        return self.filters.get(name, "")
+
+    @property
+    def query(self) -> str:
+        """The query of its address, for a form that comes back to it (`posted_view`)."""
+        return self.link().partition("?")[2]
 
     def link(self, **changes: Any) -> str:
         """Return the address of this list with something else chosen."""
         down = "1" if self.descending else ""
-        chosen: dict[str, Any] = {"q": self.wanted, "sort": self.sort, "down": down, "page": self.page}
-        chosen |= {**self.filters, **changes}
+        chosen: dict[str, Any] = {"list": self.name, "q": self.wanted, "sort": self.sort, "down": down}
+        chosen |= {"page": self.page, **self.filters, **changes}
         if chosen["page"] == 1:
             del chosen["page"]
         query = urlencode({key: value for key, value in chosen.items() if value or key in changes})
@@ -68,18 +82,27 @@ def parse_view(
         max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 7 else 1,
         query.get("q", "").strip()[:MOST_WORD],
         {name: query[name][:MOST_WORD] for name in filters if name in query},
+        columns,
     )
 
 
-def read_view(request: Request, path: str, columns: Collection[str], filters: Iterable[str]) -> ListView:
-    """Read the choice from the address; an address without one gets what the session remembers."""
-    session, key = visitor_of(request).session, f"list {path}"
-    if session is not None and not request.query_params and isinstance(kept := session.kept.get(key), ListView):
+def read_view(
+    request: Request, path: str, columns: Collection[str], filters: Collection[str] = (), name: str = ""
+) -> ListView:
+    """Read the choice from the address; an address that is not about this list gets what the session remembers."""
+    session, key, query = visitor_of(request).session, f"list {path} {name}", request.query_params
+    is_asked = query.get("list", "") == name and query.keys() & {"sort", "down", "page", *filters}
+    if not is_asked and session is not None and isinstance(kept := session.kept.get(key), ListView):
         return kept
-    view = parse_view(path, request.query_params, columns, filters)
+    view = replace(parse_view(path, query if is_asked else {}, columns, filters), name=name)
     if session is not None:
         session.kept[key] = view
     return view
+
+
+def posted_view(request: Request, path: str, columns: Collection[str], filters: Collection[str] = ()) -> ListView:
+    """Read the choice from the field `back` of a form that stood on the list."""
+    return parse_view(path, dict(parse_qsl(visitor_of(request).field("back"))), columns, filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +115,10 @@ class ListPage(Generic[T]):
     total: int
     first: int  # the number of the first row shown, from 1 on; 0: there is none
 
+    def map(self, change: Callable[[T], S]) -> ListPage[S]:
+        """Return the page with each row changed, such as masked."""
+        return ListPage([change(each) for each in self.rows], self.page, self.pages, self.total, self.first)
+
 
 def filter_rows(rows: Iterable[T], word: str, text: Callable[[T], str]) -> list[T]:
     """List the rows in whose text a word is, in any case; without a word all of them."""
@@ -100,16 +127,36 @@ def filter_rows(rows: Iterable[T], word: str, text: Callable[[T], str]) -> list[
 
 
 def cut_page(rows: Sequence[T], view: ListView, value: Callable[[T, str], Any], size: int = ROWS) -> ListPage[T]:
-    """Sort rows by `value` of the chosen column, what is unknown last, and cut the page out; the last one at most."""
+    """Sort rows by `value` of the chosen column, what is unknown last, and cut the page out; the last one at most.
+
+    It is for rows that are in memory; `read_list_page` is for those of the catalog.
+    """
     if view.sort:
         known = [each for each in rows if value(each, view.sort) not in (None, "")]
         unknown = [each for each in rows if value(each, view.sort) in (None, "")]
         known.sort(key=lambda each: _comparable(value(each, view.sort)), reverse=view.descending)
         rows = [*known, *unknown]
-    pages = max(1, -(-len(rows) // size))
+    pages, page, skip = _place(view, len(rows), size)
+    return ListPage(rows[skip : skip + size], page, pages, len(rows), skip + 1 if rows else 0)
+
+
+def read_list_page(listing: Listing[T], view: ListView, size: int = ROWS) -> ListPage[T]:
+    """Read one page from the catalog, the last one at most. They are counted where there are more of them."""
+    part = ListPart(size + 1, (view.page - 1) * size, view.sort, view.descending)
+    rows = listing.read(part)
+    is_end = len(rows) <= size and (rows or not part.skip)
+    total = part.skip + len(rows) if is_end else listing.count()
+    pages, page, skip = _place(view, total, size)
+    if page != view.page:
+        rows = listing.read(replace(part, skip=skip))
+    return ListPage(rows[:size], page, pages, total, skip + 1 if total else 0)
+
+
+def _place(view: ListView, total: int, size: int) -> tuple[int, int, int]:
+    """Return (pages, the page shown, rows before it)."""
+    pages = max(1, -(-total // size))
     page = min(view.page, pages)
-    begin = (page - 1) * size
-    return ListPage(rows[begin : begin + size], page, pages, len(rows), begin + 1 if rows else 0)
+    return pages, page, (page - 1) * size
 
 
 def _comparable(value: Any) -> tuple[int, Any]:

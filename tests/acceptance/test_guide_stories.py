@@ -7,27 +7,23 @@ in order; the others are played in test_packaging, by command. Pictures go to bu
 from __future__ import annotations
 
 import re
-import shutil
-import sqlite3
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, expect
 
 from tests.acceptance.test_packaging import packages
 from tests.support.browser import chromium, listening
-from tests.support.desk import NAME, PASSWORD, Desk, sit_down
-from tests.support.discs import burn_disc
+from tests.support.desk import NAME, PASSWORD, Desk, decide, is_drawn, sit_down, try_again
+from tests.support.discs import burn_foreign_disc
 from tests.support.hl7 import MllpClient, order
-from tests.support.installed import InstalledEdge
+from tests.support.installed import InstalledEdge, let_wait
 from tests.support.machine import Machine
-from tests.support.objects import REAL_CT, ct_files, new_uid
+from tests.support.objects import REAL_CT, ct_files
 from tests.support.peers import Orthanc, free_port, storescu, wait_until
 from tests.support.terminal import COLUMNS, show_in_terminal
 
@@ -93,10 +89,6 @@ def desk(edge: InstalledEdge, archive: Orthanc, hl7_port: int, browser: Browser)
     (edge.config_dir / "50-orders.toml").write_text(FEED.format(port=hl7_port))
     assert edge.cli("check").returncode in (0, 1), "warnings at most"
     return sit_down(browser, edge.start())
-
-
-def is_drawn(image: Locator) -> bool:
-    return bool(image.evaluate("each => each.complete && each.naturalWidth > 0"))
 
 
 def objects_of(archive: Orthanc, patient_id: str) -> list[dict[str, Any]]:
@@ -184,23 +176,11 @@ def kept(archive: Orthanc, description: str) -> bool:
 # -- import a disc to the right patient --------------------------------------------------------------------------------
 
 
-def foreign_disc(folder: Path) -> Path:
-    """Two images of a patient as another clinic knows her; her birth date is mistyped there."""
-    ds, paths = pydicom.dcmread(REAL_CT), []
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Foreign^Lea", "KH-20817", "19700110", "F"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.StudyDescription = new_uid(), new_uid(), "CT ABDOMEN"
-    for number in range(2):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = new_uid()
-        ds.save_as(folder / f"foreign{number}.dcm")
-        paths.append(folder / f"foreign{number}.dcm")
-    return burn_disc(folder / "disc", paths)
-
-
 def test_a_disc_is_imported_to_the_right_patient(desk: Desk, archive: Orthanc, hl7_port: int) -> None:
     with MllpClient(hl7_port) as his:
         assert his.ask(order("O1", "NW", "4711", "L77", name="LOCAL^LEA"))[0].code == "AA"
     page = desk.go("/import")
-    page.get_by_label("A folder or disc").set_input_files(foreign_disc(desk.folder))
+    page.get_by_label("A folder or disc").set_input_files(burn_foreign_disc(desk.folder))
     expect(page.get_by_text("The files have come.")).to_be_visible(timeout=60_000)
 
     def listed() -> bool:
@@ -240,23 +220,6 @@ def test_a_disc_is_imported_to_the_right_patient(desk: Desk, archive: Orthanc, h
 
 
 # -- find out whose study is stuck, and send it ------------------------------------------------------------------------
-
-
-def try_again(page: Page, archive: Orthanc, alert: str) -> None:
-    """The archive runs again, and a person has it tried at the alert; the form stays if the alert is over first."""
-    form = page.locator(f"#alert-{alert}")
-    form.locator("summary", has_text="Try it now").click()
-    form.get_by_label("Reason").fill("it runs again")
-    archive.start()
-    form.get_by_role("button", name="Try it now").click()
-
-
-def decide(page: Page, line: Locator, action: str, reason: str) -> None:
-    """Select a line of a list, and decide about it."""
-    line.get_by_role("checkbox").check()
-    page.get_by_label("Action").select_option(action)
-    page.get_by_label("Reason").fill(reason)
-    page.get_by_role("button", name="Apply", exact=True).click()
 
 
 def test_a_stuck_study_is_found_and_sent(desk: Desk, edge: InstalledEdge, archive: Orthanc) -> None:
@@ -309,7 +272,7 @@ def test_an_unroutable_object_is_refused_and_another_gets_a_route(
     decide(page, phantom, "discard", "phantom of the vendor")
     expect(page.get_by_role("status")).to_contain_text("1 image discarded")
     expect(phantom).to_have_count(0)
-    apply_routes(desk, '["archive"]', "MR, too", when='when = { Modality = ["CT", "MR"] }')
+    desk.apply_routes('["archive"]', "MR, too", when='when = { Modality = ["CT", "MR"] }')
     page = desk.go("/exceptions?kind=unroutable")
     decide(page, other, "release", "MR has a route now")
     expect(page.get_by_role("status")).to_contain_text("1 image sent by the routes")
@@ -321,19 +284,6 @@ def test_an_unroutable_object_is_refused_and_another_gets_a_route(
 # -- replace the archive -----------------------------------------------------------------------------------------------
 
 
-def apply_routes(desk: Desk, to: str, reason: str, picture: str = "", when: str = "") -> None:
-    """Test a route with last week's images, and apply it."""
-    page = desk.go("/dry-run")
-    page.get_by_label("Routes").fill(f"[route.everything]\n{when}\nto = {to}\n")
-    page.get_by_role("button", name="Test with last week").click()
-    expect(page.get_by_text("would have been sent elsewhere").first).to_be_visible()
-    page.get_by_label("Reason").fill(reason)
-    if picture:
-        desk.shoot(picture)
-    page.get_by_role("button", name="Apply to the files").click()
-    expect(page.get_by_text("The routes are written into the files")).to_be_visible()
-
-
 def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orthanc) -> None:
     edge = desk.edge
     (edge.config_dir / "50-newarchive.toml").write_text(NEW_ARCHIVE.format(port=new_archive.port))
@@ -342,14 +292,14 @@ def test_the_archive_is_replaced(desk: Desk, archive: Orthanc, new_archive: Orth
     wait_until(lambda: "newarchive" in edge.api_status()["destinations"], 60, "it is known")
     done = edge.cli("link", "test", "newarchive", "--send", "5")
     assert done.returncode == 0, done.stderr
-    apply_routes(desk, '["archive", "newarchive"]', "both for a week", "replace-the-archive")
+    desk.apply_routes('["archive", "newarchive"]', "both for a week", "replace-the-archive")
     storescu(ct_files(desk.folder / "both", 3, 16 * 1024, PatientID="BOTH"), edge.port)
     wait_until(lambda: len(objects_of(new_archive, "BOTH")) == 3 and is_sent(desk), 60, "both have it")
     assert len(objects_of(archive, "BOTH")) == 3
     archive.stop()  # something is left for it when it goes
     storescu(ct_files(desk.folder / "last", 2, 16 * 1024, PatientID="LAST"), edge.port)
     wait_until(lambda: len(objects_of(new_archive, "LAST")) == 2, 60, "the new one has it")
-    apply_routes(desk, '["newarchive"]', "the new one alone")
+    desk.apply_routes('["newarchive"]', "the new one alone")
     remove_table(edge.config_dir / "30-routes.toml", "destination.archive")
     assert edge.cli("check").returncode in (0, 1)
     edge.reload()
@@ -385,36 +335,6 @@ def remove_table(file: Path, name: str) -> None:
 # -- restore to a new machine ------------------------------------------------------------------------------------------
 
 
-def back_up(edge: InstalledEdge, backup: Path) -> None:
-    shutil.copytree(edge.config_dir, backup / "conf.d")
-    subprocess.run(["cp", "-a", edge.data_dir, backup / "data"], check=True)
-
-
-def let_time_pass(data: Path) -> None:
-    """What waits has waited for five minutes."""
-    with closing(sqlite3.connect(data / "catalog.db")) as conn, conn:
-        conn.execute("UPDATE delivery SET queued_at = queued_at - 300")
-
-
-def empty(edge: InstalledEdge) -> None:
-    """Of the old machine nothing is left; with the package alone it stands for the new one."""
-    edge.machine.run(
-        "sh", "-c", "rm -rf /etc/edge/conf.d/* /etc/edge/conf.d/.[!.]* /var/lib/edge/* /var/lib/edge/.[!.]*"
-    )
-    assert not [*edge.config_dir.iterdir(), *edge.data_dir.iterdir()]
-
-
-def put_back(edge: InstalledEdge, backup: Path) -> None:
-    """As the page has it: /etc/edge, then /var/lib/edge, whose files are the user's."""
-    shutil.copytree(backup / "conf.d", edge.config_dir, dirs_exist_ok=True)
-    subprocess.run(["cp", "-a", f"{backup}/data/.", edge.data_dir], check=True)
-    edge.machine.run("chown", "--recursive", "edge:", "/var/lib/edge")
-    assert edge.cli("check").returncode in (0, 1), "warnings at most"
-    for command in ("recover", "verify"):
-        done = edge.cli(command)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_the_machine_dies_and_another_takes_its_place(
     desk: Desk, edge: InstalledEdge, new_archive: Orthanc, folder: Path, browser: Browser
 ) -> None:
@@ -422,10 +342,10 @@ def test_the_machine_dies_and_another_takes_its_place(
     storescu(ct_files(desk.folder / "waits", 2, 16 * 1024, PatientID="WAITS", PatientName="Wait^Eva"), edge.port)
     edge.settle()
     edge.kill()
-    back_up(edge, folder / "backup")
-    let_time_pass(folder / "backup" / "data")
-    empty(edge)
-    put_back(edge, folder / "backup")
+    edge.back_up(folder / "backup")
+    let_wait(folder / "backup" / "data", 300.0)
+    edge.empty()
+    edge.put_back(folder / "backup")
     there = Desk(edge.start(), browser.new_page(viewport={"width": 1100, "height": 720}))
     page = there.go("/")
     page.get_by_label("Name").fill(NAME)  # accounts are part of the backup

@@ -115,7 +115,7 @@ def test_a_list_is_sorted_and_remembers_it(site: ConsoleSite) -> None:
     assert names("/studies") == ["Zebrafink", "Alphafink"]
     assert 'aria-sort="descending"' in operator.get("/studies").text
     assert names("/studies?sort=received&down=1") == ["Alphafink", "Zebrafink"]
-    assert "There is no page 9" in operator.get("/studies?page=9").text
+    assert names("/studies?page=9") == ["Alphafink", "Zebrafink"]  # the last page there is
     viewer = site.person("viewer")
     assert 'sort=patient"' not in viewer.get("/studies").text
     assert 'aria-sort="ascending"' not in viewer.get("/studies?sort=patient").text

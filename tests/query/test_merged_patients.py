@@ -110,17 +110,17 @@ def test_of_a_study_those_images_alone_are_corrected_that_say_otherwise(filled: 
 def test_lists_of_studies_find_them_by_each_number_and_the_name_of_today(filled: Filled, number: str) -> None:
     with filled.db.reading() as conn:
         for found in (
-            latest_studies(conn, number, 0.0, 50),
-            find_studies(conn, Search(patient_id=number), 50),
-            find_studies(conn, Search(patient_name="married name"), 50),
-            find_studies(conn, Search(patient_id=number, patient_name="MARRIED"), 50),
+            latest_studies(conn, number, 0.0).read(),
+            find_studies(conn, Search(patient_id=number)).read(),
+            find_studies(conn, Search(patient_name="married name")).read(),
+            find_studies(conn, Search(patient_id=number, patient_name="MARRIED")).read(),
         ):
             assert [each.accession for each in sorted(found, key=lambda each: each.accession)][:4] == ALL
 
 
 def test_a_list_of_studies_shows_the_patient_of_today_beside_what_the_images_say(filled: Filled) -> None:
     with filled.db.reading() as conn:
-        found = {each.accession: each.patient_today for each in latest_studies(conn, "", 0.0, 50)}
+        found = {each.accession: each.patient_today for each in latest_studies(conn, "", 0.0).read()}
     assert found["S1"] == {"PatientID": "PAT-C", "PatientName": "MARRIED^NAME"}
     assert found["S3"] == {"PatientName": "MARRIED^NAME"}
     assert found["S5"] == {"PatientID": "PAT-C", "PatientName": "MARRIED^NAME"}  # a person's decision

@@ -182,7 +182,7 @@ def _fill_orders(site: ConsoleSite) -> None:
     site.receive(2, PatientName="Other^Name", PatientID="T7777", AccessionNumber="1001")  # differs from the order
     site.db.write(lambda conn: relays.enqueue_message(conn, ["vna"], 1, []))
     site.execute("UPDATE hl7_relay SET state = 'held'")
-    site.db.write(lambda conn: worklist.replace_items(conn, "", [_appointment(n) for n in range(3)], time.time()))
+    site.db.write(lambda conn: worklist.replace_items(conn, "", [appointment(n) for n in range(3)], time.time()))
     staging.strangers_prior(site)
     _fill_steps(site)
 
@@ -220,13 +220,14 @@ def encode(dataset: Dataset) -> bytes:
     return bytes(out.getvalue())
 
 
-def _appointment(number: int) -> worklist.StoredItem:
+def appointment(number: int) -> worklist.StoredItem:
     item, step = Dataset(), Dataset()
-    name = ("Example^Alice", "Sample^Bruno", "Model^Clara")[number]
+    name = ("Example^Alice", "Sample^Bruno", "Model^Clara")[number % 3]
     item.AccessionNumber, item.PatientName, item.PatientID = f"A200{number}", name, f"T100{number}"
     item.StudyInstanceUID, item.RequestedProcedureDescription = f"1.2.840.{number}", "CT of the abdomen"
     step.Modality, step.ScheduledStationAETitle, step.ScheduledProcedureStepID = "CT", "CT1", f"S{number}"
-    step.ScheduledProcedureStepStartDate, step.ScheduledProcedureStepStartTime = "20370101", f"{8 + number:02d}1500"
+    step.ScheduledProcedureStepStartDate = "20370101"
+    step.ScheduledProcedureStepStartTime = f"{8 + number % 10:02d}1500"
     item.ScheduledProcedureStepSequence = [step]
     return worklist.StoredItem(encode(item), "ISO_IR 192", item.StudyInstanceUID, f"S{number}", "20370101081500")
 

@@ -7,6 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pydicom
+
+from tests.support.objects import REAL_CT, new_uid
 from tests.support.peers import requires
 
 
@@ -21,3 +24,15 @@ def burn_disc(disc: Path, paths: Sequence[Path]) -> Path:
     subprocess.run([requires("dcmmkdir"), *listed], cwd=disc, check=True, capture_output=True)
     (disc / "AUTORUN.INF").write_text("[autorun]\nopen=viewer.exe\n")
     return disc
+
+
+def burn_foreign_disc(folder: Path) -> Path:
+    """Two images of a patient as another clinic knows her; her birth date is mistyped there."""
+    ds, paths = pydicom.dcmread(REAL_CT), []
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Foreign^Lea", "KH-20817", "19700110", "F"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.StudyDescription = new_uid(), new_uid(), "CT ABDOMEN"
+    for number in range(2):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = new_uid()
+        ds.save_as(folder / f"foreign{number}.dcm")
+        paths.append(folder / f"foreign{number}.dcm")
+    return burn_disc(folder / "disc", paths)

@@ -11,7 +11,10 @@ Its files are seen through the machine; its data directory is one of ours.
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,3 +63,30 @@ class InstalledEdge(Edge):
         """SIGKILL to all its processes; the unit is stopped before systemd starts it again."""
         self.machine.run("sh", "-c", "systemctl kill --signal=KILL edge; systemctl stop edge", check=False)
         super().kill()
+
+    def back_up(self, backup: Path) -> None:
+        """Copy configuration and data of the gateway, which does not run."""
+        shutil.copytree(self.config_dir, backup / "conf.d")
+        subprocess.run(["cp", "-a", self.data_dir, backup / "data"], check=True)
+
+    def empty(self) -> None:
+        """Of the old machine nothing is left; with the package alone it stands for the new one."""
+        gone = "rm -rf /etc/edge/conf.d/* /etc/edge/conf.d/.[!.]* /var/lib/edge/* /var/lib/edge/.[!.]*"
+        self.machine.run("sh", "-c", gone)
+        assert not [*self.config_dir.iterdir(), *self.data_dir.iterdir()]
+
+    def put_back(self, backup: Path) -> None:
+        """As the guide has it: /etc/edge, then /var/lib/edge, whose files are the user's."""
+        shutil.copytree(backup / "conf.d", self.config_dir, dirs_exist_ok=True)
+        subprocess.run(["cp", "-a", f"{backup}/data/.", self.data_dir], check=True)
+        self.machine.run("chown", "--recursive", "edge:", "/var/lib/edge")
+        assert self.cli("check").returncode in (0, 1), "warnings at most"
+        for command in ("recover", "verify"):
+            done = self.cli(command)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+def let_wait(data: Path, seconds: float) -> None:
+    """What waits in a catalog has waited so long."""
+    with closing(sqlite3.connect(data / "catalog.db")) as conn, conn:
+        conn.execute("UPDATE delivery SET queued_at = queued_at - ?", (seconds,))

@@ -116,9 +116,9 @@ def test_an_undeclared_name_is_shown_found_and_marked_and_the_object_is_untouche
     assert sorted(map(dataset, edge.files())) == sorted([dataset(undeclared), dataset(declared)])
     with edge.db.reading() as conn:
         for text in ("müller", "MÜLLER", "Mu\u0308ller", "ÜLLER"):
-            found = {each.patient_name: each.guessed for each in latest_studies(conn, text, 0.0, 10)}
+            found = {each.patient_name: each.guessed for each in latest_studies(conn, text, 0.0).read()}
             assert found == {MULLER: ("patient_name",), "Müller^Anna": ()}, text
-            found = {each.patient_name: each.guessed for each in find_studies(conn, Search(patient_name=text), 9)}
+            found = {each.patient_name: each.guessed for each in find_studies(conn, Search(patient_name=text)).read()}
             assert found == {MULLER: ("patient_name",), "Müller^Anna": ()}, text
 
 
@@ -142,5 +142,5 @@ def test_a_catalog_of_before_opens(tmp_path: Path) -> None:
         lambda conn: conn.execute("INSERT INTO study (study_uid, first_received, last_received) VALUES ('1', 0, 0)")
     )
     with db.reading() as conn:
-        assert [each.guessed for each in latest_studies(conn, "", 0.0, 1)] == [()]
+        assert [each.guessed for each in latest_studies(conn, "", 0.0).read()] == [()]
     db.close()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edge.web.listing import ListView, cut_page, filter_rows, parse_view
+from edge.store.listing import Listing, ListPart
+from edge.web.listing import ListView, cut_page, filter_rows, parse_view, read_list_page
 
 SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n % 7 / 10} for n in range(250)]
 
@@ -53,5 +54,54 @@ def test_a_word_filters_and_stays_in_every_address() -> None:
     assert (view.sorted_how("used"), view.sorted_how("id")) == ("descending", "none")
 
 
+def test_a_click_on_a_head_sorts_and_the_next_turns_it_round() -> None:
+    assert ListView("/x").sort_link("a") == "/x?sort=a&down="
+    assert ListView("/x", "a").sort_link("a") == "/x?sort=a&down=1"
+    assert ListView("/x", "a", descending=True).sort_link("a") == "/x?sort=a&down="
+
+
 def test_a_column_that_is_not_there_sorts_nothing() -> None:
     assert link(sort="password").sort == "id"
+
+
+class Counted(Listing[int]):
+    """A list of numbers that notes whether it was counted."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.counts = total, 0
+
+    def count(self) -> int:
+        self.counts += 1
+        return self.total
+
+    def read(self, part: ListPart = ListPart()) -> list[int]:  # noqa: B008 - it cannot be changed
+        return list(range(self.total))[part.skip : part.skip + part.limit]
+
+
+@pytest.mark.parametrize(
+    ("total", "page", "rows", "shown", "counts"),
+    [
+        (0, 1, [], 1, 0),
+        (2, 1, [0, 1], 1, 0),
+        (3, 1, [0, 1, 2], 1, 0),
+        (7, 1, [0, 1, 2], 1, 1),
+        (7, 2, [3, 4, 5], 2, 1),
+        (7, 3, [6], 3, 0),  # its end is seen: nothing is counted
+        (7, 9, [6], 3, 1),  # beyond the end: the last page
+        (6, 3, [3, 4, 5], 2, 1),
+        (0, 9, [], 1, 1),
+    ],
+)
+def test_a_page_of_the_catalog(total: int, page: int, rows: list[int], shown: int, counts: int) -> None:
+    listing = Counted(total)
+    found = read_list_page(listing, ListView("/x", page=page), 3)
+    assert (found.rows, found.page, found.total, listing.counts) == (rows, shown, total, counts)
+    assert found.pages == max(1, -(-total // 3))
+    assert found.first == (rows[0] + 1 if rows else 0)
+
+
+def test_one_of_several_lists_of_a_page_has_its_name_in_its_address() -> None:
+    view = ListView("/hl7", columns=("feed",), name="parked")
+    assert view.sort_link("feed") == "/hl7?list=parked&sort=feed&down="
+    assert view.link(page=2) == "/hl7?list=parked&page=2"
+    assert (view.query, view.link(page=1)) == ("list=parked", "/hl7?list=parked")

@@ -236,7 +236,7 @@ def test_what_is_rejected_is_not_counted_and_is_marked(site: Rejecting) -> None:
     site.send(*site.images)
     site.send(site.note(QUALITY))
     with site.edge.db.reading() as conn:
-        (study, *_) = [each for each in studies.latest_studies(conn, "", 0.0, 9) if each.rejected]
+        (study, *_) = [each for each in studies.latest_studies(conn, "", 0.0).read() if each.rejected]
         found = queries.instances_of(conn, study.id)
     assert (study.rejected, "2 rejected" in study.marks) == (2, True)
     assert study.instances == len(found) - 2

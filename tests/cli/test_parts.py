@@ -1,0 +1,51 @@
+"""The parts of a long list, by `--limit` and `--skip`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge.cli import cli
+from edge.cli.parts import cut_part, describe_part, rows_for
+from edge.store.listing import ListPart
+from tests.support.filled import Filled
+
+
+@pytest.mark.parametrize(
+    ("skip", "shown", "total", "said"),
+    [
+        (0, 7, 7, ""),
+        (0, 0, 0, ""),
+        (0, 50, 1234, "1 to 50 of 1,234 are listed; --skip 50 lists the next ones."),
+        (0, 50, None, "1 to 50 are listed; --skip 50 lists the next ones."),
+        (50, 9, 59, "51 to 59 of 59 are listed."),
+        (99, 0, None, "--skip 99 leaves out all of them."),
+        (99, 0, 59, "There are 59; --skip 99 leaves out all of them."),
+    ],
+)
+def test_what_is_said_of_a_part(skip: int, shown: int, total: int | None, said: str) -> None:
+    assert describe_part(ListPart(50, skip), shown, total) == said
+
+
+@pytest.mark.parametrize(
+    ("skip", "there", "rows", "total"),
+    [(0, 2, [0, 1], 2), (0, 3, [0, 1], None), (1, 3, [1, 2], 3), (1, 4, [1, 2], None), (5, 3, [], 3)],
+)
+def test_a_part_is_cut_out_of_what_was_read(skip: int, there: int, rows: list[int], total: int | None) -> None:
+    part = ListPart(2, skip)
+    assert cut_part(part, list(range(there))[: rows_for(part)]) == (rows, total)
+
+
+@pytest.mark.parametrize("command", ["queue list", "instances list --state unroutable"])
+def test_a_command_says_that_there_are_more(tmp_path: Path, command: str) -> None:
+    with Filled(tmp_path) as filled:
+        filled.receive(3, Modality="CT")
+        filled.receive(3, Modality="OT")
+        args = ["--config", str(filled.directory), *command.split(), "--limit=1", "--skip=1"]
+        done = CliRunner().invoke(cli, args)
+        assert "2 to 2 are listed; --skip 2 lists the next ones." in done.stdout
+        told = CliRunner().invoke(cli, [*args, "--json"])
+        assert "are listed" not in told.stdout  # JSON stays JSON
+        assert "2 to 2 are listed" in told.stderr
