@@ -59,11 +59,10 @@ def instance_at(conn: Transaction, path: str) -> int | None:
     return int(row[0]) if row else None
 
 
-def kept_after(conn: Transaction, instance: int, limit: int) -> list[FileRow]:
-    """The next instances whose files the spool keeps, in the order of their numbers."""
-    return [
-        _row(r) for r in conn.execute(_ROWS + f"WHERE i.id > ? AND {_KEPT} ORDER BY i.id LIMIT ?", (instance, limit))
-    ]
+def kept_after(conn: Transaction, instance: int, limit: int, upto: int = 1 << 62) -> list[FileRow]:
+    """The next instances whose files the spool keeps, in the order of their numbers; `upto`: the last that may be."""
+    sql = _ROWS + f"WHERE i.id > ? AND i.id <= ? AND {_KEPT} ORDER BY i.id LIMIT ?"
+    return [_row(r) for r in conn.execute(sql, (instance, upto, limit))]
 
 
 def kept_of_study(conn: Transaction, study_uid: str) -> list[FileRow]:
