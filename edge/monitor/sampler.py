@@ -24,7 +24,7 @@ from edge.store.samples import DAY, HOUR
 #: The forecast needs a week, and the hour before it.
 USAGE_SECONDS = 7 * DAY + 2 * HOUR
 #: Of each run, for what follows what has come: scanners wait for no more of it.
-WORK_SECONDS = 0.25
+CATCH_UP_SECONDS = 0.25
 
 
 def values_of(seen: Snapshot, used_bytes: int, received_bytes: int, sent_bytes: Mapping[str, int]) -> dict[str, float]:
@@ -117,6 +117,6 @@ class Gauges:
 
     def _for_a_while(self, work: Callable[[Transaction], bool]) -> None:
         """Transactions until one leaves nothing: years that wait for it, after an upgrade, are done a part a minute."""
-        until = time.monotonic() + WORK_SECONDS
+        until = time.monotonic() + CATCH_UP_SECONDS
         while self._db.write(work) and time.monotonic() < until:
             pass

@@ -71,7 +71,7 @@ def test_the_scrub_passes_what_was_evicted_in_steps(grown: Filled, monkeypatch: 
 
 
 def test_figures_of_years_are_counted_a_part_at_a_time(grown: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.monitor.sampler.WORK_SECONDS", 0.0)
+    monkeypatch.setattr("edge.monitor.sampler.CATCH_UP_SECONDS", 0.0)
     gauges = Gauges(grown.db, lambda: grown.config, lambda: Disk(100, 50), lambda: pytest.fail("no snapshot"))
     gauges.count_figures()
     assert 0 < recall(grown, "figures") < YEARS

@@ -36,8 +36,8 @@ LEAST_RATE = 256 << 10
 #: So far behind the plan, it does not wait for a quiet moment any more.
 BEHIND_SECONDS = 86_400.0
 _BATCH = 50
-#: Of what was evicted, so many instances are passed over in one step, with this pause behind it.
-_SPAN, _SPAN_SECONDS = 20_000, 0.1
+#: Instances that were evicted are passed over: this number in one step, with this pause behind it.
+_SPAN, _SPAN_SECONDS = 20_000, 1.0
 _QUIET_SECONDS = 5.0
 REST_SECONDS = 60.0
 SAVE_SECONDS = 60.0
