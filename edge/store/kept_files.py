@@ -71,7 +71,8 @@ def kept_of_study(conn: Transaction, study_uid: str) -> list[FileRow]:
 
 def lost_files(conn: Transaction) -> list[FileRow]:
     """Instances whose file is gone or damaged."""
-    return [_row(r) for r in conn.execute(_ROWS + "WHERE i.state = 'lost' ORDER BY i.id")]
+    troubled = "i.state IN ('conflict', 'quarantined', 'lost')"  # as the index instance_trouble says it
+    return [_row(r) for r in conn.execute(_ROWS + f"WHERE {troubled} AND i.state = 'lost' ORDER BY i.id")]
 
 
 def kept_count(conn: Transaction) -> tuple[int, int]:
