@@ -243,7 +243,7 @@ def wait_idle(pid: int) -> None:
     def is_idle() -> bool:
         before = cpu_seconds(pid)
         time.sleep(1.0)
-        return cpu_seconds(pid) - before < 0.1
+        return cpu_seconds(pid) - before < 0.25
 
     wait_until(is_idle, 120, "the server has nothing to do")
 
