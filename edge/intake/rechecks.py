@@ -19,6 +19,8 @@ from edge.worker import DONE, ThreadSpec, Worker
 RECHECK_THREAD = ThreadSpec("identity", __name__, "checks of identity, deliveries, ledger", "after its transaction")
 #: Checks in one transaction, and the pause when nothing is queued.
 CHECKS_AT_ONCE, RECHECK_SECONDS = 50, 5.0
+#: The pause while images wait to be counted: years of them, after an upgrade.
+COUNT_SECONDS = 1.0
 
 
 class Rechecks:
@@ -39,12 +41,12 @@ class Rechecks:
         """Make the next checks; count images. Returns the seconds until the next step."""
         if self._db.failure is not None:
             return DONE
-        has_more, destinations = self._db.write(self._work)
+        pause, destinations = self._db.write(self._work)
         if destinations:
             self._queued(destinations)
-        return 0.0 if has_more else RECHECK_SECONDS
+        return pause
 
-    def _work(self, conn: Transaction) -> tuple[bool, set[str]]:
+    def _work(self, conn: Transaction) -> tuple[float, set[str]]:
         now, destinations = time.time(), set[str]()
         found = identity_checks.recheck_some(conn, now, CHECKS_AT_ONCE)
         if found:
@@ -55,7 +57,8 @@ class Rechecks:
         for study in {each.study_id for each in found}:
             destinations |= _release_resolved(conn, study, now)
         is_counting = identity_checks.count_images(conn)
-        return len(found) == CHECKS_AT_ONCE or is_counting, destinations
+        pause = 0.0 if len(found) == CHECKS_AT_ONCE else COUNT_SECONDS if is_counting else RECHECK_SECONDS
+        return pause, destinations
 
     def _hold(self, conn: Transaction, each: Rechecked, now: float) -> None:
         policy, held = self._policy(), []

@@ -17,10 +17,9 @@ RECORD_VERSION = 2
 FILE_ID_BYTES = 16
 #: A head is never longer: receive buffers keep this much room in front of the body.
 MAX_HEAD_BYTES = 16 << 10
-#: Bodies up to this size have their SHA-256 in the head: it costs less than what it saves later.
-SHA256_UP_TO = 64 << 10
-#: Code of the algorithm of a body's checksum: SHA-256, or XXH3-128, which is 30 times as quick. It misses a random
-#: change in one of 2^128 cases and is no protection from forgery. 2 was CRC-32, before a release had the journal.
+#: Code of the algorithm of a body's checksum: XXH3-128, 30 times as quick as SHA-256. It misses a random change in one
+#: of 2^128 cases and is no protection from forgery. SHA-256 is read: bodies up to 64 KiB had it before. 2 was CRC-32,
+#: before a release had the journal.
 SHA256, XXH3 = 1, 3
 
 _FIXED = struct.Struct("<8sHHLQ16sLLQLLLLQ16sQLL32s16s")
@@ -131,13 +130,8 @@ class Checksum:
         return self._running.digest().ljust(32, b"\0")
 
 
-def checksum(body: Bytes) -> tuple[int, bytes]:
-    """The quick checksum of a body, as (algorithm, 32 bytes)."""
-    algorithm = SHA256 if len(body) <= SHA256_UP_TO else XXH3
-    return algorithm, _checksum(algorithm, body)
-
-
-def _checksum(algorithm: int, body: Bytes) -> bytes:
+def checksum(body: Bytes, algorithm: int = XXH3) -> bytes:
+    """Of a whole body: 32 bytes."""
     found = Checksum(algorithm)
     found.update(body)
     return found.digest()
@@ -145,7 +139,7 @@ def _checksum(algorithm: int, body: Bytes) -> bytes:
 
 def is_whole(head: RecordHead, body: Bytes) -> bool:
     """Are these the bytes that the head was written for?"""
-    return len(body) == head.body_length and _checksum(head.algorithm, body) == head.checksum
+    return len(body) == head.body_length and checksum(body, head.algorithm) == head.checksum
 
 
 def encode_head(head: RecordHead) -> bytes:

@@ -18,7 +18,7 @@ from edge.errors import Permanent, StorageUnhealthy
 from edge.journal import record, segment
 from edge.journal.body_file import BodyFile
 from edge.journal.control import SegmentState
-from edge.journal.record import BLOCK, NO_EARLIER, Earlier, RecordHead
+from edge.journal.record import BLOCK, NO_EARLIER, XXH3, Earlier, RecordHead
 from edge.journal.ring import Claimed, Claims
 from edge.journal.slots import Slot
 
@@ -87,7 +87,7 @@ class SegmentWriter:
             raise StorageUnhealthy("the journal could not be written: nothing more is accepted until a restart")
         group, end = list[_Placed](), 0  # records that lie behind one another, and where the next one begins
         for entry in entries:
-            draft, algorithm_and_sum = entry.draft, record.checksum(entry.slot.body[: entry.length])
+            draft, checksum = entry.draft, record.checksum(entry.slot.body[: entry.length])
             size = record.head_length(len(draft.facts), len(draft.prefix)) + record.pad_to_block(entry.length)
             if group and (len(group) == MOST_IN_GROUP or not self._fits(end, size)):
                 self._append_group(group, end)
@@ -95,20 +95,20 @@ class SegmentWriter:
             if not group:
                 self._room_for(size)
                 end = self._at
-            placed = self._place(entry, *algorithm_and_sum, end, self._index + len(group))
+            placed = self._place(entry, checksum, end, self._index + len(group))
             group.append(placed)
             end += placed.head.record_length
         if group:
             self._append_group(group, end)
 
-    def _place(self, entry: JournalEntry, algorithm: int, checksum: bytes, at: int, index: int) -> _Placed:
+    def _place(self, entry: JournalEntry, checksum: bytes, at: int, index: int) -> _Placed:
         header, draft = self._open().header, entry.draft
         head = RecordHead(
-            draft.kind, header.generation, header.salt, header.number, index, at, entry.length, checksum, algorithm,
+            draft.kind, header.generation, header.salt, header.number, index, at, entry.length, checksum, XXH3,
             draft.facts, draft.prefix, earlier=self._earlier,
         )  # fmt: skip
         if (file := entry.file) is not None:
-            head = replace(head, body_length=file.length, checksum=file.checksum, algorithm=record.XXH3, file=file.id)
+            head = replace(head, body_length=file.length, checksum=file.checksum, file=file.id)
         return _Placed(entry, head, entry.slot.place_head(record.encode_head(head), entry.length))
 
     def _append_group(self, group: Sequence[_Placed], end: int) -> None:

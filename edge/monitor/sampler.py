@@ -23,6 +23,8 @@ from edge.store.samples import DAY, HOUR
 
 #: The forecast needs a week, and the hour before it.
 USAGE_SECONDS = 7 * DAY + 2 * HOUR
+#: Of each run, for what follows what has come: scanners wait for no more of it.
+CATCH_UP_SECONDS = 0.25
 
 
 def values_of(seen: Snapshot, used_bytes: int, received_bytes: int, sent_bytes: Mapping[str, int]) -> dict[str, float]:
@@ -106,11 +108,15 @@ class Gauges:
         """Count what has come, and measure what was proved."""
         config, now = self._config(), time.time()
         dose_after = alarms(config.alerts)["dose-report-missing"].threshold
-        while self._db.write(lambda conn: figures.count_arrivals(conn, config.quality)):
-            pass
+        self._for_a_while(lambda conn: figures.count_arrivals(conn, config.quality))
         self._db.write(lambda conn: figures.measure_studies(conn, config, now, dose_after))
 
     def identify_equipment(self) -> None:
         """Record the identity of each new sender, and of equipment that has come in its place."""
-        while self._db.write(equipment.identify):
+        self._for_a_while(equipment.identify)
+
+    def _for_a_while(self, work: Callable[[Transaction], bool]) -> None:
+        """Transactions until one leaves nothing: years that wait for it, after an upgrade, are done a part a minute."""
+        until = time.monotonic() + CATCH_UP_SECONDS
+        while self._db.write(work) and time.monotonic() < until:
             pass

@@ -1,7 +1,7 @@
 """After a start, both ways: files that the catalog does not know, and rows whose file is gone.
 
 `at_start` is quick and runs before the door opens: partial files go (no sender had success), leases of the last run
-end. `reconcile` walks the whole spool at a low rate, beside the service, one bucket at a time:
+end. `reconcile` walks the whole spool beside the service, one bucket at a time, and rests most of the time:
 
 - a whole file without a row is adopted (a crash came between its name and its commit), or left and reported when
   unreadable;
@@ -12,6 +12,7 @@ end. `reconcile` walks the whole spool at a low rate, beside the service, one bu
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +26,8 @@ from edge.store.database import Store
 
 log = logging.getLogger(__name__)
 
-#: A pause between buckets, so that the walk never competes with a scanner.
-_PAUSE_SECONDS = 0.05
+#: The pause between buckets is longer than the work by this factor, so that the walk never competes with a scanner.
+REST = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def reconcile(
     started_at: float,
     pause_or_stop: Callable[[float], bool],
     clock: Callable[[], float],
-    pause: float = _PAUSE_SECONDS,
+    rest: float = REST,
 ) -> list[Differences]:
     """Walk the whole spool, for what was there before `started_at`; returns what differed and was dealt with.
 
@@ -76,17 +77,30 @@ def reconcile(
     with db.reading() as conn:
         buckets = set(catalog.buckets(conn)) | set(spool.bucket_names())
     found = []
+    worked = 0.0
     for bucket in sorted(buckets):
-        if pause_or_stop(pause):
+        if pause_or_stop(worked * rest):
             break
-        with db.reading() as conn:
-            rows = catalog.files_of(conn, bucket, started_at)
-        files = {name: stat.st_size for name, stat in spool.files(bucket) if stat.st_ctime < started_at or name in rows}
-        differences = compare(files, rows)
+        began = time.monotonic()
+        differences = compare(*read_bucket(db, spool, bucket, started_at))
+        worked = time.monotonic() - began
         if differences != Differences((), (), ()):
             found.append(differences)
             _repair_differences(db, spool, intake, differences, clock)
     return found
+
+
+def read_bucket(
+    db: Store, spool: Spool, bucket: str, started_at: float
+) -> tuple[Mapping[str, int], Mapping[str, FileState]]:
+    """The files of a bucket with their sizes, and the rows that name them or other files that are to be there."""
+    with db.reading() as conn:
+        rows = catalog.kept_files_of(conn, bucket, started_at)
+    files = {name: stat.st_size for name, stat in spool.files(bucket) if stat.st_ctime < started_at or name in rows}
+    if unexpected := files.keys() - rows.keys():
+        with db.reading() as conn:
+            rows |= catalog.states_of(conn, unexpected)
+    return files, rows
 
 
 def _repair_differences(

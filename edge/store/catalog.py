@@ -258,14 +258,30 @@ def buckets(conn: Transaction) -> list[str]:
     return [row[0] for row in rows]
 
 
-def files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileState]:
-    """The rows of one bucket's files that were received before a time; what was deleted counts as evicted."""
+#: What was deleted counts as evicted.
+_FILE_STATE = (
+    "SELECT path, id, study_id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size FROM instance"
+)
+
+
+def kept_files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileState]:
+    """The rows of one bucket that were received before a time, and whose files are to be there."""
     rows = conn.execute(
-        "SELECT path, id, study_id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size"
-        " FROM instance WHERE path > ? AND path < ? AND received_at < ?",
+        f"{_FILE_STATE} WHERE path > ? AND path < ? AND state IN ('stored', 'conflict', 'quarantined')"
+        " AND deleted_at IS NULL AND received_at < ?",
         (f"{bucket}/", f"{bucket}0", before),
     )
-    return {row[0]: FileState(row[1], row[2], InstanceState(row[3]), row[4]) for row in rows}
+    return {row[0]: _file_state(row) for row in rows}
+
+
+def states_of(conn: Transaction, paths: Iterable[str]) -> dict[str, FileState]:
+    """The rows that name these files of the spool, in whatever state."""
+    found = (conn.execute(f"{_FILE_STATE} WHERE path = ?", (path,)).fetchone() for path in paths)
+    return {row[0]: _file_state(row) for row in found if row is not None}
+
+
+def _file_state(row: sqlite3.Row) -> FileState:
+    return FileState(row[1], row[2], InstanceState(row[3]), row[4])
 
 
 def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:

@@ -59,11 +59,10 @@ def instance_at(conn: Transaction, path: str) -> int | None:
     return int(row[0]) if row else None
 
 
-def kept_after(conn: Transaction, instance: int, limit: int) -> list[FileRow]:
-    """The next instances whose files the spool keeps, in the order of their numbers."""
-    return [
-        _row(r) for r in conn.execute(_ROWS + f"WHERE i.id > ? AND {_KEPT} ORDER BY i.id LIMIT ?", (instance, limit))
-    ]
+def kept_after(conn: Transaction, instance: int, limit: int, upto: int = 1 << 62) -> list[FileRow]:
+    """The next instances whose files the spool keeps, in the order of their numbers; `upto`: the last that may be."""
+    sql = _ROWS + f"WHERE i.id > ? AND i.id <= ? AND {_KEPT} ORDER BY i.id LIMIT ?"
+    return [_row(r) for r in conn.execute(sql, (instance, upto, limit))]
 
 
 def kept_of_study(conn: Transaction, study_uid: str) -> list[FileRow]:
@@ -72,7 +71,8 @@ def kept_of_study(conn: Transaction, study_uid: str) -> list[FileRow]:
 
 def lost_files(conn: Transaction) -> list[FileRow]:
     """Instances whose file is gone or damaged."""
-    return [_row(r) for r in conn.execute(_ROWS + "WHERE i.state = 'lost' ORDER BY i.id")]
+    troubled = "i.state IN ('conflict', 'quarantined', 'lost')"  # as the index instance_trouble says it
+    return [_row(r) for r in conn.execute(_ROWS + f"WHERE {troubled} AND i.state = 'lost' ORDER BY i.id")]
 
 
 def kept_count(conn: Transaction) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -55,13 +55,16 @@ def quick_check(path: Path, seconds: float) -> None:
     """Look for damaged pages of a catalog, if there is one, for some seconds. Raises CatalogDamaged."""
     if not path.exists():
         return
-    end = time.monotonic() + seconds
     with translate_errors(path), closing(connect(path, read_only=True)) as conn:
-        conn.set_progress_handler(lambda: int(time.monotonic() > end), 1000)
+        timer = threading.Timer(seconds, conn.interrupt)  # a progress handler is not called while a tree is checked
+        timer.start()
         try:
             (found,) = conn.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError:
             return  # its time is over
+        finally:
+            timer.cancel()
+            timer.join()
     if found != "ok":
         raise CatalogDamaged(found)
 

@@ -237,6 +237,17 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
+def wait_idle(pid: int) -> None:
+    """Wait until what follows an arrival (headers, figures) is done: it is no part of what is measured next."""
+
+    def is_idle() -> bool:
+        before = cpu_seconds(pid)
+        time.sleep(1.0)
+        return cpu_seconds(pid) - before < 0.25
+
+    wait_until(is_idle, 120, "the server has nothing to do")
+
+
 # At the archive.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -48,6 +49,15 @@ def test_a_head_with_any_byte_changed_is_not_whole() -> None:
         changed = bytearray(encoded)
         changed[at] ^= 1
         assert record.decode_head(changed) is None, at
+
+
+def test_a_body_that_an_earlier_release_has_recorded_is_verified_by_its_sha_256() -> None:
+    earlier = replace(HEAD, body_length=4, algorithm=record.SHA256, checksum=hashlib.sha256(b"body").digest())
+    head = record.decode_head(record.encode_head(earlier))
+    assert head is not None
+    assert record.is_whole(head, b"body")
+    assert not record.is_whole(head, b"bodY")
+    assert head.xxh3 is None
 
 
 def test_a_newer_format_is_not_taken_for_damage() -> None:

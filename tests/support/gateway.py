@@ -192,7 +192,7 @@ class Receiving:
         if self._db.failure is None:
             self.settle()
             future = time.time() + 60
-            recovery.reconcile(self._db, self.spool, self.intake, future, threading.Event().wait, time.time, pause=0)
+            recovery.reconcile(self._db, self.spool, self.intake, future, threading.Event().wait, time.time, rest=0)
 
     def _report(self, *report: Any) -> bool:
         self.reports.append(report)

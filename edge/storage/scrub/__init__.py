@@ -36,6 +36,8 @@ LEAST_RATE = 256 << 10
 #: So far behind the plan, it does not wait for a quiet moment any more.
 BEHIND_SECONDS = 86_400.0
 _BATCH = 50
+#: Instances that were evicted are passed over: this number in one step, with this pause behind it.
+_SPAN, _SPAN_SECONDS = 20_000, 1.0
 _QUIET_SECONDS = 5.0
 REST_SECONDS = 60.0
 SAVE_SECONDS = 60.0
@@ -132,9 +134,13 @@ class Scrub:
                 return REST_SECONDS
             self.place = Place(now)
         with self._db.reading() as conn:
-            rows = kept_files.kept_after(conn, self.place.instance_id, _BATCH)
+            upto = self.place.instance_id + _SPAN
+            rows, newest = kept_files.kept_after(conn, self.place.instance_id, _BATCH, upto), kept_files.newest(conn)
             self._versions = verify.writing_versions(conn)
             _, total = kept_files.kept_count(conn)
+        if not rows and upto < newest:
+            self.place = replace(self.place, instance_id=upto)
+            return _SPAN_SECONDS
         for row in rows:
             if self.worker.is_stopping or not self._may_read(total):
                 return 0.0

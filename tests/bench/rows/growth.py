@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.store import header_progress, leases
+from edge.store import figures, header_progress, leases
 from edge.store.database import Store
 from tests.bench.peers import EDGE, STORESCU, Gateway, Place, archive_at, file_times, send
 from tests.bench.row import Figures, Target
@@ -87,8 +87,9 @@ def fill_catalog(path: Path, slice_: Path, instances: int, queued: int) -> None:
     conn.execute("COMMIT")
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
-    store = Store(path)  # headers were read as the objects came, years ago
+    store = Store(path)  # headers were read and counted as the objects came, years ago
     store.write(lambda work: header_progress.keep_place(work, instances))
+    store.write(lambda work: figures.keep_counted(work, instances))
     store.close()
 
 

@@ -24,6 +24,7 @@ from tests.bench.peers import (
     cpu_seconds,
     receiver,
     send,
+    wait_idle,
 )
 from tests.bench.row import CPU, SECONDS, Figures, Target
 from tests.bench.stage import KIB, Objects, Stage
@@ -61,9 +62,10 @@ class Outward:
 
 
 def fill(gateway: Placed, objects: Objects) -> None:
-    """Give a gateway its backlog."""
+    """Give a gateway its backlog, and let it end what follows an arrival."""
     send(STORESCU, objects.folders, gateway.port, gateway.ae_title, streams=FILLING)
     assert gateway.stored() == objects.count, f"{gateway.name} holds {gateway.stored()} of {objects.count} objects"
+    wait_idle(gateway.pid)
 
 
 def drain(gateway: Placed, archive: Storescp, objects: Objects) -> dict[str, float]:
