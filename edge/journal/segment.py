@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
 import struct
@@ -21,6 +22,8 @@ from pathlib import Path
 from edge.errors import Cause, StorageUnhealthy, hindrance
 from edge.journal.record import BLOCK, UnknownFormat
 from edge.text import MIB
+
+log = logging.getLogger(__name__)
 
 SEGMENT_MAGIC = b"EDGESEG1"
 SEGMENT_VERSION = 1
@@ -130,6 +133,7 @@ def read_segment_header(path: Path) -> SegmentHeader | None:
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
+                log.warning("a copy of the header of %s cannot be read: %s", path.name, error.strerror)
                 continue
             if header is not None and header.number == number_of(path):
                 found.append(header)

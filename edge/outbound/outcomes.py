@@ -86,8 +86,10 @@ class JobOutcomes(Table):
 
     def defer(self, job: Job, **parameters: Parameter) -> None:
         """Defer an object that could not be tried, for our sake; `parameters` of the reason say why."""
+        reason = Reason(ReasonCode.INTERNAL, parameters)
+        log.warning("instance %d is not sent now: %s", job.lease.instance_id, words(reason))
         with self._for_senders:
-            self._end(job, Outcome.DEFER, Reason(ReasonCode.INTERNAL, parameters))
+            self._end(job, Outcome.DEFER, reason)
 
     def put_back(self, job: Job) -> None:
         """Put back a job that was not tried, or has been converted: for the next sender, or for a later lease."""

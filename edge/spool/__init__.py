@@ -167,7 +167,8 @@ class Spool:
                 os.fsync(file.fileno())
             fresh.rename(path)
             Bucket(path.parent).sync()
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("the name of this node cannot be kept: %s", error)
             return ""
         return name
 

@@ -75,7 +75,8 @@ class Backfill:
                 try:
                     facts = self._intake.facts_of(row["path"]) if row["series_id"] is None else None
                     read.append((row, facts, self._intake.compact_header(row["path"])))
-                except (Unreadable, OSError):
+                except (Unreadable, OSError) as error:
+                    log.warning("the header of instance %d cannot be read: %s", row["id"], type(error).__name__)
                     if row["id"] <= last:
                         progress["unreadable"] = progress.get("unreadable", 0) + 1
         place = rows[-1]["id"] if rows else after

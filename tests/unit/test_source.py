@@ -50,7 +50,7 @@ ALLOWED: dict[tuple[str, str], str] = dict.fromkeys(
     (
         ("network/tls.py", "error.reason == 'KEY_VALUES_MISMATCH'"),
         ("network/tls.py", "error.reason in ('EE_KEY_TOO_SMALL', 'CA_MD_TOO_WEAK', 'CA_KEY_TOO_SMALL')"),
-        ("network/tls.py", "'UNEXPECTED_EOF' in reason"),
+        ("network/tls.py", "'UNEXPECTED_EOF' in str(error.reason)"),
     ),
     "ssl.SSLError.reason is OpenSSL's code of a fault (ERR_reason_error_string), not its text",
 )
@@ -253,9 +253,10 @@ def test_every_module_that_makes_threads_or_processes_is_an_owner(found: Found) 
         for name in found[makers]
         if not name.startswith(("central", "cli", "store/engine"))  # other processes
     }
-    #: The class of all workers; the pool of the console's thread, and who uses that of its pages.
+    #: The class of all workers; the timer of a start; the pool of the console's thread, and who uses that of its pages.
     assert modules - owners == {
         "edge.worker",
+        "edge.store.wal",
         "edge.console.server",
         "edge.console.upload",
         "edge.web.endpoints",

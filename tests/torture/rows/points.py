@@ -48,6 +48,7 @@ SPOOL_SYNC, SPOOL_WRITES = "syncfs data directory", ("writev spooled file", "wri
 HARMLESS = {
     *("mkdir data directory", "mkdir incoming", "mkdir spool", "mkdir journal"),
     *("unlink control.sock", "sendto socket", "recvfrom socket"),
+    "fallocate catalog.db-shm",  # SQLite lays out itself what it maps
     "fdatasync data directory",  # SQLite's own, which it passes over; we have synced the catalog's name ourselves
 }  # fmt: skip
 #: A record, with its flush and without.
