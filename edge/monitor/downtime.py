@@ -8,6 +8,7 @@ ExecStopPost into `ended` how the service ended ($SERVICE_RESULT). `find_downtim
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from edge.config.maintenance import PlannedWork
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime, all_downtimes
 from edge.store.gateway_values import recall_all
+
+log = logging.getLogger(__name__)
 
 ORDERLY_STOP, CRASH, KILLED, MEMORY, POWER, REBOOT = "stopped", "crash", "killed", "out of memory", "power", "reboot"
 #: systemd.exec(5), $SERVICE_RESULT.
@@ -121,5 +124,8 @@ def touch(lock: int, now: float) -> None:
 def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8", "replace")[:4096]
-    except OSError:
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        log.warning("%s, which may say how the last run ended, cannot be read: %s", path.name, error.strerror)
         return ""
