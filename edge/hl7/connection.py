@@ -51,6 +51,7 @@ class Connection:
     late: str = ""  # what it has not done by then
     received: int = 0  # bytes of the frame that has begun
     is_junk_noted: bool = False
+    note_due: float = 0.0  # when it is noted again that it is in use, by the monotonic clock
     frames: deque[bytes] = field(default_factory=deque)  # whole, and not recorded yet
     answers: bytearray = field(default_factory=bytearray)
     fd: int = field(init=False)

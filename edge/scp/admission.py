@@ -116,6 +116,11 @@ class Caller:
     certificate: Certificate | None = None
 
 
+def nameless(address: str, lacks: str) -> tuple[Caller, Admission]:
+    """A caller that is refused without an AE title, as it is listed with the equipment that is refused."""
+    return Caller("", address), Admission(lacks=lacks)
+
+
 def reporters(config: Config, calling_ae: str) -> Iterator[Destination]:
     """The destinations for which an AE title may report: theirs, or one of `reports_from`, in any letter case."""
     for destination in config.destinations.values():

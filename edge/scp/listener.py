@@ -31,7 +31,7 @@ from edge.errors import Cause, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import Full, Places, Share, caller_of
-from edge.scp.admission import Admission, Caller
+from edge.scp.admission import nameless
 from edge.scp.capacity import Limit
 from edge.scp.link import GatewayLink
 from edge.scp.ports import MOST_SAID_BYTES
@@ -236,21 +236,17 @@ class ConnectionListener:
         except ssl.SSLError as error:
             why = f"no TLS with it: {tls.explain(error)}"
             if not tls.has_left(error):
-                self._note_mistaken(caller, tls.explain(error))
+                self._link.note_call(*nameless(caller.address, tls.explain(error)), (), 0)
             self._drop(caller, why)
         except OSError as error:
             self._drop(caller, str(error.strerror or error))
         except CallerRefused as error:
             if error.is_mistaken:
-                self._note_mistaken(caller, str(error))
+                self._link.note_call(*nameless(caller.address, str(error)), (), 0)
             self._drop(caller, str(error), error.answer)
         except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
             log.error("a caller at the door: %s", place_of(error))
             self._drop(caller, "an unexpected fault of ours")
-
-    def _note_mistaken(self, caller: PendingConnection, lacks: str) -> None:
-        """List it with the equipment that is refused: it had no chance to say its name."""
-        self._link.note_call(Caller("", caller.address), Admission(lacks=lacks), (), 0)
 
     def _watch(self, caller: PendingConnection, events: int) -> None:
         key = self._selector.get_key(caller.fd)
