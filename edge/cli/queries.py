@@ -10,7 +10,7 @@ from edge.cli.studies import local_time
 from edge.cli.tables import Cell, print_json, print_table, say
 from edge.store.asked import AskedRow, list_asked
 from edge.store.listing import ListPart
-from edge.text import iso
+from edge.text import iso, printable
 
 
 @click.group(short_help="List what workstations and modalities have asked.")
@@ -40,7 +40,8 @@ def list_queries(session: CommandSession, part: ListPart, as_json: bool) -> None
         took = f"{each.seconds:.2f} s" if each.seconds is not None else ""
         keys = describe_keys(each.identifier, each.syntax)
         without = f", without {', '.join(each.left_out)}" if each.left_out else ""
-        return [local_time(each.at), each.caller, each.what, each.answers, f"{each.status:04X}{without}", took, keys]
+        status = f"{each.status:04X}{without}" + (f": {printable(each.comment)}" if each.comment else "")
+        return [local_time(each.at), each.caller, each.what, each.answers, status, took, keys]
 
     if as_json:
         print_json([_json(each, describe_keys(each.identifier, each.syntax)) for each in found])
@@ -61,5 +62,6 @@ def _json(each: AskedRow, keys: str) -> dict[str, object]:
         "status": f"{each.status:04X}",
         "seconds": each.seconds,
         "left_out": list(each.left_out),
+        "comment": each.comment,
         "keys": keys,
     }

@@ -71,6 +71,7 @@ class QueryEnd:
     sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
     seconds: float = 0.0  # that it took
     is_recorded: bool = True  # in the ledger; else it is counted alone
+    comment: str = ""  # Error Comment (0000,0902) of the answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ from edge.query.located import ALL_HERE, Located
 from edge.scp.fetch_through import Carrier
 from edge.scp.link import MadeCopy
 from edge.scp.requested_copy import RequestedCopy
-from edge.scp.response import MAX_COMMENT, StoreResponse
+from edge.scp.response import MAX_COMMENT
 from edge.scp.services.service import Responder
 
 log = logging.getLogger(__name__)
@@ -205,29 +205,24 @@ class Retrieval:
         if progress.failed:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
             data = items.encode_items(listed, self._asked.syntax)
-        self._note(status)
-        counts = progress.counts(is_final=not is_cancelled)
         comment = (end.comment or self._obstacle)[:MAX_COMMENT]
+        self._note(status, comment)
+        counts = progress.counts(is_final=not is_cancelled)
         self._responder.dialogue.respond(self._request, status, comment, data, counts)
 
-    def _note(self, status: int) -> None:
+    def _note(self, status: int, comment: str = "") -> None:
         """For the audit trail: what was sent, and how it ended; once."""
         if not self._is_noted:
             self._is_noted = True
             progress, seconds = self.progress, time.monotonic() - self._begun
             sent, left_out = dict(progress.sent), self._end.left_out
             count = progress.completed + progress.warned
-            noted = QueryEnd(count, status, left_out, self._destination, sent, seconds)
+            noted = QueryEnd(count, status, left_out, self._destination, sent, seconds, comment=comment)
             self._responder.note_query(self._asked, self._identifier, noted)
 
 
 class _TooMany(Exception):
     """More is wanted than may be."""
-
-
-def refuse_retrieval(request: DimseMessage, responder: Responder, status: int, comment: str) -> None:
-    """Answer before anything was looked for."""
-    responder.respond(request, StoreResponse(status, comment[:MAX_COMMENT]))
 
 
 # -- one object -------------------------------------------------------------------------------------------------------
