@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from struct import unpack
@@ -41,7 +41,7 @@ class WrappedObject:
 
     kind: ContextKey
     sop_instance_uid: str
-    parts: Iterator[bytes]  # of its data set
+    parts: Iterable[bytes]  # of its data set
 
 
 Value = str | Sequence[Attributes]
@@ -153,7 +153,7 @@ def _png(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrappe
     data = b"".join(rows)
     padded = len(data) + len(data) % 2
     head = _PIXEL_DATA + b"OB\0\0" + padded.to_bytes(4, "little")
-    parts = iter((_encode(values | {0x00080016: _PHOTO}), head, data, bytes(len(data) % 2)))
+    parts = (_encode(values | {0x00080016: _PHOTO}), head, data, bytes(len(data) % 2))
     return WrappedObject(ContextKey(_PHOTO, _EXPLICIT), common[0x00080018], parts)
 
 

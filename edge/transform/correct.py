@@ -75,6 +75,18 @@ class Corrected:
     is_utf8: bool = False  # the whole data set has become ISO_IR 192
 
 
+@dataclass(frozen=True, slots=True)
+class FirstLevel:
+    """The attributes of a data set's first level that a correction may change, as they are."""
+
+    read: Read
+    length: int
+    top: TopLevel
+    found: dict[int, FoundElement]
+    charset: Values
+    values: AttributeValues
+
+
 def correct_data_set(
     read: Read,
     length: int,
@@ -89,33 +101,45 @@ def correct_data_set(
     `system`: for Modifying System (0400,0563). Raises RuleFailed, TransformError, and Unreadable for what cannot be
     walked.
     """
-    form = form_of(read, transfer_syntax_uid)
-    window = open_window(read, length)
-    top = read_top_level(window, form, _ORIGINAL_ATTRIBUTES)
-    tags = rules.tags
+    first = read_first_level(read, length, transfer_syntax_uid, rules.tags)
+    header = _with_nested(header, read, length, transfer_syntax_uid, rules, first.values)
+    correction = rules.correct(header, first.values, facts)
+    return None if correction is None else write_correction(first, correction, system, header.origin.calling_ae)
+
+
+def read_first_level(read: Read, length: int, transfer_syntax_uid: str, tags: Collection[int]) -> FirstLevel:
+    """What a data set, which is not deflated, has of these attributes. Raises TransformError, Unreadable."""
+    top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _ORIGINAL_ATTRIBUTES)
     found = {each.tag: each for each in reversed(top.elements) if each.tag in tags or each.tag == CHARACTER_SET}
     charset = _charset_of(top, found)
-    before = {tag: _attribute(top, each, charset) for tag, each in found.items()}
-    correction = rules.correct(_with_nested(header, read, length, transfer_syntax_uid, rules, before), before, facts)
-    if correction is None:
-        return None
+    return FirstLevel(
+        read, length, top, found, charset, {tag: _attribute(top, each, charset) for tag, each in found.items()}
+    )
+
+
+def write_correction(first: FirstLevel, correction: AttributeCorrection, system: str, source: str) -> Corrected:
+    """The edits that make it so, and keep what was before.
+
+    `system` and `source`: for Modifying System (0400,0563) and Source of Previous Values (0400,0564). Raises
+    TransformError, and Unreadable for what cannot be walked.
+    """
+    top, found, charset = first.top, first.found, first.charset
     now = correction.attributes.get(CHARACTER_SET)
-    encoded = _encode_all(correction, found, now.values or () if now is not None else charset, form)
+    encoded = _encode_all(correction, found, now.values or () if now is not None else charset, top.form)
     is_utf8 = encoded is None
     if encoded is None:
         into_utf8 = {CHARACTER_SET: Attribute("CS", (UTF_8,)), **_without_charset(correction.attributes)}
         correction = replace(correction, attributes=into_utf8)
-        encoded = _encode_all(correction, found, (UTF_8,), form)
+        encoded = _encode_all(correction, found, (UTF_8,), top.form)
     if encoded is None:
         raise TransformError("cannot be corrected: a new value cannot be encoded")
-    originals = _originals(top, found, charset, correction)
-    record = _record(correction, originals, system, header.origin.calling_ae, form)
-    shown = {tag: before[tag] for tag in correction.attributes if tag in before}
+    record = _record(correction, _originals(top, found, charset, correction), system, source, top.form)
+    shown = {tag: first.values[tag] for tag in correction.attributes if tag in first.values}
     if not is_utf8:
         edits = top_level_edits(top, encoded | {_ORIGINAL_ATTRIBUTES: _append_record(top, record)})
     else:
         record = _append_record(_sequence_in_utf8(top, charset), record)
-        edits = _edits_into_utf8(read, length, top, charset, encoded | {_ORIGINAL_ATTRIBUTES: record})
+        edits = _edits_into_utf8(first, encoded | {_ORIGINAL_ATTRIBUTES: record})
     return Corrected(tuple(edits), correction, shown, is_utf8)
 
 
@@ -324,10 +348,10 @@ class _IntoUtf8:
         return encode_element(tag, written_vr(vr, name), converted + b" " * (len(converted) & 1), form)
 
 
-def _edits_into_utf8(read: Read, length: int, top: TopLevel, charset: Values, elements: dict[int, bytes]) -> list[Edit]:
+def _edits_into_utf8(first: FirstLevel, elements: dict[int, bytes]) -> list[Edit]:
     """The edits of a data set that becomes ISO_IR 192 and gets these elements of the first level."""
-    visitor = _IntoUtf8(charset, elements.keys())
-    return DeepEdit(open_window(read, length), top.form, visitor, elements).run()
+    visitor = _IntoUtf8(first.charset, elements.keys())
+    return DeepEdit(open_window(first.read, first.length), first.top.form, visitor, elements).run()
 
 
 def _sequence_in_utf8(top: TopLevel, charset: Values) -> TopLevel:
