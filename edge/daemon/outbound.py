@@ -137,7 +137,7 @@ class Outbound:
     def _steps(self, new: Config, name: str, since: Mapping[str, float], projects: _Projects) -> CopySteps:
         """What is done to the copies for one destination."""
         project, fault = projects[name]
-        rules = rules_for(new.coercions, name, lambda rule: since.get(rule, 0.0))
+        rules = rules_for(new.coercions_for(name), lambda rule: since.get(rule, 0.0))
         return CopySteps(
             rules,
             self._facts_of if new.feeds else None,

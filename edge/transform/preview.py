@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
 from edge.config import secret
-from edge.config.sections import Destination
+from edge.config.sections import Config, Destination
 from edge.dicom.elements import OPAQUE, to_values
 from edge.dicom.header import MAX_VALUE, Read
 from edge.errors import TransformError, Unreadable
@@ -16,10 +17,10 @@ from edge.model.dictionary import keyword_for_tag
 from edge.transform.confidentiality import Deidentification, options_of
 from edge.transform.copying import PlainDataSet, read_plain
 from edge.transform.correct import correct_data_set, reading
-from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts
+from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts, modifying_system, rules_for
 from edge.transform.deidentify import deidentify, pixel_risk, read_header_values
 from edge.transform.editing import Edit, edited_length, edited_pieces, form_of, open_window, read_top_level, vr_name
-from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, choose_mask
+from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, choose_mask, compile_masks
 
 #: Edits of the header are shown; the pixels behind it are not read.
 _BEFORE_PIXELS = 0x7FDFFFFF
@@ -54,8 +55,8 @@ class PreviewSteps:
     corrections: CorrectionRules
     facts: TodayFacts
     system: str
-    project: Deidentification | None = None
-    masks: tuple[CompiledMask, ...] = ()
+    project: Deidentification | None
+    masks: tuple[CompiledMask, ...]
     compress: str = ""
 
 
@@ -102,7 +103,22 @@ def _find_mask(read: Read, length: int, header: InstanceHeader, steps: PreviewSt
     return (mask, "") if mask is not None else (None, f"{risk}; {fault}" if fault else risk)
 
 
-def preview_project(destination: Destination) -> Deidentification | None:
+def preview_steps(
+    config: Config, destination: Destination, since: Callable[[str], float], facts: TodayFacts
+) -> PreviewSteps:
+    """What a configuration does to a destination's copies. `since`: when a rule became active, by its name."""
+    return PreviewSteps(
+        destination.name,
+        rules_for(config.coercions_for(destination.name), since),
+        facts,
+        modifying_system(config.site.id),
+        _project(destination),
+        compile_masks(config.masks, destination.name),
+        destination.compress if destination.compress != "none" else "",
+    )
+
+
+def _project(destination: Destination) -> Deidentification | None:
     """The project of a destination. Who asks may lack the right to read its key: what is shown is only like it then."""
     if destination.deidentify == "none":
         return None

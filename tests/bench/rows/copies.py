@@ -48,7 +48,7 @@ class Correction:
     def measure(self, peer: str, stage: Stage) -> Figures:
         lines = {"set": {"InstitutionName": "Example Health Clinic"}, "remove": ["PatientComments"]}
         rule = Coercion("site", **{key: keys(Coercion)[key].read(value) for key, value in lines.items()})
-        rules = rules_for({"site": rule}, "archive")
+        rules = rules_for([rule])
         with stage.directory() as directory:
             (path,) = ct_files(directory, 1, 512 * KIB)
             meta = part10.parse_meta(path.read_bytes()[: part10.MAX_META])
