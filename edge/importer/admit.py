@@ -113,13 +113,7 @@ class Admitter:
         called, _ = self._titles()
         origin = Origin(IMPORT_AE, called, f"import {study.batch_id}", time.time())
         recording = self._recorder.begin(made.kind, made.sop_instance_uid, origin)
-        try:
-            for chunk in made.parts:
-                recording.write([memoryview(chunk)])
-        except BaseException:
-            recording.discard()
-            raise
-        answer = self._recorder.accept(recording, made.kind, made.sop_instance_uid, origin)
+        answer = self._recorder.receive(recording, made.kind, made.sop_instance_uid, origin, made.read_into)
         if answer.status == SUCCESS:
             return "imported", ""
         if answer.status == CANNOT_UNDERSTAND:

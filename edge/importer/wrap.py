@@ -43,6 +43,11 @@ class WrappedObject:
     sop_instance_uid: str
     parts: Iterable[bytes]  # of its data set
 
+    def read_into(self, sink: Callable[[list[memoryview]], None]) -> None:
+        """Hand its data set to a sink."""
+        for part in self.parts:
+            sink([memoryview(part)])
+
 
 Value = str | Sequence[Attributes]
 MakerOfWrapped = Callable[[IO[bytes], ImportObject, dict[int, str]], WrappedObject]

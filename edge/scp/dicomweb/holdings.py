@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -28,6 +28,7 @@ from edge.query.unapplied import JournalView
 from edge.scp.dicomweb.archives import Elsewhere, WebArchives
 from edge.scp.dicomweb.exchange import Exchange
 from edge.scp.dicomweb.protocol import HttpError
+from edge.scp.link import reading_studies
 from edge.scp.remote_link import RemoteLink
 from edge.store import headers, held
 from edge.store.held import HeldInstance
@@ -162,15 +163,9 @@ class Holdings:
         with self._reader.reading() as conn:
             return held.find_held(conn, study, series, instance)
 
-    @contextmanager
-    def reading(self, instances: Sequence[HeldInstance]) -> Iterator[None]:
+    def reading(self, instances: Sequence[HeldInstance]) -> AbstractContextManager[None]:
         """Inside, nothing of these studies is evicted."""
-        studies = sorted({each.study_id for each in instances})
-        self._link.note_reading(studies, True)
-        try:
-            yield
-        finally:
-            self._link.note_reading(studies, False)
+        return reading_studies(self._link, (each.study_id for each in instances))
 
     def whole_headers(self, found: Sequence[HeldInstance]) -> dict[int, bytes]:
         """Compact headers that have everything, by the number of the instance."""

@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import xxhash
@@ -28,7 +28,7 @@ from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
 from edge.scp.fetch_through import Carrier
-from edge.scp.link import MadeCopy
+from edge.scp.link import MadeCopy, reading_studies
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
@@ -112,7 +112,7 @@ class Retrieval:
             with closing(responder.asker.ask(self._asked, self._identifier)) as batches:
                 found = self._instances(batches)
                 here = self._take(found)
-                with self.reading(here):
+                with reading_studies(responder.link, (each.study_id for each in here if each.path)):
                     self._begin(here, carrier)
                     self.carry_all(here, carrier)
                 there = self._take(found)
@@ -167,18 +167,6 @@ class Retrieval:
             self._obstacle = f"{self._destination} gets nothing more: {error}"
             log.warning("a retrieval: %s", self._obstacle)
             self.fail(left)
-
-    @contextmanager
-    def reading(self, here: list[Located]) -> Iterator[None]:
-        """Inside, nothing of these studies is evicted."""
-        studies = sorted({each.study_id for each in here if each.path})
-        if studies:
-            self._responder.link.note_reading(studies, True)
-        try:
-            yield
-        finally:
-            if studies:
-                self._responder.link.note_reading(studies, False)
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
         """These are not sent; after a cancellation they remain."""
