@@ -67,12 +67,10 @@ UTF_8 = "ISO_IR 192"
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """How an original becomes the copy that goes out, and what people see of it."""
+    """How an original becomes the copy that goes out."""
 
     edits: tuple[Edit, ...]
     correction: AttributeCorrection
-    before: AttributeValues  # of the attributes that change
-    is_utf8: bool = False  # the whole data set has become ISO_IR 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def read_first_level(read: Read, length: int, transfer_syntax_uid: str, tags: Co
     """What a data set, which is not deflated, has of these attributes. Raises TransformError, Unreadable."""
     top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _ORIGINAL_ATTRIBUTES)
     found = {each.tag: each for each in reversed(top.elements) if each.tag in tags or each.tag == CHARACTER_SET}
-    charset = _charset_of(top, found)
+    charset = top.charset()
     return FirstLevel(
         read, length, top, found, charset, {tag: _attribute(top, each, charset) for tag, each in found.items()}
     )
@@ -134,13 +132,12 @@ def write_correction(first: FirstLevel, correction: AttributeCorrection, system:
     if encoded is None:
         raise TransformError("cannot be corrected: a new value cannot be encoded")
     record = _record(correction, _originals(top, found, charset, correction), system, source, top.form)
-    shown = {tag: first.values[tag] for tag in correction.attributes if tag in first.values}
     if not is_utf8:
         edits = top_level_edits(top, encoded | {_ORIGINAL_ATTRIBUTES: _append_record(top, record)})
     else:
         record = _append_record(_sequence_in_utf8(top, charset), record)
         edits = _edits_into_utf8(first, encoded | {_ORIGINAL_ATTRIBUTES: record})
-    return Corrected(tuple(edits), correction, shown, is_utf8)
+    return Corrected(tuple(edits), correction)
 
 
 def _with_nested(
@@ -167,11 +164,6 @@ def _without_charset(attributes: AttributeValues) -> AttributeValues:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def _charset_of(top: TopLevel, found: Mapping[int, FoundElement]) -> Values:
-    declared = found.get(CHARACTER_SET)
-    return () if declared is None else to_values("CS", top.value(declared), top.form.order, ())
 
 
 def _attribute(top: TopLevel, found: FoundElement, charset: Values) -> Attribute:

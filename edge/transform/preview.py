@@ -151,10 +151,7 @@ def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]
 def _first_level(read: Read, length: int, transfer_syntax_uid: str) -> dict[int, str]:
     form = form_of(read, transfer_syntax_uid)
     top = read_top_level(open_window(read, length), form, _BEFORE_PIXELS)
-    charset = next(
-        (to_values("CS", top.value(each), form.order, ()) for each in top.elements if each.tag == 0x00080005), ()
-    )
-    found: dict[int, str] = {}
+    charset, found = top.charset(), dict[int, str]()
     for each in top.elements:
         if each.tag & 0xFFFF == 0:
             continue
