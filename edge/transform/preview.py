@@ -14,7 +14,7 @@ from edge.dicom.header import MAX_VALUE, Read
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader
 from edge.model.dictionary import keyword_for_tag
-from edge.transform.confidentiality import Deidentification, options_of
+from edge.transform.confidentiality import Deidentification, read_project
 from edge.transform.copying import PlainDataSet, read_plain
 from edge.transform.correct import correct_data_set, reading
 from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts, modifying_system, rules_for
@@ -112,21 +112,18 @@ def preview_steps(
         rules_for(config.coercions_for(destination.name), since),
         facts,
         modifying_system(config.site.id),
-        _project(destination),
+        read_project(destination, _read_key),
         compile_masks(config.masks, destination.name),
         destination.compress if destination.compress != "none" else "",
     )
 
 
-def _project(destination: Destination) -> Deidentification | None:
-    """The project of a destination. Who asks may lack the right to read its key: what is shown is only like it then."""
-    if destination.deidentify == "none":
-        return None
+def _read_key(path: Path) -> bytes:
+    """Who asks may lack the right to read a project's key: what is shown is only like it then."""
     try:
-        key = secret.read_key(Path(destination.project_key))
+        return secret.read_key(path)
     except secret.SecretError:
-        key = b"not the project's key"
-    return Deidentification(destination.project, key, options_of(destination.retain, destination.clean))
+        return b"not the project's key"
 
 
 def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]:

@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 
 from edge.dicom.part10 import parse_meta
 from edge.errors import TransformError, Unreadable
-from edge.transform.confidentiality import Deidentification, _read_table, options_of, safe_private, table_actions
+from edge.transform.confidentiality import Deidentification, _read_table, safe_private, table_actions
 from edge.transform.correct import reading
 from edge.transform.deidentify import DeidentifiedEdits, deidentify, pixel_risk
 from edge.transform.editing import edited_pieces
@@ -91,7 +91,7 @@ def test_a_canary_in_300_places_leaves_none(syntax: str, clean: tuple[str, ...])
     ds, count = canary()
     assert count >= 300
     data = encoded(ds, syntax)
-    _, out = run(data, Deidentification("T17", KEY, options_of((), clean)), syntax)
+    _, out = run(data, Deidentification("T17", KEY, frozenset(clean)), syntax)
     plain = out.lower()
     left = [each for each in (b"canary", b"bird", b"19631122", b"121212", b"077y", b"1.2.826.0.1.999") if each in plain]
     assert not left, [str(each.tag) for each in decoded(out, syntax).iterall() if "canary" in str(each.value).lower()]

@@ -32,6 +32,7 @@ from edge.scp.link import MadeCopy, reading_studies
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder
+from edge.spool import digest_from
 
 log = logging.getLogger(__name__)
 
@@ -232,12 +233,8 @@ def is_intact(fd: int, instance: Located) -> bool:
     """Is the file what was received? Asked before an object goes where an abort would end all."""
     if os.fstat(fd).st_size != instance.size:
         return False
-    expected, at = expected_digest(instance), instance.dataset_offset
-    running = expected.algorithm()
-    while chunk := os.pread(fd, 1 << 20, at):
-        running.update(chunk)
-        at += len(chunk)
-    return bool(running.digest() == expected.value)
+    expected = expected_digest(instance)
+    return digest_from(fd, instance.dataset_offset, expected.algorithm()) == expected.value
 
 
 @dataclass(slots=True)
