@@ -41,7 +41,7 @@ class MetricsEndpoint:
             open_now = incidents.listing(conn, limit=100_000)
             channels = outbox.backlogs(conn)
             return [
-                *_site_families(found, now),
+                *_site_families(found),
                 _incidents(Counter(row["severity"] for row in open_now)),
                 Family(
                     "edge_central_outbox_messages",
@@ -59,7 +59,7 @@ class MetricsEndpoint:
         return Response(expose([is_up, *families, *process_families()]), media_type=METRICS_TYPE)
 
 
-def _site_families(found: Iterable[fleet.SiteStanding], now: float) -> list[Family]:
+def _site_families(found: Iterable[fleet.SiteStanding]) -> list[Family]:
     listed = list(found)
     words = {"bad": "critical", "warn": "warning", "idle": "unknown", "good": "well"}
     count = Counter(words[each.level] for each in listed)

@@ -131,12 +131,12 @@ class MllpDoor:
                 continue
             sock = socket.socket(fileno=descriptors[0])
             feed = find_feed(self._feeds(), address)
-            if why := self._refusal(feed, address):
+            if why := self._refusal(feed):
                 self._refuse(sock, address, why)
             elif feed is not None:
                 self._admit(sock, address, feed, is_secure)
 
-    def _refusal(self, feed: Feed | None, address: str) -> str:
+    def _refusal(self, feed: Feed | None) -> str:
         if feed is None:
             return "no [feed] names its address"
         if len(self._connections) >= self._limits.connections:

@@ -7,28 +7,23 @@ by another way, is left alone. After a crash the objects that were not counted c
 from __future__ import annotations
 
 import io
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO
 
 from edge.dicom.command import SUCCESS
 from edge.errors import TransformError, Transient
 from edge.importer.localize import ImportDecision, localize
 from edge.importer.staging import STAGED_FOLDER
 from edge.importer.whose import LocalIdentity
-from edge.importer.wrap import WrappedObject, wrap
+from edge.importer.wrap import WrappedObject, read_pieces, wrap
 from edge.model import ContextKey, Origin
 from edge.scp.recorder import Recorder
 from edge.scp.response import CANNOT_UNDERSTAND
 from edge.store import imports
 from edge.store.database import Store
 from edge.store.imports import ImportObject, ImportStudy
-from edge.text import MIB
 from edge.transform.copying import digests_of, encode_pieces, read_plain
-
-log = logging.getLogger(__name__)
 
 #: The calling AE title of what is imported; routes may name it.
 IMPORT_AE = "IMPORT"
@@ -106,7 +101,7 @@ class Admitter:
             with self._db.reading() as conn:
                 if imports.is_received(conn, found.sop_instance_uid, digests_of(path, offset)[0]):
                     return "known", "received before"
-            return self._record(study, WrappedObject(kind, found.sop_instance_uid, _read(file, offset)))
+            return self._record(study, WrappedObject(kind, found.sop_instance_uid, read_pieces(file, offset)))
 
     def _record(self, study: ImportStudy, made: WrappedObject) -> tuple[str, str]:
         """Append one object to the journal. Raises Transient where nothing is accepted now."""
@@ -119,9 +114,3 @@ class Admitter:
         if answer.status == CANNOT_UNDERSTAND:
             return "failed", answer.comment
         raise Transient(f"an import waits: {answer.comment}")
-
-
-def _read(file: IO[bytes], offset: int) -> Iterator[bytes]:
-    file.seek(offset, io.SEEK_SET)
-    while chunk := file.read(MIB):
-        yield chunk

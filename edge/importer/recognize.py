@@ -33,7 +33,6 @@ DISC_FACTS: Mapping[int, str] = {
     0x0020000D: "study_uid",
     0x0020000E: "series_uid",
 }
-_MEDIA = 0x00041130  # File-set ID, with which a directory begins
 
 
 class FileKind(str, Enum):

@@ -127,7 +127,7 @@ def _document(sop_class: str, mime: str, modality: str, more: Mapping[int, Value
         before = {tag: value for tag, value in values.items() if tag < _DOCUMENT_TAG}
         behind = {tag: value for tag, value in values.items() if tag > _DOCUMENT_TAG}
         head = _encode(before) + _ENCAPSULATED_DOCUMENT + size.to_bytes(4, "little")
-        parts = chain([head], _read(file), [bytes(found.size % 2) + _encode(behind)])
+        parts = chain([head], read_pieces(file), [bytes(found.size % 2) + _encode(behind)])
         return WrappedObject(ContextKey(sop_class, _EXPLICIT), common[0x00080018], parts)
 
     return make
@@ -202,7 +202,7 @@ def _encapsulate(
     head = _PIXEL_DATA + b"OB\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\0\0\0\0"
     head += b"\xfe\xff\x00\xe0" + size.to_bytes(4, "little")
     tail = bytes(found.size % 2) + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    parts = chain([_encode(values | {0x00080016: sop_class}), head], _read(file), [tail])
+    parts = chain([_encode(values | {0x00080016: sop_class}), head], read_pieces(file), [tail])
     return WrappedObject(ContextKey(sop_class, syntax), str(values[0x00080018]), parts)
 
 
@@ -211,8 +211,9 @@ def _encode(values: Mapping[int, Value]) -> bytes:
     return encode_items(made, _EXPLICIT)
 
 
-def _read(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
+def read_pieces(file: IO[bytes], offset: int = 0) -> Iterator[bytes]:
+    """All of a file from `offset` on."""
+    file.seek(offset)
     while chunk := file.read(MIB):
         yield chunk
 

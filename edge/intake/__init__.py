@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -43,12 +42,11 @@ class Intake:
         spool: Spool,
         policy: Policy,
         queued: Callable[[Iterable[str]], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`queued` is called after the commit with the destinations that have new work."""
         self._db, self.spool, self.policy = db, spool, policy
-        self.queued, self._clock = queued, clock
-        self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
+        self.queued = queued
+        self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming))
         self.may_reject: Callable[[Origin], bool] = lambda _: False
         self.memory, self.checks = Memory(), CheckMemory()
         with db.reading() as conn:

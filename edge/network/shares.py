@@ -166,8 +166,9 @@ class Budget:
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, share: Share, seconds: float = MINUTE_SECONDS) -> Budget:
-        return cls(share.all, seconds, share.each)
+    def create(cls, share: Share) -> Budget:
+        """A limit per minute."""
+        return cls(share.all, MINUTE_SECONDS, share.each)
 
     def take(self, now: float, caller: str = "") -> int | None:
         """Take one. Returns how many were refused since the last one that was taken; None: refused."""
