@@ -12,6 +12,7 @@ from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
 from edge.identity.order import Order, OrderStatus
+from edge.store.assignments import STUDY_DECISIONS
 from edge.store.identity_checks import CHECK_COLUMNS, list_checks
 from edge.store.orders import ORDER_COLUMNS, list_orders
 from edge.store.patients import words_for
@@ -24,7 +25,6 @@ from edge.web.listing import read_list_page, read_view
 _CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
 #: Sorted by one of these, a viewer would see the order of what is masked.
 _OF_PATIENTS = frozenset({"accession", "patient"})
-STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
 
 
 class OrdersPage(ConsolePage):

@@ -96,8 +96,6 @@ HL7_CHANGES: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
 
 # -- whose a study is -------------------------------------------------------------------------------------------------
 
-ASSIGN, AS_IS, DO_NOT_SEND = "assign", "as-is", "do-not-send"
-
 
 def decide_study(releaser: Releaser, request: Params) -> Params:
     """Decide about the images of a study that are held as a mismatch: it is this patient, send as it is, do not send.
@@ -111,20 +109,20 @@ def decide_study(releaser: Releaser, request: Params) -> Params:
         study = assignments.find_study_id(conn, uid)
         if study is None:
             raise EdgeError(f"no study {uid} has been received")
-        if decision == ASSIGN:
+        if decision == assignments.ASSIGN:
             identifier = _identifier(conn, request)
             assignments.assign(conn, study, identifier, who, reason, now)
             identity_checks.queue_study(conn, study)
         instances, deliveries = assignments.list_held_mismatches(conn, study)
         payload = {"action": ledger.DECIDE_STUDY, "decision": decision, "count": len(instances), "reason": reason}
         ledger.append(conn, now, ledger.OVERRIDDEN, who, instances, study_id=study, payload=payload)
-        if decision == DO_NOT_SEND:
+        if decision == assignments.DO_NOT_SEND:
             operator_actions.cancel(conn, deliveries, now, who, reason)
         identity_checks.settle_study(conn, study, now)
         return instances, deliveries
 
     instances, deliveries = releaser.transact(work)
-    if decision == DO_NOT_SEND:
+    if decision == assignments.DO_NOT_SEND:
         return {"images": len(instances), "done": len(deliveries)}
     done = [releaser.release(each, who, reason, named=True) for each in instances]
     return {"images": len(instances), "done": sum(each.done for each in done)}
