@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge.cli.session import CommandSession
 from edge.config.sections import Destination
-from edge.dicom.header import scan
+from edge.dicom.header import read_at, scan
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.model import InstanceHeader
 from edge.store import sent_copies
@@ -48,7 +48,7 @@ def _facts(session: CommandSession, fd: int, offset: int, length: int, header: I
     if not session.config.feeds or not session.has_catalog:
         return NO_FACTS
     tags = frozenset({PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID})
-    found = scan(lambda at, n: os.pread(fd, n, offset + at), length, header.transfer_syntax_uid, tags)
+    found = scan(read_at(fd, offset), length, header.transfer_syntax_uid, tags)
     number, issuer = ("".join(found.get(tag, ())[:1]) for tag in (PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID))
     with session.quiet_catalog() as conn:
         return facts_from(read_today_of_object(conn, header.sop_instance_uid, number, issuer))

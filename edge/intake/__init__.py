@@ -152,10 +152,7 @@ class Intake:
         meta = self.spool.read_meta(name)
         with self.spool.path_of(name).open("rb") as file:
             length = os.fstat(file.fileno()).st_size - meta.dataset_offset
-
-            def read(at: int, n: int) -> bytes:
-                return os.pread(file.fileno(), n, meta.dataset_offset + at)
-
+            read = header.read_at(file.fileno(), meta.dataset_offset)
             return header.references(read, length, meta.kind.transfer_syntax_uid)
 
     # -- what did not come by an association --------------------------------------------------------------------------
@@ -202,14 +199,11 @@ class Intake:
         with self.spool.path_of(name).open("rb") as file:
             offset, fd = meta.dataset_offset, file.fileno()
             length = os.fstat(fd).st_size - offset
-            read = lambda at, n: os.pread(fd, n, offset + at)  # noqa: E731
-            return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
+            return compact.compact_header(header.read_at(fd, offset), length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
         """The facts of a file of the spool."""
         with self.spool.path_of(name).open("rb") as file:
             offset = self.spool.read_meta(name).dataset_offset
             length = os.fstat(file.fileno()).st_size - offset
-            return read_header(
-                lambda at, n: os.pread(file.fileno(), n, offset + at), length, kind, uid, origin, policy.header
-            )
+            return read_header(header.read_at(file.fileno(), offset), length, kind, uid, origin, policy.header)

@@ -117,7 +117,7 @@ def check_row(fd: int, row: FileRow) -> str:
     length = size - offset
     try:
         found = header.scan(
-            lambda at, n: os.pread(fd, n, offset + at),
+            header.read_at(fd, offset),
             length,
             row.kind.transfer_syntax_uid,
             frozenset((_STUDY, _SERIES)),

@@ -16,7 +16,6 @@ from edge.config.legal_values import value_fault
 from edge.dicom import charset as character_sets
 from edge.dicom.elements import (
     CHARACTER_SET,
-    DEFLATED,
     LOCAL_TEXT,
     NUMBERS,
     OPAQUE,
@@ -24,11 +23,12 @@ from edge.dicom.elements import (
     Form,
     encode_values,
     is_sequence,
+    plain_syntax,
     resets_of,
     to_bytes,
     to_values,
 )
-from edge.dicom.header import MAX_VALUE, Read, scan
+from edge.dicom.header import MAX_VALUE, Read, read_from, scan
 from edge.errors import TransformError
 from edge.model import GuessedText, InstanceHeader, Values
 from edge.transform.corrections import Attribute, AttributeCorrection, AttributeValues, CorrectionRules, TodayFacts
@@ -48,7 +48,6 @@ from edge.transform.editing import (
     vr_name,
     written_vr,
 )
-from edge.transform.syntaxes import EXPLICIT_LITTLE
 
 _ORIGINAL_ATTRIBUTES, MODIFIED, NONCONFORMING = 0x04000561, 0x04000550, 0x04000551
 _NONCONFORMING_VALUE, _MODIFIED_AT, _SYSTEM, _SOURCE, _REASON = (
@@ -152,8 +151,7 @@ def _with_nested(
     nested = {tag: keyword for tag, keyword in rules.nested_tags.items() if tag not in found}
     if not nested:
         return header
-    syntax = EXPLICIT_LITTLE if transfer_syntax_uid in DEFLATED else transfer_syntax_uid
-    inside = scan(read, length, syntax, frozenset(nested), frozenset(nested))
+    inside = scan(read, length, plain_syntax(transfer_syntax_uid), frozenset(nested), frozenset(nested))
     return replace(
         header, attributes=header.attributes | {nested[tag]: values for tag, values in inside.items() if tag in nested}
     )
@@ -350,12 +348,7 @@ def _sequence_in_utf8(top: TopLevel, charset: Values) -> TopLevel:
     """Original Attributes Sequence alone, its text in ISO_IR 192."""
     found = top.find(_ORIGINAL_ATTRIBUTES)
     data = b"" if found is None else top.window.value(found.head, found.end - found.head)
-    read = reading(data)
+    read = read_from(data)
     edits = DeepEdit(open_window(read, len(data)), top.form, _IntoUtf8(charset), {}).run()
     data = b"".join(edited_pieces(read, len(data), edits))
-    return read_top_level(open_window(reading(data), len(data)), top.form, _ORIGINAL_ATTRIBUTES)
-
-
-def reading(data: bytes) -> Read:
-    """Read bytes in memory as a data set."""
-    return lambda at, count: data[at : at + count]
+    return read_top_level(open_window(read_from(data), len(data)), top.form, _ORIGINAL_ATTRIBUTES)

@@ -10,13 +10,13 @@ from tempfile import gettempdir
 from edge.config import secret
 from edge.config.sections import Config, Destination
 from edge.dicom.elements import OPAQUE, to_values
-from edge.dicom.header import MAX_VALUE, Read
+from edge.dicom.header import MAX_VALUE, Read, read_from
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader
 from edge.model.dictionary import keyword_for_tag
 from edge.transform.confidentiality import Deidentification, read_project
 from edge.transform.copying import PlainDataSet, read_plain
-from edge.transform.correct import correct_data_set, reading
+from edge.transform.correct import correct_data_set
 from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts, modifying_system, rules_for
 from edge.transform.deidentify import deidentify, pixel_risk, read_header_values
 from edge.transform.editing import Edit, edited_length, edited_pieces, form_of, open_window, read_top_level, vr_name
@@ -130,7 +130,7 @@ def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]
     """The data set as it would be; of a very large one the header alone, which no edit passes."""
     if length <= _MOST_BYTES:
         data = b"".join(edited_pieces(read, length, edits))
-        return reading(data), len(data)
+        return read_from(data), len(data)
     end = max(each.at + each.size for each in edits)
     if end > _MOST_BYTES:
         raise TransformError("the changes are too far apart to be shown")

@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
 from edge.dicom import part10
+from edge.dicom.header import read_from
 from edge.errors import EdgeError, TransformError
 from edge.importer.localize import ImportDecision, localize
 from edge.importer.whose import LocalIdentity, check_patient, list_differences
 from edge.store.imports import DiscPatient
 from edge.transform.copying import PlainDataSet
-from edge.transform.correct import reading
 from tests.support.objects import ct_files
 from tests.support.objects import part10 as write_part10
 from tests.support.peers import requires
@@ -41,7 +41,7 @@ def localized(blob: bytes, identity: LocalIdentity = HERE) -> bytes | None:
     """The changed object as a Part 10 file; None: nothing differs."""
     meta = part10.parse_meta(blob[: part10.MAX_META])
     data = blob[meta.dataset_offset :]
-    pieces = localize(PlainDataSet(reading(data), len(data)), meta.kind.transfer_syntax_uid, identity, DECISION)
+    pieces = localize(PlainDataSet(read_from(data), len(data)), meta.kind.transfer_syntax_uid, identity, DECISION)
     return None if pieces is None else blob[: meta.dataset_offset] + b"".join(pieces)
 
 

@@ -18,11 +18,12 @@ from pydicom.sequence import Sequence
 from edge.config.coercion import Coercion
 from edge.config.tables import keys
 from edge.config.values import Unfit
+from edge.dicom.header import read_from
 from edge.dicom.part10 import parse_meta
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader, Origin
 from edge.transform.copying import read_plain, write_copy
-from edge.transform.correct import Corrected, correct_data_set, reading
+from edge.transform.correct import Corrected, correct_data_set
 from edge.transform.corrections import (
     NO_FACTS,
     AttributeValues,
@@ -51,7 +52,7 @@ def run(
     data: bytes, *rules: Coercion, syntax: str = EXPLICIT, facts: TodayFacts = NO_FACTS
 ) -> tuple[Corrected | None, bytes]:
     """What is found, and the data set as it would go out."""
-    read = reading(data)
+    read = read_from(data)
     compiled = rules_for(rules, lambda _: SINCE)
     found = correct_data_set(read, len(data), syntax, HEADER, compiled, facts, "Edge 0067")
     if found is None:
