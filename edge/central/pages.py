@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -127,7 +126,7 @@ class Fleet:
             request,
             "sites.html",
             view=view,
-            part=cut_page(chosen, view, partial(_column, now=now), PART_ROWS),
+            part=cut_page(chosen, view, _column, PART_ROWS),
             columns=[(key, label, key in _NUMBERS) for key, label in SITE_COLUMNS.items()],
             tags=sorted({tag for each in found for tag in each.tags}),
             regions=sorted({each.region for each in found if each.region}),
@@ -179,7 +178,7 @@ def _fits(each: SiteStanding, filters: Mapping[str, str]) -> bool:
     )
 
 
-def _column(each: SiteStanding, column: str, now: float) -> Any:
+def _column(each: SiteStanding, column: str) -> Any:
     """What a site is sorted by."""
     if column == "state":
         return f"{fleet.LEVELS.index(each.level)} {each.word}"

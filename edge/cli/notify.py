@@ -8,7 +8,6 @@ from dataclasses import asdict
 
 import click
 
-from edge import __version__
 from edge.cli.parts import cut_part, part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.studies import local_time
@@ -73,7 +72,7 @@ def _try(name: str, channel: Channel, message: Message) -> bool:
 
 def _example(session: CommandSession) -> Message:
     site, now = session.config.site, time.time()
-    return Message(0, "", notice.TEST, now, notice.example(site.id, site.name, __version__, now), 0)
+    return Message(0, "", notice.TEST, now, notice.example(site.id, site.name, now), 0)
 
 
 def _oldest_heartbeat(session: CommandSession) -> Message | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.config.sections import Config
+from edge.errors import EdgeError
 from edge.spool import Spool
 from edge.store import ledger
 from edge.store.database import Store, Transaction
@@ -23,12 +24,23 @@ if TYPE_CHECKING:
 #: What a viewer sees in place of patient data.
 MASK = "•••"
 #: Characters of the reason for a decision.
-MAX_REASON = 300
+_MAX_REASON = 300
 #: A person who sees one study or instance again within this time has one row in the ledger.
 _VIEW_SECONDS = 15 * 60.0
 _MAX_VIEWS = 10_000
 #: The page of a look at images.
 IMAGES = "its images"
+
+
+def read_reason(visitor: Visitor) -> str:
+    """The reason for a decision that a form gives; empty: none."""
+    return visitor.field("reason")[:_MAX_REASON].strip()
+
+
+def check_reason(reason: str) -> None:
+    """Raises EdgeError where there is none."""
+    if not reason:
+        raise EdgeError("Give a reason: the ledger records it.")
 
 
 class ViewRecorder:

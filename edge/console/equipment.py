@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from edge.config.edit import name_from
 from edge.config.kinds import SERVED
 from edge.config.sections import Config
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import ConsolePage, read_reason
 from edge.errors import ConfigError, EdgeError
 from edge.model import UNNAMED_CALLER
 from edge.monitor.announcement import ANNOUNCED_KINDS
@@ -78,7 +78,7 @@ class EquipmentPage(ConsolePage):
         """POST /equipment/add: a [modality.NAME], or another address of one that is there."""
         visitor = visitor_of(request)
         change, fields = _change(visitor.form)
-        reason = visitor.field("reason")[:MAX_REASON]
+        reason = read_reason(visitor)
         try:
             self._access.command(f"configuration-{change}", {**fields, "who": visitor.name, "reason": reason})
         except ConfigError as error:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, check_reason, read_reason
 from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
 from edge.identity.order import Order, OrderStatus
+from edge.store.assignments import STUDY_DECISIONS
 from edge.store.identity_checks import CHECK_COLUMNS, list_checks
 from edge.store.orders import ORDER_COLUMNS, list_orders
 from edge.store.patients import words_for
@@ -24,7 +25,6 @@ from edge.web.listing import read_list_page, read_view
 _CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
 #: Sorted by one of these, a viewer would see the order of what is masked.
 _OF_PATIENTS = frozenset({"accession", "patient"})
-STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
 
 
 class OrdersPage(ConsolePage):
@@ -64,12 +64,11 @@ class OrdersPage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /orders/decide: it is this patient, send as it is, or do not send."""
         visitor = visitor_of(request)
-        decision, reason = visitor.field("decision"), visitor.field("reason")[:MAX_REASON].strip()
+        decision, reason = visitor.field("decision"), read_reason(visitor)
         try:
             if decision not in STUDY_DECISIONS:
                 raise EdgeError("Choose what to do with the images.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            check_reason(reason)
             fields = {"study_uid": visitor.field("study"), "decision": decision, "patient": visitor.field("patient")}
             fields |= {"authority": visitor.field("authority"), "who": visitor.name, "reason": reason}
             answer = self._access.command("study-decide", fields)

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, check_reason, read_reason
 from edge.console.forecasts import bytes_ahead, forecast
 from edge.errors import EdgeError
 from edge.store.database import Transaction
@@ -135,15 +135,14 @@ class QueuePage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /queue/decide: apply one action to the selected studies, or to all that the list shows."""
         visitor = visitor_of(request)
-        action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
+        action, reason = _ACTIONS.get(visitor.field("action")), read_reason(visitor)
         view = posted_view(request, "/queue", _COLUMNS.keys(), _FILTERS)
         try:
             picked = {row_number(each) for each in visitor.form.get("pick", [])}
             is_all = visitor.field("all") == "1"
             if not (picked or is_all) or action is None:
                 raise EdgeError("Select at least one study, and choose an action.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            check_reason(reason)
             with self._access.db.reading() as conn:
                 found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
                 ids = [pair for each in found for pair in waiting_ids(conn, each)]

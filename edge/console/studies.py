@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.dates import DateFault, read_dates, today_here
 from edge.console.study_dose import read_study_dose
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
@@ -85,7 +85,7 @@ class Studies(ConsolePage):
     def decide_hold(self, request: Request) -> Response:
         """POST /studies/NUMBER/hold: place the study under a legal hold, or release it."""
         visitor, number = visitor_of(request), request.path_params["number"]
-        reason, until = visitor.field("reason")[:MAX_REASON], visitor.field("until")
+        reason, until = read_reason(visitor), visitor.field("until")
         with self._access.db.reading() as conn:
             study = study_numbered(conn, number)
         if study is None:
@@ -105,7 +105,7 @@ class Studies(ConsolePage):
         """POST /studies/NUMBER/send: queue the study for a destination."""
         visitor, number = visitor_of(request), request.path_params["number"]
         fields = {"study": number, "destination": visitor.field("to"), "who": visitor.name}
-        fields |= {"reason": visitor.field("reason")[:MAX_REASON], "again": visitor.field("again") == "1"}
+        fields |= {"reason": read_reason(visitor), "again": visitor.field("again") == "1"}
         try:
             answer = self._access.command("study-send", fields)
         except EdgeError as error:

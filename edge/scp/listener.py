@@ -23,6 +23,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -100,11 +101,9 @@ class PendingConnection:
         """The name that it gives itself, as far as that has come; empty while the handshake goes on."""
         if not self.data or not protocol.is_plain(self.data[0]):
             return ""
-        try:
+        with suppress(OSError):  # no more has come
             self.sock.setblocking(False)
             self.data += self.sock.recv(max(protocol.title_bytes - len(self.data), 0))
-        except OSError:
-            pass  # no more has come
         return protocol.title(self.data)
 
     def lateness(self, protocol: WireProtocol) -> str:
@@ -306,11 +305,9 @@ class ConnectionListener:
             self._link.note_hindrance(cause)
         self._link.note_refusal(caller.address, "", why)
         caller.data.clear()
-        try:
+        with suppress(OSError):  # it has gone: nobody is left to tell
             caller.sock.settimeout(0.0)
             caller.sock.send(self._protocol.too_many)
-        except OSError:
-            pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
     def _serve_one(self, caller: PendingConnection, place: int) -> None:
@@ -392,8 +389,6 @@ def _weigh(caller: PendingConnection) -> int:
 
 def _close(sock: socket.socket) -> None:
     """Close, without resetting the connection under an alert that tells the peer why: first read what it has sent."""
-    try:
+    with suppress(OSError):  # nothing was left to read, or it has gone
         socket.socket.recv(sock, USUAL_BYTES)
-    except OSError:
-        pass  # nothing was left to read, or it has gone
     sock.close()

@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import xxhash
@@ -28,10 +28,11 @@ from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
 from edge.scp.fetch_through import Carrier
-from edge.scp.link import MadeCopy
+from edge.scp.link import MadeCopy, reading_studies
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT
 from edge.scp.services.service import Responder
+from edge.spool import digest_from
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Retrieval:
             with closing(responder.asker.ask(self._asked, self._identifier)) as batches:
                 found = self._instances(batches)
                 here = self._take(found)
-                with self.reading(here):
+                with reading_studies(responder.link, (each.study_id for each in here if each.path)):
                     self._begin(here, carrier)
                     self.carry_all(here, carrier)
                 there = self._take(found)
@@ -167,18 +168,6 @@ class Retrieval:
             self._obstacle = f"{self._destination} gets nothing more: {error}"
             log.warning("a retrieval: %s", self._obstacle)
             self.fail(left)
-
-    @contextmanager
-    def reading(self, here: list[Located]) -> Iterator[None]:
-        """Inside, nothing of these studies is evicted."""
-        studies = sorted({each.study_id for each in here if each.path})
-        if studies:
-            self._responder.link.note_reading(studies, True)
-        try:
-            yield
-        finally:
-            if studies:
-                self._responder.link.note_reading(studies, False)
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
         """These are not sent; after a cancellation they remain."""
@@ -239,12 +228,8 @@ def is_intact(fd: int, instance: Located) -> bool:
     """Is the file what was received? Asked before an object goes where an abort would end all."""
     if os.fstat(fd).st_size != instance.size:
         return False
-    expected, at = expected_digest(instance), instance.dataset_offset
-    running = expected.algorithm()
-    while chunk := os.pread(fd, 1 << 20, at):
-        running.update(chunk)
-        at += len(chunk)
-    return bool(running.digest() == expected.value)
+    expected = expected_digest(instance)
+    return digest_from(fd, instance.dataset_offset, expected.algorithm()) == expected.value
 
 
 @dataclass(slots=True)
