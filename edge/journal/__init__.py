@@ -1,6 +1,6 @@
 """The journal: the one commit point of every door.
 
-`Writer.append` returns when the record is on stable storage; that is the acknowledgement. Behind it, `apply` brings
+`SegmentWriter.append` returns when the record is on stable storage; that is the acknowledgement. Behind it, `apply` brings
 records into the spool and the catalog in batches, and what is applied is recycled. docs/journal.md has the format, the
 order of flushes and why nothing that was answered is lost.
 

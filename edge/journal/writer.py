@@ -1,4 +1,4 @@
-"""Append to the journal. `Writer.append` returns when the record is durable: its return is the acknowledgement.
+"""Append to the journal. `SegmentWriter.append` returns when the record is durable: its return is the acknowledgement.
 
 One association uses a writer at a time; a writer has a segment of its own, so no lock is shared with others. What
 fails raises, and never becomes a success: StorageFull when no segment is free or the disk has no room, Shortage, and
