@@ -79,7 +79,7 @@ from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
-from edge.store import leases, rejections
+from edge.store import leases, rejection_notes
 from edge.store.database import Transaction
 from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
@@ -247,7 +247,7 @@ class Gateway:
 
     def _is_forbidden(self, sop_instance_uid: str) -> bool:
         with self.db.reading() as conn:
-            return rejections.is_forbidden(conn, sop_instance_uid)
+            return rejection_notes.is_forbidden(conn, sop_instance_uid)
 
     def _build_services(self) -> None:
         """What people and other machines ask, and what reports to them; the addresses come last."""

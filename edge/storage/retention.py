@@ -30,7 +30,7 @@ from edge.config.sections import Config, hold_key
 from edge.model import Disk
 from edge.spool import Spool
 from edge.spool.room import HYSTERESIS
-from edge.store import eviction, ledger, ledger_text, legal_holds, operator_actions, rejections, tallies
+from edge.store import eviction, ledger, ledger_text, legal_holds, operator_actions, rejection_notes, tallies
 from edge.store.database import Store, Transaction
 from edge.store.eviction import Candidate, Evicted
 from edge.worker import ThreadSpec, Worker
@@ -148,7 +148,7 @@ class Retention:
         count, needed, files = self._drop_first(eviction.oldest_cached, eviction.evict_cached, needed, files, disk)
         corrected = config.retention.corrected
         more, needed, files = self._drop_first(
-            lambda conn, most: rejections.oldest_rejected(conn, most, corrected=corrected),
+            lambda conn, most: rejection_notes.oldest_rejected(conn, most, corrected=corrected),
             lambda conn, instance: eviction.evict(conn, instance, now, corrected=corrected),
             needed,
             files,

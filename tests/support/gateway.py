@@ -40,7 +40,7 @@ from edge.scp.services.worklist_reader import WorklistReader
 from edge.scp.services.worklist_source import WorklistCache
 from edge.spool import Spool
 from edge.storage import recovery
-from edge.store import rejections
+from edge.store import rejection_notes
 from edge.store.database import Store
 from edge.store.read_only import CatalogReader
 from tests.support.ledger_rows import with_words
@@ -158,7 +158,7 @@ class Receiving:
 
     def _is_forbidden(self, uid: str) -> bool:
         with self.db.reading() as conn:
-            return rejections.is_forbidden(conn, uid)
+            return rejection_notes.is_forbidden(conn, uid)
 
     def _keeps_unreadable(self, origin: Origin, size: int) -> bool:
         return self.intake.keeps_unreadable(origin, size)
