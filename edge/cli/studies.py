@@ -23,7 +23,7 @@ from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState
-from edge.storage.media import export_folder, file_set_uid, read_todays_patients
+from edge.storage.file_set import export_folder, file_set_uid, read_todays_patients
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.identity import Standing

@@ -61,7 +61,7 @@ from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.fork_server import ForkServer
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister

@@ -27,7 +27,7 @@ from edge.journal.service import SLOTS, JournalService
 from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
 from edge.scp.fork_server import ForkServer
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.ports import SHORT_SECONDS, hand_on
 from edge.scp.receiving import ReceiverPlan
 from edge.scp.remote_link import serve_link

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from edge.network import shares
 from edge.network.shares import Budget, caller_of
 from edge.scp.admission import Admission, Caller
-from edge.scp.link import Proposed
+from edge.scp.gateway_link import Proposed
 from edge.store.callers import Calls, forget_unknown_callers, remember_peer
 from edge.store.database import Transaction
 

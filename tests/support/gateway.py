@@ -29,7 +29,7 @@ from edge.scp.association import Receiver, equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.listener import ConnectionListener
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder

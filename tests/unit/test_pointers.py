@@ -26,6 +26,8 @@ TOPS = ("conf.d", "docs", "edge", "packaging", "systemd", "tests")
 ENDINGS = {"conf", "deb", "env", "example", "key", "lock", "pem", "rpm", "schema", "service", "socket", "toml"}
 TICKED = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PLAIN_PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(TOPS)})/[\w./-]*\w\b(?![.*]*\*)")
+#: In a source also the names of neighbours, in the table of a package.
+PLAIN_FILE = re.compile(PLAIN_PATH.pattern + r"|(?<![\w/.*-])[a-z_]\w*\.py\b")
 MODULE = re.compile(r"(?<![\w/.-])edge(?:\.[a-z_]\w*)+(?![\w(]*:)")
 
 
@@ -120,7 +122,8 @@ def test_paths_exist() -> None:
             wrong.append(place)
     for file, text in TEXTS.items():
         lines = enumerate(text.split("\n"), 1)
-        wrong += [f"{file}:{n}: {m[0]}" for n, line in lines for m in PLAIN_PATH.finditer(line) if not is_path(m[0])]
+        named = PLAIN_PATH if file.endswith(".md") else PLAIN_FILE
+        wrong += [f"{file}:{n}: {m[0]}" for n, line in lines for m in named.finditer(line) if not is_path(m[0])]
     assert wrong == []
 
 

@@ -28,7 +28,7 @@ from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
 from edge.scp.fetch_through import Carrier
-from edge.scp.link import MadeCopy
+from edge.scp.gateway_link import MadeCopy
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.service import Responder

@@ -15,7 +15,7 @@ from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.query.asking import AskedQuery, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller, Resolver
-from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
+from edge.scp.gateway_link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 from edge.scp.services.worklist_source import KnownWorklist

@@ -14,7 +14,7 @@ from edge.errors import Hindered, StorageUnhealthy
 from edge.model import ContextKey, Origin, Priority
 from edge.network.sites import read_passed
 from edge.scp.admission import Admission, identity_fault
-from edge.scp.link import GatewayLink
+from edge.scp.gateway_link import GatewayLink
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
