@@ -49,9 +49,9 @@ def import_() -> None:
     What is read is staged: it goes nowhere until `edge import assign` says whose it is.
 
     \b
-    Example:  edge import /media/cdrom
-              edge import list
-              edge import assign 3 --order A4711
+    Examples:  edge import /media/cdrom
+               edge import list
+               edge import assign 3 --order A4711
     """
 
 

@@ -31,7 +31,7 @@ def recover(session: CommandSession, back_to: str | None, as_json: bool) -> None
     "Back to the older release" in the manual.
 
     \b
-    Example:  edge recover
+    Example:    edge recover
     Installed:  systemctl stop edge
                 sudo -u edge edge recover
                 systemctl start edge

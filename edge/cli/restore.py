@@ -50,10 +50,10 @@ def restore(
 ) -> None:
     """Bring images back into a gateway from a destination that has a copy: by C-FIND and C-GET, or by DICOMweb.
 
-    The gateway may run: its doors stay open. What is here already is left alone: a restore that was interrupted goes on
-    when it is typed again. Nothing is sent again to a destination that proves having it; each is asked, and gets
-    exactly what it lacks. With --ledger each image has its sender and time of before, and legal holds are placed again.
-    Exit 1 where something listed did not come.
+    The gateway may run, and goes on receiving. Images that it has already are skipped, so an interrupted restore is
+    continued by the same command. Each destination is asked what it has, and gets exactly what it lacks. With --ledger
+    each image gets its former sender and time, and legal holds are placed again. Exit 1 when a listed image did not
+    come.
 
     \b
     Examples:  edge restore --from second-site

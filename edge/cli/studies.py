@@ -272,7 +272,7 @@ def send(
     Exit 1 when nothing was queued.
 
     \b
-    Example:  edge studies send 1.2.840.113619.2.55 --to teleread --reason "second opinion"
+    Example:  edge studies send 1.2.840.113619.2.55 --to reader --reason "opinion"
     """
     require_destination(session, destination)
     with session.catalog() as conn:
