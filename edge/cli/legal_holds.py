@@ -43,7 +43,7 @@ def hold(session: CommandSession, study_uid: str, reason: str, until: float | No
     if answer["evicted"]:
         say(f"{answer['evicted']:,} of its images were evicted before and are not here; its destinations have them.")
     if answer["damage"]:
-        say(f"The hold counts for what comes again. What was here lies in a yearly file: {answer['damage']}.", "yellow")
+        say(f"The hold counts for what comes again. What was here is in a yearly file: {answer['damage']}.", "yellow")
         say("Put that file back from a copy, or let `edge recover` go on without it.")
 
 

@@ -68,7 +68,7 @@ def _put_back(session: CommandSession, release: str, as_json: bool) -> None:
     elif aside is None:
         say(f"{release} reads this catalog as it is: install it.")
     else:
-        say(f"The catalog of before the upgrade is back. Install {release} before the next start.", "bold green")
+        say(f"The catalog from before the upgrade is back. Install {release} before the next start.", "bold green")
         say(f"Images that came since are imported and sent again. The newer catalog is kept in {aside}.")
 
 

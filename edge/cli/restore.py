@@ -153,7 +153,7 @@ def _print(done: Restoration, held: int) -> None:
     what = f"{amount(done.instances, 'image')} of {amount(done.studies, 'study')} restored from {done.source}"
     say(f"{what} in {span(done.seconds)} ({size(done.octets)}{rate}).", "bold green" if not done.faults else "yellow")
     rows: list[list[Cell]] = [
-        ["with sender and time of before", done.with_origin, "" if done.with_origin else "--ledger has them"],
+        ["with former sender and time", done.with_origin, "" if done.with_origin else "--ledger has them"],
         ["images that were here already", done.already_here, ""],
         ["listed, and not given", done.missing, "type the command again" if done.missing else ""],
         ["studies with a fault", len(done.faults), done.faults[0] if done.faults else ""],

@@ -267,7 +267,8 @@ _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "n
 def send(
     session: CommandSession, study_uid: str, destination: str, reason: str, priority: str, again: bool, as_json: bool
 ) -> None:
-    """Send every image of a study to a destination. What waits for a decision, and what it has, is left alone.
+    """Send every image of a study to a destination. Skips images that wait for a decision, and those that it
+    has.
 
     Exit 1 when nothing was queued.
 

@@ -319,7 +319,7 @@ class Gateway:
     # -- what parts ask -----------------------------------------------------------------------------------------------
 
     def current_config(self) -> Config:
-        """The configuration of the moment."""
+        """The current configuration."""
         return self.config
 
     def is_busy(self) -> bool:

@@ -36,7 +36,7 @@ def _end(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
 
 
 def _assign(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
-    """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient of here."""
+    """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient known here."""
     study, reason = imports.require_staged(conn, request["study"]), str(request.get("reason", "")).strip()
     local = _order(conn, request) if request.get("order") else _patient(conn, request)
     differs_in = check_patient(study.patient, local, reason)
@@ -70,7 +70,7 @@ def _patient(conn: Transaction, request: ImportParams) -> LocalIdentity:
         and born in (None, each.birth_date)
     ]
     if not found:
-        raise EdgeError(f"no patient of here has the number {number}; an order or an image must have named it")
+        raise EdgeError(f"no patient known here has the number {number}; an order or an image must have named it")
     if len(found) > 1:
         issuers = {each.issuer or "(none)" for each in found}
         if len(issuers) > 1:

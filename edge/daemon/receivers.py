@@ -130,7 +130,7 @@ class Receivers:
         lock: int,
         door: WhichDoor = DICOM_DOOR,
     ) -> None:
-        """`plan`: the configuration of the moment. `lock`: of the data directory, which each process holds as well."""
+        """`plan`: the current configuration. `lock`: of the data directory, which each process holds as well."""
         self._server, self._journal, self._make_link, self._plan = server, journal, make_link, plan
         self._data_lock, self.count, self._door = lock, door.count or count_receivers(), door
         self._starting = threading.Lock()  # nor is a configuration given meanwhile

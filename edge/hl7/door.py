@@ -205,7 +205,7 @@ class MllpDoor:
             self._close(each, "an unexpected fault of ours")
 
     def _watch(self, each: Connection, events: int) -> None:
-        """Wait for these events; for none, the connection is left alone until its frames are recorded."""
+        """Wait for these events; for none, the connection is not read until its frames are recorded."""
         if each.watched == events:
             return
         if not each.watched:

@@ -1,4 +1,4 @@
-"""The data set of an imported object with the identity of here: only what differs changes, and is kept as it was.
+"""The data set of an imported object with the local identity: only what differs changes, and is kept as it was.
 
 Promise: UIDs, pixels and every other element go through as they are, byte for byte; what changes is appended as an item
 to Original Attributes Sequence (0400,0561; PS3.3 section C.12.1.1.9). The same object with the same decision gives the

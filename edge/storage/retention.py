@@ -121,7 +121,7 @@ class Retention:
         review: Callable[[Sequence[int]], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?
+        """`config` gives the current configuration; `doubts_clock`: may the clock be ahead?
 
         `is_read`: does a retrieval read files of this study now? `review` applies rules of now to some instances, and
         says whether one has another rule.

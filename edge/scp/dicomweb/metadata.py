@@ -100,7 +100,7 @@ class MetadataResource:
             with suppress(Unreadable, IndexError), holdings.reading_of(instance) as read:
                 elements, end = writer.write_elements(read(0, WINDOW), syntax, address)
                 pixels = holdings.find_pixels(instance, read, end)
-                if pixels.header_bytes == end:  # most headers lie within the first window
+                if pixels.header_bytes == end:  # most headers fit the first window
                     return elements, pixels.tag, pixels.vr
         of_file = holdings.read_header(instance)
         elements, _ = writer.write_elements(of_file.data, inflated_syntax(syntax), address)

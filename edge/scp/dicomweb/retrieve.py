@@ -3,7 +3,7 @@
 Objects go as they are kept: bit for bit the modality's data set, behind a head that says nothing of where it came from;
 with the patient of today where feeds know another than the object has; or converted without loss where the caller
 accepts another transfer syntax alone. What only an archive has follows as it comes. An answer that cannot be completed
-is cut off, so that nobody takes it for a whole one.
+is cut off, so that it is not mistaken for a complete one.
 """
 
 from __future__ import annotations

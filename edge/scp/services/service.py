@@ -77,7 +77,7 @@ class Responder(Protocol):
         """Answer a C-STORE, and count it; a shortage of ours is noted."""
 
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
-        """Let the request's data set pass by, and say why; it counts as not stored."""
+        """Discard the request's data set, and answer why; it counts as not stored."""
 
     def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
         """What was asked, and how it ended: for the audit trail."""

@@ -111,7 +111,7 @@ def refuse_rejected(uid: str, config: Config, link: GatewayLink) -> StoreRespons
 
 
 class _Target:
-    """Where an object goes: into its recording; after a failure the rest is let pass by."""
+    """Where an object goes: into its recording; after a failure the rest is discarded."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
