@@ -136,7 +136,7 @@ def build_pages(
     known: ProvenCallers,
     answers: KeptAnswers | None = None,
 ) -> ASGIApp:
-    """The pages behind the guard; `config` is that of the moment, `setup` where the first account is made."""
+    """The pages behind the guard; `config` gives the current one, `setup` where the first account is made."""
     pages = Pages(Path(__file__).parent / "templates", PLACES, product="Edge central")
     central = config().central
     rules = Rules.from_section(central, "edge-central", config().client_files()[0])

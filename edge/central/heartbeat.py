@@ -19,7 +19,7 @@ from edge.text import from_iso
 
 SEVERITIES = ("", "minor", "major", "critical")
 _checked = compile_schema(schema())
-#: How often a site reports that does not say it, in seconds; and at least this is what it is taken for.
+#: How often a site reports that does not say so, in seconds; and the least that is believed.
 USUAL_SECONDS, LEAST_SECONDS = 60.0, 1.0
 #: Lists and objects in a document, counted before they are made: each takes a hundred times its two bytes.
 MOST_PARTS = 50_000

@@ -2,7 +2,7 @@
 
 The centre acknowledges the head of a site's ledger in its answer; each later heartbeat shows what the ledger says at
 that entry now. Where that is the acknowledged head, the ledger is still the same up to there, and the head that came
-with the proof is acknowledged next: so all acknowledged heads lie on one chain. Where it is not, the past was
+with the proof is acknowledged next: so all acknowledged heads are on one chain. Where it is not, the past was
 rewritten, cut off or exchanged: an incident names the site, and nothing more is acknowledged before a person has
 closed it. From then on it counts as another ledger: the next era. Heads that were kept are never changed or deleted.
 

@@ -81,7 +81,7 @@ class Fleet:
         config: Callable[[], CentralConfig],
         pages: Pages,
     ) -> None:
-        """`config` is that of the moment."""
+        """`config` gives the current one."""
         self._store, self._configured, self._pages = store, config, pages
 
     @property
@@ -210,7 +210,7 @@ def _matches(each: SiteStanding, wanted: str) -> bool:
 
 
 def _need_action(found: Iterable[SiteStanding]) -> list[list[SiteStanding]]:
-    """The sites that need a look, in their order; those of one incident together."""
+    """The sites that need attention, in their order; those of one incident together."""
     by_cause: dict[object, list[SiteStanding]] = {}
     for each in found:
         if each.level in (fleet.BAD, fleet.WARN):

@@ -36,7 +36,7 @@ class QuestionPages:
         pages: Pages,
         answers: KeptAnswers,
     ) -> None:
-        """`config` is that of the moment."""
+        """`config` gives the current one."""
         self._store, self._config, self._pages, self._answers = store, config, pages, answers
         for question in reports.QUESTIONS.values():
             answers.add(question.name, partial(self._make_answer, question), config)

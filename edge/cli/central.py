@@ -94,8 +94,8 @@ def account(
     """Add or change an account of the pages. A new one is a viewer, unless `--role` says otherwise.
 
     \b
-    Example:  edge central account ann --role admin
-              edge central account ben --disable
+    Examples:  edge central account ann --role admin
+               edge central account ben --disable
     """
     name, now = parse_name(name), time.time()
     found = session.read(lambda conn, _config, _now: accounts.find(conn, name))
@@ -138,7 +138,8 @@ _KEYS = ("name", "level", "word", "reason", "heard_at", "used_fraction", "backlo
 @csv_option
 @click.pass_obj
 def sites(session: CentralSession, as_json: bool, as_csv: bool) -> None:
-    """List all sites, worst first. Exit 1 when one is in trouble.
+    """List all sites, worst first. Exit 1 when a site is silent or down, refuses images, or has a major or critical
+    alert.
 
     \b
     Example:  edge central sites

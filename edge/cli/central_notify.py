@@ -20,7 +20,7 @@ def notify() -> None:
     """Manage the centre's notifications: list, resend, discard."""
 
 
-@notify.command("list")
+@notify.command("list", short_help="List waiting and parked messages.")
 @part_options()
 @json_option
 @click.pass_obj

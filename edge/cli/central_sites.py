@@ -53,7 +53,7 @@ def add_site(
     """Write a [site.ID], make its key, and print what its gateway needs.
 
     \b
-    Example:  edge central site add 0068 --name "Example Clinic" --region North --tag pilot
+    Example:  edge central site add 0068 --name "Example Clinic" --region North
     """
     config = session.config
     if number in config.sites:
@@ -112,7 +112,8 @@ def add_maintenance(
     """Plan work between two times of the centre's calendar, at SITES or "all".
 
     \b
-    Example:  edge central maintenance add "2026-12-05 22:00" "2026-12-06 02:00" 0067 0068 --reason "new firewall"
+    Example:  edge central maintenance add "2026-12-05 22:00" "2026-12-06 02:00" \\
+                0067 0068 --reason "new firewall"
     """
     described = session.change(lambda conn: described_sites(conn, session.config))
     chosen = planning.choose_sites(described, " ".join(sites), tag)

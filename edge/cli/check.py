@@ -44,8 +44,8 @@ def check(session: CommandSession, strict: bool) -> None:
     with a code, what is unencrypted in transit or on disk, and callers that are identified by their AE title only.
 
     \b
-    Example:  edge check && sudo systemctl reload edge
-              edge check --strict
+    Examples:  edge check && sudo systemctl reload edge
+               edge check --strict
     """
     config = load_config(session.directory)
     found = [

@@ -19,7 +19,7 @@ def clients() -> None:
     """
 
 
-@clients.command("list")
+@clients.command("list", short_help="List the clients with their last calls.")
 @json_option
 @click.pass_obj
 def list_calls(session: CommandSession, as_json: bool) -> None:
@@ -27,7 +27,7 @@ def list_calls(session: CommandSession, as_json: bool) -> None:
 
     \b
     Examples:  edge clients list
-               edge clients list --json | jq '.[] | select(.last_seen_at == null) | .name'
+               edge clients list --json | jq '.[] | .last_seen_at'
     """
     with session.catalog() as conn:
         found = web_clients.list_clients(conn, session.config.clients.values())

@@ -32,7 +32,7 @@ def list_commitments(session: CommandSession, only_open: bool, part: ListPart, a
 
     \b
     Examples:  edge commitments list
-               edge commitments list --json | jq '.[] | select(.state != "reported")'
+               edge commitments list --json | jq '.[] | .state'
     """
     with session.catalog() as conn:
         listing = commitment_requests.list_requests(conn, only_open=only_open)

@@ -239,7 +239,8 @@ def promote(session: CommandSession, selection: Selection, priority: str, reason
 @reason_option
 @click.pass_obj
 def reroute(session: CommandSession, selection: Selection, other: str, reason: str) -> None:
-    """Send waiting deliveries to another destination instead of their own. Skips those that it gets anyway.
+    """Send waiting deliveries to another destination instead of their own. Skips images that have a
+    delivery for it already.
 
     A conflict or a mismatch stays held, for the other destination. A delivery that a person holds stays held, too,
     unless its ID is named.

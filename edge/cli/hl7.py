@@ -204,7 +204,7 @@ def discard(session: CommandSession, numbers: tuple[int, ...], reason: str) -> N
     """Decide that parked messages are not applied. Those that waited behind them are.
 
     \b
-    Example:  edge hl7 discard 12 --reason "the merge was a mistake, says medical records"
+    Example:  edge hl7 discard 12 --reason "the merge was a mistake"
     """
     _apply_each(session, "hl7-discard", numbers, reason)
 
@@ -237,7 +237,7 @@ def cancel(session: CommandSession, numbers: tuple[int, ...], relay: str, reason
     """Decide that messages do not go to a relay; later ones of their patients follow.
 
     \b
-    Example:  edge hl7 cancel 12 13 --relay archive --reason "entered there by hand"
+    Example:  edge hl7 cancel 12 13 --relay archive --reason "entered by hand"
     """
     for number in numbers:
         _decide(session, "hl7-cancel", number, relay=relay, reason=reason)

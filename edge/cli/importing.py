@@ -49,9 +49,9 @@ def import_() -> None:
     What is read is staged: it goes nowhere until `edge import assign` says whose it is.
 
     \b
-    Example:  edge import /media/cdrom
-              edge import list
-              edge import assign 3 --order A4711
+    Examples:  edge import /media/cdrom
+               edge import list
+               edge import assign 3 --order A4711
     """
 
 
@@ -241,7 +241,7 @@ def _print_decision(study: ImportStudy, local: LocalIdentity) -> None:
 @import_.command("assign", short_help="Say whose a staged study is; then it is imported.")
 @click.argument("study", type=int)
 @click.option("--order", metavar="ACCESSION", help="The order that it belongs to.")
-@click.option("--patient", metavar="ID", help="The patient of here that it is of, without an order.")
+@click.option("--patient", metavar="ID", help="A patient known here, where there is no order.")
 @click.option("--issuer", metavar="NAME", help="Who issued that patient ID, where several did.")
 @click.option("--name", metavar="NAME", help="The patient's name, where images have several under that ID.")
 @click.option("--born", metavar="YYYYMMDD", help="The birth date, where there are several.")

@@ -35,14 +35,15 @@ def hold(session: CommandSession, study_uid: str, reason: str, until: float | No
     custody ledger. What was evicted before is not here: ask the archive to keep it.
 
     \b
-    Example:  edge studies hold 1.2.840.113619.2.55 --reason "case 17/442" --until 2027-12-31
+    Example:  edge studies hold 1.2.840.113619.2.55 --reason "case 17/442" \\
+                --until 2027-12-31
     """
     answer = session.change("study-hold", study_uid=study_uid, reason=reason, ends_at=until)
     say(f"Study {study_uid} is under a legal hold{f' until {local_day(until - 1)}' if until else ''}.", "bold green")
     if answer["evicted"]:
         say(f"{answer['evicted']:,} of its images were evicted before and are not here; its destinations have them.")
     if answer["damage"]:
-        say(f"The hold counts for what comes again. What was here lies in a yearly file: {answer['damage']}.", "yellow")
+        say(f"The hold counts for what comes again. What was here is in a yearly file: {answer['damage']}.", "yellow")
         say("Put that file back from a copy, or let `edge recover` go on without it.")
 
 

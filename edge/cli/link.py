@@ -52,8 +52,8 @@ def test(session: CommandSession, destination: str, objects: int, as_json: bool)
     reachable, refuses the test images, or is slower than that.
 
     \b
-    Example:  edge link test archive
-              edge link test archive --send 50
+    Examples:  edge link test archive
+               edge link test archive --send 50
     """
     require_destination(session, destination)
     with progress_bar(f"testing {destination}"):

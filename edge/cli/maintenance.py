@@ -20,7 +20,8 @@ def maintenance() -> None:
 
     \b
     Examples:  edge maintenance list
-               edge maintenance add "2026-12-05 22:00" "2026-12-06 02:00" --reason "new core switch"
+               edge maintenance add "2026-12-05 22:00" "2026-12-06 02:00" \\
+                 --reason "new core switch"
     """
 
 
@@ -64,7 +65,8 @@ def add(session: CommandSession, from_: str, to: str, name: str | None, reason: 
     """Plan work between two times of the site, such as "2026-12-05 22:00".
 
     \b
-    Example:  edge maintenance add "2026-12-05 22:00" "2026-12-06 02:00" --reason "new core switch"
+    Example:  edge maintenance add "2026-12-05 22:00" "2026-12-06 02:00" \\
+                --reason "new core switch"
     """
     fields = {"from": from_, "to": to, "name": name or "", "reason": reason}
     print_change(session.change_configuration("maintenance-add", **fields))

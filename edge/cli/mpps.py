@@ -34,7 +34,7 @@ def mpps() -> None:
     """
 
 
-@mpps.command("list")
+@mpps.command("list", short_help="List steps, unfinished first.")
 @click.option("--open", "only_open", is_flag=True, help="Only those of which a target lacks something.")
 @part_options()
 @json_option
@@ -72,7 +72,7 @@ def _row(each: ListedStep) -> list[Cell]:
     ]
 
 
-@mpps.command("show")
+@mpps.command("show", short_help="Show a step, its messages and their answers.")
 @click.argument("number", metavar="ID", type=int)
 @json_option
 @click.pass_obj
@@ -140,7 +140,7 @@ def _data_set(each: StepMessageRow) -> dict[str, Any]:
     return to_json(decode_items(each.body, each.transfer_syntax_uid))
 
 
-@mpps.command("retry")
+@mpps.command("retry", short_help="Send messages of steps again, also refused ones.")
 @click.argument("ids", metavar="ID...", type=int, nargs=-1, required=True)
 @_TO
 @optional_reason_option

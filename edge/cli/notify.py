@@ -97,7 +97,7 @@ def tell(session: CommandSession, kind: str, from_date: str | None, expects: str
     adds it to the site's equipment and capacity. It must name no patient.
 
     \b
-    Example:  edge notify tell --kind equipment --from 2027-03-01
+    Example:  edge notify tell --kind equipment --from 2027-03-01 \\
                   --expects 200GB/month "second CT in room 4"
     """
     fields = {"kind": kind, "from_date": from_date or local_day(time.time()), "expects": expects, "said": text}

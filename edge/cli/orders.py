@@ -62,7 +62,7 @@ def list_missing(session: CommandSession, part: ListPart, as_json: bool) -> None
     _list_checks(session, CheckResult.NO_ORDER, part, as_json)
 
 
-@orders.command("differing")
+@orders.command("differing", short_help="List studies whose patient differs from their order's.")
 @part_options()
 @json_option
 @click.pass_obj

@@ -31,7 +31,7 @@ def recover(session: CommandSession, back_to: str | None, as_json: bool) -> None
     "Back to the older release" in the manual.
 
     \b
-    Example:  edge recover
+    Example:    edge recover
     Installed:  systemctl stop edge
                 sudo -u edge edge recover
                 systemctl start edge
@@ -68,7 +68,7 @@ def _put_back(session: CommandSession, release: str, as_json: bool) -> None:
     elif aside is None:
         say(f"{release} reads this catalog as it is: install it.")
     else:
-        say(f"The catalog of before the upgrade is back. Install {release} before the next start.", "bold green")
+        say(f"The catalog from before the upgrade is back. Install {release} before the next start.", "bold green")
         say(f"Images that came since are imported and sent again. The newer catalog is kept in {aside}.")
 
 

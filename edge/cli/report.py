@@ -26,8 +26,8 @@ def report(session: CommandSession, month: str, csv_: bool, as_json: bool) -> No
     It names no patient. The console has the same as a page to print.
 
     \b
-    Example:  edge report --month 2026-11
-              edge report --csv > month.csv
+    Examples:  edge report --month 2026-11
+               edge report --csv > month.csv
     """
     now = time.time()
     try:

@@ -50,10 +50,10 @@ def restore(
 ) -> None:
     """Bring images back into a gateway from a destination that has a copy: by C-FIND and C-GET, or by DICOMweb.
 
-    The gateway may run: its doors stay open. What is here already is left alone: a restore that was interrupted goes on
-    when it is typed again. Nothing is sent again to a destination that proves having it; each is asked, and gets
-    exactly what it lacks. With --ledger each image has its sender and time of before, and legal holds are placed again.
-    Exit 1 where something listed did not come.
+    The gateway may run, and goes on receiving. Images that it has already are skipped, so an interrupted restore is
+    continued by the same command. Each destination is asked what it has, and gets exactly what it lacks. With --ledger
+    each image gets its former sender and time, and legal holds are placed again. Exit 1 when a listed image did not
+    come.
 
     \b
     Examples:  edge restore --from second-site
@@ -153,7 +153,7 @@ def _print(done: Restoration, held: int) -> None:
     what = f"{amount(done.instances, 'image')} of {amount(done.studies, 'study')} restored from {done.source}"
     say(f"{what} in {span(done.seconds)} ({size(done.octets)}{rate}).", "bold green" if not done.faults else "yellow")
     rows: list[list[Cell]] = [
-        ["with sender and time of before", done.with_origin, "" if done.with_origin else "--ledger has them"],
+        ["with former sender and time", done.with_origin, "" if done.with_origin else "--ledger has them"],
         ["images that were here already", done.already_here, ""],
         ["listed, and not given", done.missing, "type the command again" if done.missing else ""],
         ["studies with a fault", len(done.faults), done.faults[0] if done.faults else ""],

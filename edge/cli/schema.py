@@ -17,7 +17,7 @@ def schema(what: str) -> None:
     That of a heartbeat is also the complete list of what a heartbeat contains. It has no patient data.
 
     \b
-    Example:  edge schema config > edge.schema.json
-              edge schema heartbeat
+    Examples:  edge schema config > edge.schema.json
+               edge schema heartbeat
     """
     print_json(config_schema() if what == "config" else heartbeat.schema())

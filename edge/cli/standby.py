@@ -12,12 +12,18 @@ from edge.cli.tables import fail_unless, say
 
 
 @click.command(short_help="Check the multi-mount protection.")
-@click.option("--note", "runtime", type=click.Path(path_type=Path, file_okay=False), help="Note the answer below DIR.")
+@click.option(
+    "--note",
+    "runtime",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write the answer into DIR, for the gateway.",
+)
 @click.pass_obj
 def standby(session: CommandSession, runtime: Path | None) -> None:
     """Check whether the file system of data_dir has ext4's multi-mount protection. Exit 1 if it has not.
 
-    Needs root, who alone may read the device. The drop-in standby.conf of the service calls it with --note.
+    It must run as root, to read the device. The drop-in standby.conf of the service calls it with --note.
 
     \b
     Example:  edge standby

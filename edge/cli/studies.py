@@ -23,7 +23,7 @@ from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState
-from edge.storage.media import export_folder, file_set_uid, read_todays_patients
+from edge.storage.file_set import export_folder, file_set_uid, read_todays_patients
 from edge.store import queries
 from edge.store.database import Transaction
 from edge.store.identity import Standing
@@ -267,12 +267,13 @@ _DELIVERY_KEYS = ("id", "state", "reason", "status", "attempts", "queued_at", "n
 def send(
     session: CommandSession, study_uid: str, destination: str, reason: str, priority: str, again: bool, as_json: bool
 ) -> None:
-    """Send every image of a study to a destination. What waits for a decision, and what it has, is left alone.
+    """Send every image of a study to a destination. Skips images that wait for a decision, and those that it
+    has.
 
     Exit 1 when nothing was queued.
 
     \b
-    Example:  edge studies send 1.2.840.113619.2.55 --to teleread --reason "second opinion"
+    Example:  edge studies send 1.2.840.113619.2.55 --to reader --reason "opinion"
     """
     require_destination(session, destination)
     with session.catalog() as conn:

@@ -38,7 +38,7 @@ def assign(
     came. What a destination already has is not sent again.
 
     \b
-    Examples:  edge studies assign 1.2.3 --patient T0102 --reason "typed wrongly at the scanner, says CT"
+    Examples:  edge studies assign 1.2.3 --patient T0102 --reason "typing error"
                edge studies assign 1.2.3 --as-is --reason "the order was wrong"
                edge studies assign 1.2.3 --do-not-send --reason "a test"
     """

@@ -21,7 +21,7 @@ def worklist() -> None:
     """Show the modality worklist (`[modality] services` with "worklist", `[worklist]`)."""
 
 
-@worklist.command("list")
+@worklist.command("list", short_help="List the items that modalities are served.")
 @click.option("--all", "everything", is_flag=True, help="Steps that are over as well, which are not served any more.")
 @part_options(5_000)
 @json_option

@@ -40,7 +40,7 @@ def _add_host(files: Files, config: Config, fields: Fields, _origin: str) -> dic
     if modality is None:
         raise EdgeError(f"there is no [modality.{name}]")
     if not modality.hosts:
-        raise EdgeError(f"[modality.{name}] is let in from any address: hosts would leave {host} alone")
+        raise EdgeError(f"[modality.{name}] is admitted from any address: hosts would then admit {host} alone")
     if host in modality.hosts:
         raise EdgeError(f"[modality.{name}] has the address {host} already")
     return edit.set_value(files, ("modality", name, "hosts"), [*modality.hosts, host])

@@ -272,7 +272,7 @@ def _in_numbers(key: Callable[[str], float | None], low: float | None, high: flo
     """Is the number that a value stands for in the range?"""
     least, most = -math.inf if low is None else low, math.inf if high is None else high
     if least > most:
-        raise unfit("`from` lies after `to`")
+        raise unfit("`from` is after `to`")
     return lambda values: any(least <= number <= most for value in values if (number := key(value)) is not None)
 
 
@@ -287,7 +287,7 @@ def _in_texts(
             least <= text[: len(least)] and text[: len(most)] <= most for value in values if (text := key(value))
         )
     if not wraps:
-        raise unfit("`from` lies after `to`")
+        raise unfit("`from` is after `to`")
     return lambda values: any(
         least <= text[: len(least)] or text[: len(most)] <= most for value in values if (text := key(value))
     )

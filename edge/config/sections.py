@@ -101,7 +101,7 @@ class Destination:
     hosts: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # from where it reports, besides `host`
     keep_last: Annotated[float | None, kinds.DURATION] = None  # it gets a copy of all that came in this time, too
     kind: Annotated[str, kinds.one_of("dimse", "dicomweb")] = "dimse"
-    url: Annotated[str, kinds.SERVICE_URL] = ""  # below which its DICOMweb services lie
+    url: Annotated[str, kinds.SERVICE_URL] = ""  # of its DICOMweb services, without /studies
     token: Annotated[str, kinds.SECRET] = ""  # a file with a bearer token
     oauth: Annotated[OAuth | None, kinds.OAUTH] = None  # where tokens are asked for
     client_certificate: Annotated[str, kinds.FILE] = ""  # ours, for mutual TLS
@@ -295,7 +295,7 @@ class PagesSection:
 class ConsoleSection(PagesSection):
     user_header: Annotated[str, kinds.HEADER] = ""  # in which a proxy names who has signed in there; empty: in none
     proxies: Annotated[tuple[str, ...], kinds.NETWORKS] = ()  # who is trusted to do so
-    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not let in
+    user_role: Annotated[str, kinds.ROLE] = "none"  # of such a person without an account; "none": not admitted
     url: Annotated[str, kinds.CONSOLE_URL] = ""  # by which people reach it, for links in notices; empty: no links
 
 

@@ -28,7 +28,7 @@ _MAX_REASON = 300
 #: A person who sees one study or instance again within this time has one row in the ledger.
 _VIEW_SECONDS = 15 * 60.0
 _MAX_VIEWS = 10_000
-#: The page of a look at images.
+#: Stands for the pages that show images.
 IMAGES = "its images"
 
 
@@ -61,7 +61,7 @@ class ViewRecorder:
         if not visitor.sees_patients:
             return
         now = time.monotonic()
-        what = f" {page}" if page == IMAGES else ""  # to look at images is more than to read about them
+        what = f" {page}" if page == IMAGES else ""  # to see images is more than to read about them
         views = [(visitor.name, f"study{what}", each) for each in studies]
         views += [(visitor.name, f"instance{what}", each) for each in instances]
         with self._lock:

@@ -19,7 +19,7 @@ from edge.web.guard import Visitor
 
 #: Deliveries or instances in one command: scanners wait while one runs.
 _BATCH = 500
-#: Files that are fetched again in one request; more by `edge instances repair`.
+#: Files that are fetched again in one request; more by `edge verify --repair`.
 _MOST_REPAIRS = 50
 _WAITING = (DeliveryState.HELD, DeliveryState.DEFERRED)
 

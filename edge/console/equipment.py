@@ -30,7 +30,7 @@ def _state_of(each: Mapping[str, Any]) -> str:
 
 
 def _is_known(each: Mapping[str, Any]) -> bool:
-    """Is it equipment that is let in? DICOMweb clients have their own page."""
+    """Is it equipment that is admitted? DICOMweb clients have their own page."""
     return bool(each["admitted"]) and not each["name"].startswith(CLIENT_PREFIX)
 
 
@@ -85,7 +85,7 @@ class EquipmentPage(ConsolePage):
             return self.index(request, problems=error.problems, code=422)
         except (EdgeError, ValueError) as error:
             return self.index(request, fault=str(error), code=422)
-        visitor.leave_notice(f"[modality.{fields['name']}] is written, and its next call is let in.")
+        visitor.leave_notice(f"[modality.{fields['name']}] is written, and its next call is admitted.")
         return RedirectResponse("/equipment", 303)
 
     def announce(self, request: Request) -> Response:

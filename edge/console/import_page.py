@@ -29,7 +29,7 @@ _SEARCH = "import search"
 
 @dataclass(frozen=True, slots=True)
 class ImportCandidate:
-    """A patient or an order of here, whose a staged study may be."""
+    """A patient or an order known here, whose a staged study may be."""
 
     value: str  # in the form
     local: LocalIdentity
@@ -90,7 +90,7 @@ class ImportPage(ConsolePage):
         )
 
     def _record_search(self, visitor: Visitor) -> None:
-        """Record who was shown patients of here."""
+        """Record who was shown patients known here."""
         payload = {"access": "patients and orders found for an import", "address": visitor.address}
         self._access.db.write(
             lambda conn: ledger.append(conn, time.time(), ledger.VIEWED, visitor.name, [], payload=payload)
@@ -136,7 +136,7 @@ def _read_search(visitor: Visitor) -> tuple[int, str]:
 
 
 def _find(conn: Transaction, study: ImportStudy, text: str) -> list[ImportCandidate]:
-    """Find orders and patients of here; without a text, by what the files say."""
+    """Find orders and patients known here; without a text, by what the files say."""
     wanted = [text] if text else [each for each in (study.accession, study.patient.patient_id) if each]
     found: dict[str, ImportCandidate] = {}
     for each in wanted:

@@ -23,7 +23,7 @@ from edge.model import DeliveryState
 from edge.monitor import custody
 from edge.monitor.custody import Event, group_events
 from edge.monitor.figures import dose_reports_of
-from edge.storage.media import file_set_uid, read_todays_patients, zip_parts
+from edge.storage.file_set import file_set_uid, read_todays_patients, zip_parts
 from edge.store import legal_holds, queries
 from edge.store.patients import words_for
 from edge.store.queries import Delivery, Instance

@@ -165,7 +165,7 @@ def _note_drill(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _hold_study(db: Store, request: Params) -> Params:
-    """Hold a study; one whose rows lie in a yearly file is brought back into the catalog first.
+    """Hold a study; one whose rows are in a yearly file is brought back into the catalog first.
 
     Where that file is damaged, the hold counts for what comes again.
     """

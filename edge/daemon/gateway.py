@@ -61,7 +61,7 @@ from edge.scp.association import equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.fork_server import ForkServer
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.recorder import Recorder
 from edge.scp.rejections import Refusals
 from edge.scp.services.mpps_register import StepRegister
@@ -79,7 +79,7 @@ from edge.storage.reserve import ReserveFile
 from edge.storage.retention import Retention
 from edge.storage.retention_review import RetentionReview
 from edge.storage.scrub import Scrub
-from edge.store import leases, rejections
+from edge.store import leases, rejection_notes
 from edge.store.database import Transaction
 from edge.store.identity_copy import IdentityCopy
 from edge.store.ledger_copy import Journal
@@ -247,7 +247,7 @@ class Gateway:
 
     def _is_forbidden(self, sop_instance_uid: str) -> bool:
         with self.db.reading() as conn:
-            return rejections.is_forbidden(conn, sop_instance_uid)
+            return rejection_notes.is_forbidden(conn, sop_instance_uid)
 
     def _build_services(self) -> None:
         """What people and other machines ask, and what reports to them; the addresses come last."""
@@ -319,7 +319,7 @@ class Gateway:
     # -- what parts ask -----------------------------------------------------------------------------------------------
 
     def current_config(self) -> Config:
-        """The configuration of the moment."""
+        """The current configuration."""
         return self.config
 
     def is_busy(self) -> bool:

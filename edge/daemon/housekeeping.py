@@ -35,7 +35,7 @@ from edge.store import (
     hl7_messages,
     journal_progress,
     performed_steps,
-    rejections,
+    rejection_notes,
 )
 from edge.store.database import Store, Transaction
 from edge.store.identity_copy import forget_copied
@@ -140,9 +140,9 @@ def forget_old_requests(db: Store) -> None:
 def settle_rejection_notes(db: Store) -> None:
     """Notes that wait for what they name are examined again."""
     with db.reading() as conn:
-        has_notes = rejections.has_notes(conn)
+        has_notes = rejection_notes.has_notes(conn)
     if has_notes:
-        db.write(lambda conn: rejections.settle_waiting_notes(conn, time.time()))
+        db.write(lambda conn: rejection_notes.settle_waiting_notes(conn, time.time()))
 
 
 def forget_recycled_segments(gateway: Gateway) -> None:

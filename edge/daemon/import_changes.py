@@ -34,7 +34,7 @@ def _end(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _assign(conn: Transaction, request: Params, now: float) -> Params:
-    """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient of here."""
+    """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient known here."""
     study, reason = imports.require_staged(conn, request["study"]), str(request.get("reason", "")).strip()
     local = _order(conn, request) if request.get("order") else _patient(conn, request)
     differs_in = check_patient(study.patient, local, reason)
@@ -68,7 +68,7 @@ def _patient(conn: Transaction, request: Params) -> LocalIdentity:
         and born in (None, each.birth_date)
     ]
     if not found:
-        raise EdgeError(f"no patient of here has the number {number}; an order or an image must have named it")
+        raise EdgeError(f"no patient known here has the number {number}; an order or an image must have named it")
     if len(found) > 1:
         issuers = {each.issuer or "(none)" for each in found}
         if len(issuers) > 1:

@@ -265,7 +265,7 @@ class Outbound:
 
     @property
     def revocation_ends(self) -> float | None:
-        """When our revocation list expires: from then on nobody is let in over TLS."""
+        """When our revocation list expires: from then on nobody is admitted over TLS."""
         return self.tls.revocation_expires if self.tls is not None else None
 
     def _secure(self, destination: Destination) -> TlsClient | None:

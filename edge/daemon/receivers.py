@@ -27,7 +27,7 @@ from edge.journal.service import SLOTS, JournalService
 from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
 from edge.scp.fork_server import ForkServer
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.ports import SHORT_SECONDS, hand_on
 from edge.scp.receiving import ReceiverPlan
 from edge.scp.remote_link import serve_link
@@ -130,7 +130,7 @@ class Receivers:
         lock: int,
         door: WhichDoor = DICOM_DOOR,
     ) -> None:
-        """`plan`: the configuration of the moment. `lock`: of the data directory, which each process holds as well."""
+        """`plan`: the current configuration. `lock`: of the data directory, which each process holds as well."""
         self._server, self._journal, self._make_link, self._plan = server, journal, make_link, plan
         self._data_lock, self.count, self._door = lock, door.count or count_receivers(), door
         self._starting = threading.Lock()  # nor is a configuration given meanwhile

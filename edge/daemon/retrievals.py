@@ -18,7 +18,7 @@ from edge.model import Lease
 from edge.monitor.live import QueryTally
 from edge.outbound.copies import CopyMaker, CopySteps
 from edge.query.asking import NotedQuery
-from edge.scp.link import MadeCopy
+from edge.scp.gateway_link import MadeCopy
 from edge.spool import Spool
 from edge.store import ledger
 from edge.store.database import Store, Transaction
@@ -34,7 +34,7 @@ OTHERS = "others"
 
 
 class SpoolCopies:
-    """See edge.scp.link.Copies. Thread-safe. A copy is a partial file: a crash leaves it to the next start.
+    """See edge.scp.gateway_link.Copies. Thread-safe. A copy is a partial file: a crash leaves it to the next start.
 
     It has the patient of today, and is for a destination what a route would send there.
     """
@@ -95,7 +95,7 @@ class SpoolCopies:
 
 
 class SpoolReaders:
-    """See edge.scp.link.Readers. Thread-safe."""
+    """See edge.scp.gateway_link.Readers. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -37,7 +37,7 @@ RECOVER = "type `edge recover`: it keeps the damaged one, and makes a new one of
 
 
 _GO_BACK = (
-    f"install that one again; its `edge recover --back-to {__version__}` puts the catalog of before the upgrade back"
+    f"install that one again; its `edge recover --back-to {__version__}` puts back the catalog from before the upgrade"
 )
 
 

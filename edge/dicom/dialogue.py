@@ -151,7 +151,7 @@ class Dialogue:
             self.wire.read_data_set_to(message.context, target)
 
     def skip(self, message: DimseMessage) -> None:
-        """Let the data set of a message pass by."""
+        """Discard the data set of a message."""
         self.read_into(message, lambda _: None)
 
     def syntax(self, message: DimseMessage) -> str:

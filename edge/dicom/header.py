@@ -87,7 +87,7 @@ class HeaderSearch:
 def read_header(
     read: Read, length: int, kind: ContextKey, sop_instance_uid: str, origin: Origin, search: HeaderSearch
 ) -> InstanceHeader:
-    """The facts of an object, from a bounded look at its header. Unreadable when it cannot be read or trusted."""
+    """Read the facts of an object from its header, within bounds. Raises Unreadable."""
     found = scan(read, length, kind.transfer_syntax_uid, frozenset(search.wanted), search.nested)
     attributes = {search.wanted[tag]: values for tag, values in found.items()}
     facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
@@ -168,7 +168,7 @@ class Window:
         return group << 16 | number, b"", offset + 8, size
 
     def value(self, offset: int, size: int) -> bytes:
-        """Those bytes, which lie within the data set."""
+        """Those bytes, which are within the data set."""
         at = offset - self._base
         if 0 <= at <= len(self._bytes) - size:
             return self._bytes[at : at + size]
@@ -304,7 +304,7 @@ class Walk:
                 elif len(stack) <= 2 * MAX_DEPTH:
                     stack.append(inner)
                 else:
-                    raise _unreadable(tag, start, f"sequences lie more than {MAX_DEPTH} deep")
+                    raise _unreadable(tag, start, f"sequences are nested more than {MAX_DEPTH} deep")
             while len(stack) > 1 and offset >= stack[-1].end and not stack[-1].closed_by:
                 stack.pop()
             if len(stack) == 1:
@@ -328,7 +328,7 @@ class Walk:
         if not undefined and not (self.below and is_sequence(tag, vr)):
             return None
         if tag >> 16 == 0xFFFE:
-            raise _unreadable(tag, start, "an item stands outside of a sequence")
+            raise _unreadable(tag, start, "an item is outside a sequence")
         is_bulk = vr not in (b"", b"SQ", b"UN") or tag >> 16 == 0x7FE0
         form = IMPLICIT if vr == b"UN" else level.form  # PS3.5 section 6.2.2
         return _Level(tag, end, SEQUENCE_END if undefined else 0, True, is_bulk, form, level.charset)

@@ -157,7 +157,7 @@ def _binary(vr: str, raw: bytes, order: str, place: str, address: BulkAddress) -
 def _items(data: bytes, at: int, end: int, form: Form, charset: Values, path: str, address: BulkAddress) -> list[str]:
     """The items of a sequence, whose delimiter may stand at its end."""
     if path.count("/") > 2 * MAX_DEPTH:
-        raise Unreadable(f"sequences lie more than {MAX_DEPTH} deep")
+        raise Unreadable(f"sequences are nested more than {MAX_DEPTH} deep")
     found: list[str] = []
     while at < end:
         tag, _, start, size = read_head(data, at, form)

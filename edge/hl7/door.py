@@ -65,7 +65,7 @@ class MllpDoor:
     ) -> None:
         """`source`: where connections come from (edge.scp.ports.hand_on). `note_left`: one has ended.
 
-        `note_caller` gets the address, the feed that is let in, and what a caller lacks that is not.
+        `note_caller` gets the address, the feed that is admitted, and what a caller lacks that is refused.
         """
         self._source, self._recorder, self._feeds, self._context = source, recorder, feeds, context
         self._note_refusal, self._note_caller, self._note_left = note_refusal, note_caller, note_left
@@ -225,7 +225,7 @@ class MllpDoor:
             self._close(each, "an unexpected fault of ours")
 
     def _watch(self, each: Connection, events: int) -> None:
-        """Wait for these events; for none, the connection is left alone until its frames are recorded."""
+        """Wait for these events; for none, the connection is not read until its frames are recorded."""
         if each.watched == events:
             return
         if not each.watched:

@@ -1,7 +1,7 @@
 """Staged objects whose patient is known go into the journal, as from any door.
 
 Promise: an object counts as imported once its record is on stable storage. What is in already, by an earlier import or
-by another way, is left alone. After a crash the objects that were not counted come again, with the same bytes.
+by another way, is skipped. After a crash the objects that were not counted come again, with the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data set of an imported object with the identity of here: only what differs changes, and is kept as it was.
+"""The data set of an imported object with the local identity: only what differs changes, and is kept as it was.
 
 Promise: UIDs, pixels and every other element go through as they are, byte for byte; what changes is written as a
 correction on the way out is (edge.transform.correct), with an item of Original Attributes Sequence. The same object
@@ -43,7 +43,7 @@ def localize(
 ) -> Iterator[bytes] | None:
     """Give the changed data set in pieces; None: nothing differs. Raises TransformError for what cannot be walked."""
     try:
-        # To its end: what was cut short, or lies, comes in by no import.
+        # To its end: what was cut short, or has a wrong length, comes in by no import.
         read_top_level(open_window(plain.read, plain.length), form_of(plain.read, transfer_syntax_uid), END_OF_DATA - 1)
         first = read_first_level(plain.read, plain.length, transfer_syntax_uid, {tag for tag, _ in _CHANGED.values()})
         changes = find_changes(first.values, identity)

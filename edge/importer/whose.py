@@ -1,4 +1,4 @@
-"""Does a patient of here agree with the one that files name? Pure."""
+"""Does a patient known here agree with the one that files name? Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def identity_of_order(order: Order) -> LocalIdentity:
 
 
 def identity_of_patient(patient: DiscPatient) -> LocalIdentity:
-    """The identity that a patient of here gives, without an order."""
+    """The identity that a patient known here gives, without an order."""
     return LocalIdentity(patient.patient_id, patient.issuer, patient.patient_name, patient.birth_date, patient.sex)
 
 
@@ -66,7 +66,7 @@ def check_patient(disc: DiscPatient, local: LocalIdentity, reason: str) -> list[
     serious = [each for each in differences if each != "name"]
     if serious and not reason.strip():
         raise EdgeError(
-            f"the files name another {' and another '.join(serious)} than the patient of here has: look again, or give"
+            f"the files name another {' and another '.join(serious)} than the patient known here has: check it, or give"
             " a reason"
         )
     return differences

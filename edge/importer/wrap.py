@@ -323,7 +323,7 @@ def _parse_mp4(file: IO[bytes], size: int) -> _Pixels:
         if name == b"stsd" and b"avc1" in body[:24]:
             found[b"stsd"] = body
         elif name in (b"stts", b"mdhd") and b"stsd" not in found:
-            found[name] = body  # of the track in hand: its sample description comes behind mdhd and before stts
+            found[name] = body  # of the track in hand: its sample description is between mdhd and stts
         elif name == b"stts" and b"timed" not in found:
             found[name], found[b"timed"] = body, b"1"
     if b"stsd" not in found or len(found.get(b"stts", b"")) < 16 or len(found.get(b"mdhd", b"")) < 16:
@@ -363,7 +363,7 @@ def _boxes(file: IO[bytes], begin: int, end: int, depth: int) -> Iterator[tuple[
         at += size
 
 
-#: What a model must say (PS3.3 sections C.7.4.1, C.7.5.2 and C.35.1). STL has no units: they are taken for millimetres.
+#: What a model must say (PS3.3 sections C.7.4.1, C.7.5.2 and C.35.1). STL has no units: millimetres are assumed.
 _MODEL: Mapping[int, Value] = {
     0x00080070: "Edge",
     0x00081090: "Edge",

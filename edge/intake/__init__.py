@@ -181,7 +181,7 @@ class Intake:
         return self._enter(stored, facts, policy, ledger.ADOPTED)
 
     def enter(self, stored: Stored, facts: InstanceHeader, also: Callable[[Transaction, Added], None]) -> Added:
-        """Enter an object that a person lets in, like an arrival; `also` is done in the same transaction."""
+        """Enter an object that a person releases, like an arrival; `also` is done in the same transaction."""
         return self._enter(stored, facts, self.policy, ledger.ADOPTED, also)
 
     def facts_of(self, name: str) -> InstanceHeader:

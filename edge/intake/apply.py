@@ -54,7 +54,7 @@ class IntakeApplier:
         relays: RelaysOf = dict,
         on_hl7: Callable[[], None] = lambda: None,
     ) -> None:
-        """`relays`: of the moment. `on_hl7` is called after the commit of HL7 messages."""
+        """`relays` gives the current ones. `on_hl7` is called after the commit of HL7 messages."""
         self._db, self._spool, self._intake = db, spool, intake
         #: Code of a kind (edge.journal.kinds) -> what makes its entry. Raises BodyDamaged and what `apply` raises.
         self._entry_makers: dict[int, Callable[[JournalRecord], CatalogEntry]] = {

@@ -28,7 +28,7 @@ from edge.model import (
     ReasonCode,
 )
 from edge.spool import Stored
-from edge.store import catalog, companions, deliveries, ledger, patients, rejections, releases
+from edge.store import catalog, companions, deliveries, ledger, patients, rejection_notes, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Transaction, try_work
 from edge.store.patients import Placed
@@ -128,11 +128,13 @@ class InstanceEntry:
         """What rejection notes before it say of it; and what it says itself, where it is one."""
         facts, note = self._facts, self._note
         uid, now = facts.sop_instance_uid, facts.origin.received_at
-        rejections.note_arrival(conn, added.instance_id, uid, now)
+        rejection_notes.note_arrival(conn, added.instance_id, uid, now)
         if note is not None and added.arrival is Arrival.NEW:
             allowed, hides = self._intake.may_reject(facts.origin), self._policy.hides_quality
             who = facts.origin.calling_ae
-            rejections.enter_note(conn, added.instance_id, uid, note, who, now, is_allowed=allowed, hides_quality=hides)
+            rejection_notes.enter_note(
+                conn, added.instance_id, uid, note, who, now, is_allowed=allowed, hides_quality=hides
+            )
 
     def _record_fetched(self, conn: Transaction, added: Added) -> None:
         """Record a fetched object: it goes nowhere; its patient is recorded as for each object."""

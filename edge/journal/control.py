@@ -100,7 +100,7 @@ class RingControl:
         return self._words[number * _WORDS + _WRITTEN]
 
     def set_written(self, number: int, records: int, end: int) -> None:
-        """`end`: of these records, in the segment. It comes behind their number: see `set_spooled`."""
+        """`end`: of these records, in the segment. It is written after their number: see `set_spooled`."""
         self._words[number * _WORDS + _WRITTEN] = records
         self._words[number * _WORDS + _WRITTEN_END] = end
 

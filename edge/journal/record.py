@@ -13,7 +13,7 @@ from edge.errors import EdgeError, Permanent
 BLOCK = 4096
 RECORD_MAGIC = b"EDGEREC1"
 RECORD_VERSION = 2
-#: What names the file of a body that does not lie behind its head.
+#: What names the file of a body that does not follow its head.
 FILE_ID_BYTES = 16
 #: A head is never longer: receive buffers keep this much room in front of the body.
 MAX_HEAD_BYTES = 16 << 10

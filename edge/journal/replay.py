@@ -203,7 +203,7 @@ class SegmentReader:
         return bool(head.file) or record.is_whole(head, body)
 
     def next_head(self, offset: int) -> RecordHead | None:
-        """The first whole head from a place on; for what comes behind something that is not whole."""
+        """The first whole head from a place on; to continue after something that is not whole."""
         end = self.header.size - BLOCK
         while offset < end:
             chunk = _read_or_nothing(self._fd, offset, min(READ_BYTES, end - offset), tries=1)

@@ -1,4 +1,4 @@
-"""Append to the journal. `Writer.append` returns when the record is durable: its return is the acknowledgement.
+"""Append to the journal. `SegmentWriter.append` returns when the record is durable: its return is the acknowledgement.
 
 One association uses a writer at a time; a writer has a segment of its own, so no lock is shared with others. What
 fails raises, and never becomes a success: StorageFull when no segment is free or the disk has no room, Shortage, and
@@ -85,7 +85,7 @@ class SegmentWriter:
         """Make records durable, those of one segment with one flush. What raises leaves those before appended."""
         if self._has_failed:
             raise StorageUnhealthy("the journal could not be written: nothing more is accepted until a restart")
-        group, end = list[_Placed](), 0  # records that lie behind one another, and where the next one begins
+        group, end = list[_Placed](), 0  # contiguous records, and where the next one begins
         for entry in entries:
             draft, checksum = entry.draft, record.checksum(entry.slot.body[: entry.length])
             size = record.head_length(len(draft.facts), len(draft.prefix)) + record.pad_to_block(entry.length)
@@ -112,7 +112,7 @@ class SegmentWriter:
         return _Placed(entry, head, entry.slot.place_head(record.encode_head(head), entry.length))
 
     def _append_group(self, group: Sequence[_Placed], end: int) -> None:
-        """Flush records that lie behind one another, and report each."""
+        """Flush contiguous records, and report each."""
         for each in group:
             if each.entry.file is not None:
                 each.entry.file.hand_over()

@@ -161,15 +161,15 @@ def _answers_in_words(server: MailServer, sender: str, recipient: str) -> Iterat
         yield
     except smtplib.SMTPAuthenticationError as error:
         answer = _answer_text(error.smtp_code, error.smtp_error)
-        raise _about_us(error.smtp_code)(
+        raise _failure_class(error.smtp_code)(
             f"{server.label} refuses the login of {server.user}: {answer}; compare user and password"
         ) from None
     except smtplib.SMTPRecipientsRefused as error:
         code, answer = error.recipients[recipient][0], _answer_text(*error.recipients[recipient])
-        raise _about_us(code)(f"{server.label} refuses the recipient {recipient}: {answer}") from None
+        raise _failure_class(code)(f"{server.label} refuses the recipient {recipient}: {answer}") from None
     except smtplib.SMTPSenderRefused as error:
         answer = _answer_text(error.smtp_code, error.smtp_error)
-        raise _about_us(error.smtp_code)(f"{server.label} refuses the sender {sender}: {answer}") from None
+        raise _failure_class(error.smtp_code)(f"{server.label} refuses the sender {sender}: {answer}") from None
     except smtplib.SMTPDataError as error:
         kind = Permanent if error.smtp_code >= 500 else Transient
         raise kind(f"{server.label} refuses the mail: {_answer_text(error.smtp_code, error.smtp_error)}") from None
@@ -184,8 +184,8 @@ def _answers_in_words(server: MailServer, sender: str, recipient: str) -> Iterat
         raise Transient(f"{server.label} does not speak SMTP as we do ({type(error).__name__})") from None
 
 
-def _about_us(code: int) -> type[Transient]:
-    """4xx passes by itself (greylisting), 5xx does not (RFC 5321 section 4.2.1)."""
+def _failure_class(code: int) -> type[Transient]:
+    """The class of a failure: 4xx ends by itself (greylisting), 5xx needs a person (RFC 5321 section 4.2.1)."""
     return Rejected if code >= 500 else Transient
 
 

@@ -50,7 +50,7 @@ def warnings(
     `seen` holds the AE titles or modality names that have ever sent (None: not known), `disk` the total and free bytes
     of the file system that holds data_dir (None: not known), `daily_bytes` the traffic of a day (None: not measured),
     `gone` the destinations that have work left and no table, `proofs` what removed ones have proved of what is kept,
-    `callers` the AE titles or modality names that were ever let in.
+    `callers` the AE titles or modality names that were ever admitted.
     """
     found = [warning for check in WARNING_CHECKS for warning in check(config)]
     found += [

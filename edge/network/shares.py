@@ -37,13 +37,13 @@ CENTRE = Share(each=64, all=1000, reserved=250)
 BODIES = Share(each=4 << 20, all=64 << 20, reserved=32 << 20)
 #: Forms that callers without an account are sending to the console.
 FORMS_SENT = Share(each=4, all=16)
-#: Of what may lie in quarantine ([quarantine] most), the part of one caller; and what one object counts at least.
+#: Of what quarantine may hold ([quarantine] most), the part of one caller; and what one object counts at least.
 QUARANTINE_EACH, QUARANTINE_LEAST = 0.1, 64 << 10
 #: Refused callers that are noted in MINUTE_SECONDS, and that are kept: rows of the table `peer`, and days. Of those let
 #: in that have never stored anything as many rows more.
 UNKNOWN_CALLERS = Share(each=20, all=200)
 UNKNOWN_KEPT, UNKNOWN_DAYS = 500, 30.0
-#: Characters of the presentation contexts that are remembered: of one let in, and of one refused.
+#: Characters of the presentation contexts that are remembered: of one admitted, and of one refused.
 PROPOSED, PROPOSED_REFUSED = 16 << 10, 2 << 10
 #: Refusals that are kept apart in MINUTE_SECONDS, those that have a row of their own in the ledger, and rows of a day.
 DISTINCT_REFUSALS = Share(each=20, all=60)

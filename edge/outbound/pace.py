@@ -17,7 +17,7 @@ from edge.worker.backoff import backoff
 # Seconds from one failure to the next try: of a destination, of one that rejects us for good, of one out of resources.
 LINK_FIRST, LINK_LONGEST = 1.0, 60.0
 REJECTED_LONGEST = 300.0
-#: The longest that a destination is left alone because it says so.
+#: The longest pause that a destination may ask for (Retry-After).
 PAUSE_LONGEST = 3600.0
 #: This number of answers "out of resources" in a row speaks of the destination, not of the objects; where a first probe
 #: then finds that it takes another object, of up to MOST_REFUSALS.

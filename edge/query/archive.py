@@ -17,8 +17,8 @@ from edge.dicom.items import Attributes, ElementValue
 from edge.dicom.scu import Patience, Secure
 from edge.errors import EdgeError, PeerError
 from edge.query import matching
+from edge.query.archive_finder import Finder, open_finder
 from edge.query.entities import Entity
-from edge.query.finder import Finder, open_finder
 from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, LevelQuery, tag_of
 from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL

@@ -198,7 +198,7 @@ def is_refusal(status: int) -> bool:
 
 
 def _take_message(association: Association, message: DimseMessage, take: TakeObject) -> int:
-    """Have a C-STORE's object taken, and answer it; what `take` does not read passes by."""
+    """Have a C-STORE's object taken, and answer it; what `take` does not read is discarded."""
     kind = ContextKey(message.command.text(Element.AFFECTED_SOP_CLASS_UID), association.syntax(message))
     is_read = False
 

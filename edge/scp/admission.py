@@ -48,7 +48,7 @@ class Admission:
 
 
 def admit(config: Config, calling_ae: str, address: str, certificate: Certificate | None = None) -> Admission:
-    """Who is calling: pure, by AE title, address, and the certificate where it speaks TLS. Nothing else is let in."""
+    """Who is calling: pure, by AE title, address, and the certificate where it speaks TLS. Nothing else is admitted."""
     modality = modality_of(config, calling_ae, address)
     sends, reports, services, lacks = "", "", frozenset[str](), list[str]()
     if modality is None and config.listen.unknown == "accept":

@@ -33,7 +33,7 @@ from edge.network.sites import write_site
 from edge.query.asking import AskedQuery, Asker, NotedQuery, QueryEnd
 from edge.scp.admission import Admission, Caller, Resolver, admit, modality_of
 from edge.scp.capacity import Equipment
-from edge.scp.link import GatewayLink, KnownRequests, KnownSteps, Proposed
+from edge.scp.gateway_link import GatewayLink, KnownRequests, KnownSteps, Proposed
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 from edge.scp.services import choose, find_service, grant_extended, grant_roles

@@ -1,7 +1,7 @@
 """Who has called: counted in memory, and written down now and then.
 
 Anybody may call, under any title: of refused callers a share is noted in a minute, of all and of each address, and the
-table keeps the last of them (edge.network.shares). Those who are let in are always noted.
+table keeps the last of them (edge.network.shares). Those who are admitted are always noted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from edge.network import shares
 from edge.network.shares import Budget, caller_of
 from edge.scp.admission import Admission, Caller
-from edge.scp.link import Proposed
+from edge.scp.gateway_link import Proposed
 from edge.store.callers import Calls, forget_unknown_callers, remember_peer
 from edge.store.database import Transaction
 

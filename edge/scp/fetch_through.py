@@ -23,7 +23,7 @@ from edge.query.fetching import Fetcher, ReadInto, open_fetcher
 from edge.query.levels import tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
-from edge.scp.link import GatewayLink, reading_studies
+from edge.scp.gateway_link import GatewayLink, reading_studies
 from edge.scp.recorder import Recorder
 from edge.scp.response import answer_for
 

@@ -34,7 +34,7 @@ from edge.network import shares, tls
 from edge.network.shares import Full, Places, Share, caller_of
 from edge.scp.admission import nameless
 from edge.scp.capacity import Limit
-from edge.scp.link import GatewayLink
+from edge.scp.gateway_link import GatewayLink
 from edge.scp.ports import MOST_SAID_BYTES
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """What a door does with an object: receive it into the journal, and say what to answer.
 
 Promise: success is returned only when the object's record is on stable storage (edge.journal): the header is read
-in the receive buffer, then one flush, then the answer. Everything else comes behind it (edge.intake.apply).
+in the receive buffer, then one flush, then the answer. Everything else follows the answer (edge.intake.apply).
 
 What fails leaves nothing behind but the reason: no room, a shortage, a journal that is full or far behind, and a broken
 disk answer 0xA700 (try again later); a header that cannot be read or trusted answers 0xC000, and the object is kept in

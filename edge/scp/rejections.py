@@ -1,4 +1,4 @@
-"""Who was turned away, where and why: said at once, then counted, so that a flood fills neither the log nor the disk.
+"""Rejected callers, with place and reason: logged at once, then counted, so that a flood fills neither log nor disk.
 
 `refused` may be called from any thread and as often as it pleases. The same refusal is logged once in WINDOW_SECONDS,
 and how often it came when they are over. Different ones are kept apart up to a share of each caller and of all

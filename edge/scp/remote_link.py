@@ -25,13 +25,13 @@ from edge.network.tls import Certificate
 from edge.query.asking import NotedQuery
 from edge.scp.admission import Admission, Caller
 from edge.scp.capacity import Limit
-from edge.scp.link import LocalLink, MadeCopy, Proposed
+from edge.scp.gateway_link import LocalLink, MadeCopy, Proposed
 
 log = logging.getLogger(__name__)
 
 
 class RemoteLink:
-    """See edge.scp.link.GatewayLink."""
+    """See edge.scp.gateway_link.GatewayLink."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock, self._lock = sock, threading.Lock()
@@ -125,7 +125,7 @@ class RemoteLink:
 
 
 class RemoteRequests:
-    """See edge.scp.link.KnownRequests."""
+    """See edge.scp.gateway_link.KnownRequests."""
 
     def __init__(self, link: RemoteLink) -> None:
         self._link = link
@@ -141,7 +141,7 @@ class RemoteRequests:
 
 
 class RemoteSteps:
-    """See edge.scp.link.KnownSteps."""
+    """See edge.scp.gateway_link.KnownSteps."""
 
     def __init__(self, link: RemoteLink) -> None:
         self._link = link

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from edge.scp.link import GatewayLink, MadeCopy
+from edge.scp.gateway_link import GatewayLink, MadeCopy
 
 #: For one copy, and between two questions whether it is made: at first, and at most.
 COPY_SECONDS, _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 300.0, 0.001, 0.02

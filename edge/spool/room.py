@@ -52,7 +52,7 @@ class DiskGuard:
         self._config, self._disk, self._owed = config, disk, owed
         self._lock = threading.Lock()
         self._found: Hindrance | None = None  # why nothing is taken
-        self.on_refusing: Callable[[], None] = lambda: None  # called when it begins: retention is to look at once
+        self.on_refusing: Callable[[], None] = lambda: None  # called when it begins: retention is to run at once
 
     def check_room(self) -> None:
         """Raises StorageFull while the file system is too full."""

@@ -104,7 +104,7 @@ class Ageing:
             folding.refer(conn, block, same)
 
         self._db.write(refer)
-        log.info("%d studies of %d lie in %s", len(records), year, self._files.path(year).name)
+        log.info("%d studies of %d are in %s", len(records), year, self._files.path(year).name)
 
     def _drop(self, half: Folded) -> None:
         for _ in range(DROPS):

@@ -13,8 +13,8 @@ from edge.config.sections import Destination
 from edge.dicom import items
 from edge.dicom.items import Attributes
 from edge.dicom.scu import Secure
+from edge.query.archive_finder import unhurried_finder
 from edge.query.fetching import TakeObject, open_fetcher
-from edge.query.finder import unhurried_finder
 from edge.query.levels import UNIQUE_KEYWORDS, Level, tag_of
 from edge.query.located import Located
 from edge.query.matching import QUERY_LEVEL

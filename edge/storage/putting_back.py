@@ -1,4 +1,4 @@
-"""`edge recover --back-to`: put back the catalog of before an upgrade, for the older release to be installed again."""
+"""`edge recover --back-to`: put back the catalog from before an upgrade, so that the older release can be installed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def put_back(catalog: Path) -> Path:
     data_dir, kept = catalog.parent, kept_in(catalog.parent) / catalog.name
     if not kept.exists():
         raise EdgeError(
-            f"no catalog of before {SCHEMA_SINCE} is kept in {data_dir}: an older release cannot read this one"
+            f"no catalog from before {SCHEMA_SINCE} is kept in {data_dir}: an older release cannot read this one"
         )
     with closing(connect(kept)) as conn:  # whose files the older release will find
         remember_versions(conn, _check_journal(catalog))

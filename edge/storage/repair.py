@@ -1,6 +1,6 @@
 """Making a damaged file whole again, from what we have or from a destination that has the instance.
 
-Promise: nothing is taken for whole but a data set with the SHA-256 that was received; it is entered like a new arrival
+Promise: only a data set with the SHA-256 that was received counts as whole; it is entered like a new arrival
 (file, name, directory, rows, in this order), and the ledger says lost, repaired, and from where. The damaged file is
 kept aside in `damaged/`, for a person, never deleted. What cannot be repaired is `lost`: an alarm.
 """

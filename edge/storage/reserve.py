@@ -1,7 +1,7 @@
-"""Room kept for the gateway itself: on a file system that is full to the last byte or inode it starts, and notes.
+"""A reserve of disk space: with it the gateway starts and records even on a file system that is completely full.
 
-A file of some megabytes and a few empty ones lie in data_dir until they are needed: then they are let go of, all at
-once, for the catalog, its log, its log's index and the control socket. They are made again where there is twice as much
+A file of some megabytes and a few empty ones are kept in data_dir. When room is needed, all are released at once, for
+the catalog, its log, its log's index and the control socket. They are made again where there is twice as much
 room. Whatever kind of room is used up (bytes, inodes, a quota, blocks smaller than a page), these gave it back.
 """
 

@@ -1,7 +1,7 @@
 """`edge restore`: bring images back from a destination that has a copy, into an empty gateway or one that lacks some.
 
 Promise: each object is entered as an arrival is (file, directory, rows), with the transfer syntax and the bytes that
-the copy gives; one that is here already is left alone, so that what was interrupted goes on. Nothing is sent to those
+the copy gives; one that is here already is skipped, so that an interrupted restore continues. Nothing is sent to those
 that have it: for a destination that proves, the delivery counts as sent and its proof is asked for, and exactly what it
 lacks is sent; one that proves by its C-STORE status alone is asked by C-FIND here. What cannot be asked is sent again.
 

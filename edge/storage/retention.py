@@ -30,7 +30,7 @@ from edge.config.sections import HOLD_PREFIX, Config
 from edge.model import Disk
 from edge.spool import Spool
 from edge.spool.room import HYSTERESIS
-from edge.store import eviction, ledger, ledger_text, legal_holds, operator_actions, rejections, tallies
+from edge.store import eviction, ledger, ledger_text, legal_holds, operator_actions, rejection_notes, tallies
 from edge.store.database import Store, Transaction
 from edge.store.eviction import Candidate, Evicted
 from edge.worker import ThreadSpec, Worker
@@ -121,7 +121,7 @@ class Retention:
         review: Callable[[Sequence[int]], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`config` gives the configuration of the moment; `doubts_clock`: may the clock be ahead?
+        """`config` gives the current configuration; `doubts_clock`: may the clock be ahead?
 
         `is_read`: does a retrieval read files of this study now? `review` applies rules of now to some instances, and
         says whether one has another rule.
@@ -148,7 +148,7 @@ class Retention:
         count, needed, files = self._drop_first(eviction.oldest_cached, eviction.evict_cached, needed, files, disk)
         corrected = config.retention.corrected
         more, needed, files = self._drop_first(
-            lambda conn, most: rejections.oldest_rejected(conn, most, corrected=corrected),
+            lambda conn, most: rejection_notes.oldest_rejected(conn, most, corrected=corrected),
             lambda conn, instance: eviction.evict(conn, instance, now, corrected=corrected),
             needed,
             files,

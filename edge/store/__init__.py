@@ -10,7 +10,7 @@ transaction that the caller owns, one file a subject:
 - whose an image is: `identity`, `known_patients`, `patient_identifiers`, `resolved_patients`, `patient_search`,
   `study_patients`, `todays_facts`, `order_entry`, `orders`, `identity_checks`, `identity_findings`, `returned`,
   `outdated_copies`
-- what is fetched, served, imported: `prefetch`, `worklist`, `queried`, `held`, `rejections`, `rejection_order`,
+- what is fetched, served, imported: `prefetch`, `worklist`, `queried`, `held`, `rejection_notes`, `rejection_order`,
   `imports`, `copies`, `web_clients`, `callers`, `asked`
 - decisions of people: `operator_actions`, `releases`, `sending`, `destinations`, `undecided`, `legal_holds`,
   `quarantine`

@@ -1,4 +1,4 @@
-"""Who looked: written into the ledger, for each study, as a look at a study is a look at its patient."""
+"""Access to studies, as rows of the ledger: one for each study and user, within LOOK_SECONDS."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def read_alert(conn: Transaction, number: int) -> AlertRecord:
 
 
 def keep(conn: Transaction, each: AlertRecord) -> int:
-    """Write down a new one, or where a known one stands; what a person said of it is left alone. Its number."""
+    """Write a new alert, or the state of a known one, without what a person said of it. Returns its number."""
     row = conn.execute(_ADD if each.id is None else _UPDATE, asdict(each)).fetchone()
     return int(row[0])
 

@@ -12,7 +12,7 @@ MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
 #: Callers that were refused and have alerts of their own (edge.monitor.alerts.equipment).
 ALERTED_CALLERS = 10
 
-#: A caller that was refused before it said its name is the one that is let in, once it was not refused for this time.
+#: A caller that was refused before it said its name is the one that is admitted, once it was not refused for this time.
 NAMELESS_SECONDS = 600.0
 
 
@@ -34,7 +34,7 @@ class Calls:
 def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) -> None:
     """Write down who called. `ae_title` is empty where a caller was refused before it said its name, or has none.
 
-    Of a caller without a name that is let in (a feed of HL7) nothing is kept: it ends what is kept of its refusals.
+    Of a caller without a name that is admitted (a feed of HL7) nothing is kept: it ends what is kept of its refusals.
     """
     if heard.modality:
         conn.execute(
@@ -71,10 +71,10 @@ def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) 
 
 
 def forget_unknown_callers(conn: Transaction, before: float, most: int) -> None:
-    """Of callers that were refused, and of those let in that never stored anything, keep the last `most` of each kind.
+    """Keep the last `most` callers that were refused, and as many that were admitted and never stored anything.
 
-    The first ALERTED_CALLERS of them stay, too, so that a flood does not make new alerts all the time. Those heard of
-    last before a time go. Equipment that has stored something stays.
+    The first ALERTED_CALLERS stay, too, so that a flood does not keep raising alerts. Callers that were last seen
+    before `before` are forgotten. Equipment that has stored something stays.
     """
     for admitted in (0, 1):
         conn.execute(

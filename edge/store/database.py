@@ -5,7 +5,7 @@ same time share one commit, and one sync of each directory that their work depen
 for all (group commit). A work function that raises is rolled back alone; the others are not touched.
 
 A failed sync or commit raises `StorageUnhealthy` in every caller of the group, and in every later one: after such a
-failure nobody knows what the disk holds, so nothing is written until a restart has looked. What heals by itself
+failure nobody knows what the disk holds, so nothing is written until a restart has checked it. What heals by itself
 (edge.errors.hindrance) is tried again for a short time, then raises `Hindered`; the next transaction may succeed.
 
 Limits: one process writes. The work functions must be short: while one runs, every receiver waits. The caller's own
@@ -252,7 +252,7 @@ class Store:
 
     def _fail(self, jobs: list[_Job], error: Exception) -> None:
         meaning = error_of_write(error, self.path, in_doubt=self._is_committing)
-        for job in jobs:  # first of all: whatever happens next, nobody takes it for done
+        for job in jobs:  # first of all: whatever happens next, it does not count as done
             job.error = meaning
         if isinstance(meaning, StorageUnhealthy):
             self.fail(str(meaning))

@@ -39,7 +39,7 @@ class DamagedFold(Permanent):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Where some studies lie in a yearly file."""
+    """The place of some studies in a yearly file."""
 
     year: int
     position: int

@@ -1,4 +1,4 @@
-"""The ledger's rows that lie in yearly files: ranges, across which the chain goes on.
+"""The ranges of the ledger's rows that are in yearly files: the chain continues across them.
 
 The caller owns the transaction.
 """
@@ -18,7 +18,7 @@ LedgerRow = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Rows `first` to `last` lie in files; the next one follows from `last_hash`."""
+    """Rows `first` to `last` are in files; the next one follows from `last_hash`."""
 
     first: int
     last: int
@@ -51,7 +51,7 @@ def hashes_before(conn: Transaction, study: int) -> dict[int, bytes]:
 
 
 def drop(conn: Transaction, study: int, last_seq: int, limit: int) -> int:
-    """Delete the next rows about a study that lie in a file. Returns how many."""
+    """Delete the next rows about a study that are in a file. Returns how many."""
     rows = conn.execute(
         "SELECT seq, hash FROM ledger WHERE study_id = ? AND seq <= ? ORDER BY seq LIMIT ?", (study, last_seq, limit)
     ).fetchall()

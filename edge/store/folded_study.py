@@ -1,4 +1,4 @@
-"""Does a study lie in a yearly file? What an arrival asks of edge.store.folding."""
+"""Is a study in a yearly file? What an arrival asks of edge.store.folding."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class StudyIsFolded(Transient):
 
 
 def is_folded(conn: Transaction, study_uid: str) -> bool:
-    """Does a study lie in a yearly file (edge.store.folding)?"""
+    """Is a study in a yearly file (edge.store.folding)?"""
     return conn.execute("SELECT 1 FROM folded_study WHERE study_uid = ?", (study_uid,)).fetchone() is not None

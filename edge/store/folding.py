@@ -80,7 +80,7 @@ class Folded:
 # -- from the catalog into a file --------------------------------------------------------------------------------------
 
 
-#: A study by its last reception: where a look through all of them goes on.
+#: A study by its last reception: where a pass through all of them continues.
 StudyPlace = tuple[float, int]
 FIRST_PLACE: StudyPlace = (0.0, 0)
 

@@ -176,7 +176,7 @@ def compare_names(a: str, b: str) -> Likeness:
 
 
 def _groups(value: str) -> dict[str, str]:
-    """The component groups that say something, by name. Ideographs in the place of the letters are taken for theirs."""
+    """The component groups that say something, by name. Ideographs in the place of letters count as ideographs."""
     names = ("alphabetic", "ideographic", "phonetic")
     found = {k: v for k, v in zip(names, _text(value).split("="), strict=False) if any(c.isalnum() for c in v)}
     letters = found.get("alphabetic", "")

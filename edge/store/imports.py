@@ -363,7 +363,7 @@ def is_received(conn: Transaction, sop_instance_uid: str, sha256: bytes) -> bool
 
 
 def find_patients(conn: Transaction, text: str, limit: int = 20) -> list[DiscPatient]:
-    """Find patients of here by their number or a part of their name: first those that HL7 names, then of images.
+    """Find patients known here by their number or a part of their name: first those that HL7 names, then of images.
 
     A number under which images have several names is several patients: a person chooses. HL7's word ends that.
     """

@@ -73,7 +73,7 @@ _REJECT_ROW = update_statement("reject row", DeliveryState.HELD)
 
 
 def _leases(conn: Transaction, rows: Iterable[sqlite3.Row], owner: str) -> list[Lease]:
-    """What can be leased; a row that cannot be used is held by name, so that it ends nothing for the others."""
+    """What can be leased. A row that cannot be used is held by itself, so that it does not stop the others."""
     found = []
     for row in rows:
         try:

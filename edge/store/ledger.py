@@ -174,7 +174,7 @@ def check(conn: Transaction, after: int = 0, tick: _Tick = lambda _: None, most:
 
     `most`: at most this many rows; -1: to the end.
 
-    Rows that lie in yearly files are passed over: the chain goes on behind them (edge.store.folded_ledger).
+    Rows in yearly files are skipped: the chain continues after them (edge.store.folded_ledger).
     Rows that are cut off its end show only by a head that was kept elsewhere (`has`).
     """
     cursor = conn.cursor()

@@ -72,7 +72,7 @@ def place_hold(
     if is_held(conn, study_uid):
         raise EdgeError(f"study {study_uid} is under a legal hold already: `edge studies holds` shows it")
     if ends_at is not None and ends_at <= now:
-        raise EdgeError("the end of a hold must lie in the future")
+        raise EdgeError("the end of a hold must be in the future")
     made = LegalHold(study_uid, reason, owner, now, ends_at)
     conn.execute(_INSERT, tuple(asdict(made).values()))
     _mark(conn, study_uid)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.model import NEEDS_DECISION, DeliveryState, InstanceState, Priority, Reason, ReasonCode
-from edge.store import ledger, rejections
+from edge.store import ledger, rejection_notes
 from edge.store.database import Transaction
 from edge.store.deliveries import record_by_study
 from edge.store.ledger_text import reason_payload
@@ -320,7 +320,7 @@ def _requeue(
         count += 1
         _record(conn, now, event, who, row["instance_id"], row["destination"], {"reason": why})
         if code is ReasonCode.NOTE_NOT_ALLOWED:
-            rejections.allow_note(conn, row["instance_id"], who, now)
+            rejection_notes.allow_note(conn, row["instance_id"], who, now)
     return Moved(count, left)
 
 

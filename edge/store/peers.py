@@ -13,7 +13,7 @@ def all_peers(conn: Transaction, limit: int) -> list[CatalogRow]:
 
 
 def refused_since(conn: Transaction, since: float) -> list[tuple[str, str, float, str, str]]:
-    """(AE title, address, first seen, what it lacks, who is let in from there) of those not let in, the last first.
+    """(AE title, address, first seen, what it lacks, who is admitted from there) of those not admitted, the last first.
 
     The title is empty where a caller had not said it. What it lacks is empty where the configuration does not name it.
     """
@@ -28,7 +28,7 @@ def refused_since(conn: Transaction, since: float) -> list[tuple[str, str, float
 
 
 def admitted_senders(conn: Transaction) -> list[tuple[str, str, float]]:
-    """(AE title, [modality], last stored) of all that are let in and have stored something."""
+    """(AE title, [modality], last stored) of all that are admitted and have stored something."""
     rows = conn.execute(
         "SELECT ae_title, max(CASE WHEN admitted AND last_stored IS NOT NULL THEN modality END), max(last_stored)"
         " FROM peer"
@@ -44,7 +44,7 @@ def senders(conn: Transaction) -> set[str]:
 
 
 def admitted_callers(conn: Transaction) -> set[str]:
-    """AE titles, and names of modalities, that were let in when they called last."""
+    """AE titles, and names of modalities, that were admitted when they called last."""
     rows = conn.execute("SELECT ae_title, modality FROM peer WHERE admitted")
     return {name for row in rows for name in row if name}
 

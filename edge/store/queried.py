@@ -117,7 +117,7 @@ TEXT_COLUMNS = {
     "StudyDescription": "SELECT DISTINCT study_id FROM study_facts WHERE instr(description, :part) > 0 ORDER BY 1 DESC",
     "StudyID": "SELECT DISTINCT study_id FROM study_facts WHERE instr(study_number, :part) > 0 ORDER BY 1 DESC",
 }
-#: Beyond which study the next SCAN_ROWS lie.
+#: The study after which the next SCAN_ROWS begin.
 _LAST_OF_SCAN = "SELECT id FROM study WHERE id < :before ORDER BY id DESC LIMIT 1 OFFSET :most - 1"
 _ALL = "SELECT id FROM study WHERE id >= :low AND id < :before ORDER BY id DESC"
 #: Conditions on a patient `p` and on the facts of a study `f`, each of which narrows a scan.

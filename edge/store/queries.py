@@ -13,7 +13,7 @@ from itertools import islice
 from edge.model import DeliveryState, InstanceState, Parameter, Reason, ReasonCode
 from edge.store.database import Transaction
 from edge.store.reasons import reason_of, words
-from edge.store.rejections import REJECTION_WORDS
+from edge.store.rejection_notes import REJECTION_WORDS
 
 # -- instances ---------------------------------------------------------------------------------------------------------
 

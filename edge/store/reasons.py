@@ -29,7 +29,7 @@ ODD_LENGTH = (
 
 def words(reason: Reason, *, with_quotes: bool = True) -> str:
     """The reason as one sentence; empty where there is none. `with_quotes`: with what a person wrote."""
-    if reason.text:  # a row of before there were parameters
+    if reason.text:  # a row from before there were parameters
         return reason.text if with_quotes or reason.code not in _QUOTING else _QUOTING[reason.code]
     quoted = reason.parameters.get("why", "") if with_quotes else ""
     said = _WORDS[reason.code](reason.parameters)
@@ -42,7 +42,7 @@ def reason_of(row: sqlite3.Row) -> Reason:
     return Reason(ReasonCode(row["reason_code"]), json.loads(parameters) if parameters else {}, row["reason"])
 
 
-#: Codes whose words of before there were parameters may quote a person.
+#: Codes whose words, from before there were parameters, may quote a person.
 _QUOTING = {ReasonCode.PERSON: "held by a person", ReasonCode.CANCELLED: "cancelled"}
 
 

@@ -11,7 +11,7 @@ No Dataset is built: a flat walk copies each value's bytes, rewrites headers and
 frame by frame. Text, private and unknown elements, UIDs and lossy flags stay what they were. Sequences get undefined
 length, group lengths go (PS3.5 section 7.2), elements of unknown VR become UN (section 6.2.2). Of an image that is
 lossy already, the destination gets what its decoder shows; nothing is compressed with loss again.
-Refused, with the reason: video, JPEG XL, lengths that lie, 32-bit pixels in big endian (writers disagree on the order
+Refused, with the reason: video, JPEG XL, false lengths, 32-bit pixels in big endian (writers disagree on the order
 of their words), and whatever does not decode to the same pixels again once compressed.
 """
 

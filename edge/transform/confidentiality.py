@@ -121,7 +121,7 @@ class Deidentification:
         return str(int.from_bytes(self._hash("study", study_uid)[:6], "big"))[:12]
 
     def shift_days(self, patient: str) -> int:
-        """Days by which all dates of a patient lie earlier."""
+        """Days by which all dates of a patient are shifted back."""
         return 1 + int.from_bytes(self._hash("days", patient)[:4], "big") % 3650
 
 

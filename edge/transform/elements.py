@@ -1,6 +1,6 @@
 """The elements of a data set on disk: a flat walk through any encoding, and a writer in little endian.
 
-No recursion, and no value is held: a data set of any depth and size takes the same memory. A length that lies ends it
+No recursion, and no value is held: a data set of any depth and size takes the same memory. A false length ends it
 in a TransformError, which names the element and never its value.
 """
 
@@ -125,7 +125,7 @@ def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> ElementKind
     if level.end is None and tag == (SEQUENCE_DELIMITER if level.sequence else _ITEM_END):
         return ElementKind.END
     if level.sequence != (tag >> 16 == 0xFFFE) or (level.sequence and tag != ITEM_TAG):
-        raise element_fault(tag, "stands where it cannot: a length before it is wrong")
+        raise element_fault(tag, "is where it cannot be: a length before it is wrong")
     if level.sequence:
         return ElementKind.ITEM
     if length != UNDEFINED_LENGTH:

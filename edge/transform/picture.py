@@ -69,7 +69,7 @@ def _cut(values: Pixels, region: Sequence[int]) -> Pixels:
     column, row, columns, rows = region
     found = values[row : row + rows, column : column + columns]
     if not found.size:
-        raise TransformError("the region lies beside the image")
+        raise TransformError("the region is outside the image")
     return found
 
 

@@ -2,7 +2,7 @@
 
 The question is put, and the signature of the answer verified, by `openssl ocsp`, a program of the system, so that its
 cryptography is that of the machine (FIPS included). Promise: a certificate counts as good only where the responder
-says so, freshly and signed; whatever goes wrong, nobody is let in by certificate. Limits: OCSP_SECONDS for a question,
+says so, freshly and signed; after any failure nobody is admitted by certificate. Limits: OCSP_SECONDS for a question,
 one at a time; an answer holds for GOOD_SECONDS or BAD_SECONDS. An answer that does not say when the next one comes (RFC
 6960 section 4.2.2.1: there is newer information at any time) counts for MOST_AGE_SECONDS from its time on.
 """

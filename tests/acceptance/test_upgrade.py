@@ -263,7 +263,7 @@ def test_without_room_for_a_copy_the_upgrade_goes_on(
     Store(path).close()
     assert schema_of(path) == SCHEMA
     assert "no room to keep a copy" in caplog.text
-    with pytest.raises(EdgeError, match="no catalog of before"):
+    with pytest.raises(EdgeError, match="no catalog from before"):
         put_back(path)
 
 

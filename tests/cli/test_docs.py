@@ -134,3 +134,29 @@ def test_the_manual_has_every_alert_as_it_is() -> None:
     manual = (REPOSITORY / "docs" / "manual.md").read_text("utf-8").splitlines()
     missing = [row for row in alert_table() if row not in manual]
     assert not missing, "\n".join(missing)
+
+
+def every_help(group: click.Command, path: str = "edge") -> list[tuple[str, str]]:
+    """The help of a command and of all below it, as a terminal of 80 columns shows it."""
+    context = click.Context(group, info_name=path, terminal_width=80, max_content_width=80)
+    found = [(path, group.get_help(context))]
+    if isinstance(group, click.Group):
+        for name in group.list_commands(context):
+            if (command := group.get_command(context, name)) is not None:
+                found += every_help(command, f"{path} {name}")
+    return found
+
+
+def test_help_fits_80_columns_and_no_summary_is_cut_off() -> None:
+    helps = every_help(cli)
+    assert len(helps) > 100
+    assert [f"{path}: {line}" for path, text in helps for line in text.splitlines() if len(line) > 80] == []
+    cut = [
+        f"{path}: {line}" for path, text in helps for line in text.splitlines() if re.match(r"  \S+  .*\.\.\.$", line)
+    ]
+    assert cut == []
+
+
+def test_several_examples_are_called_so() -> None:
+    shown = [(path, text.partition("  Example:")[2].partition("\n\n")[0]) for path, text in every_help(cli)]
+    assert [path for path, examples in shown if re.search(r"\n {12,}edge ", examples)] == []

@@ -280,7 +280,7 @@ def test_one_changes_the_own_password(sites: Callable[..., Site]) -> None:
     ("proxies", "default", "name", "status"),
     [
         (("127.0.0.0/8",), None, "CN=OPERATOR.1", 200),  # an account without password
-        (("127.0.0.0/8",), None, "CN=STRANGER.2", 303),  # no account: not let in
+        (("127.0.0.0/8",), None, "CN=STRANGER.2", 303),  # no account: not admitted
         (("127.0.0.0/8",), UserRole.OPERATOR, "CN=STRANGER.2", 200),
         (("127.0.0.0/8",), UserRole.VIEWER, "CN=STRANGER.2", 403),
         (("10.0.0.1",), UserRole.ADMIN, "CN=OPERATOR.1", 303),  # it says so, but nobody trusts it

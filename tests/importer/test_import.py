@@ -45,7 +45,7 @@ def browser() -> Iterator[Browser]:
 
 
 def add_order(clinic: Clinic, number: str, name: str, birth_date: str, sex: str, accession: str) -> None:
-    """An order of a patient of here, as HL7 would have brought it."""
+    """An order of a patient known here, as HL7 would have brought it."""
     with closing(sqlite3.connect(clinic.edge.data_dir / "catalog.db", timeout=10)) as conn, conn:
 
         def insert(table: str, **values: Any) -> int:
@@ -130,7 +130,7 @@ def test_another_birth_date_needs_a_reason(clinic: Clinic, tmp_path: Path) -> No
     assert "birth date" in refused.stderr
     assert "give a reason" in refused.stderr
     assert "no order A9999" in clinic.edge.cli("import", "assign", number, "--order", "A9999").stderr
-    assert "no patient of here" in clinic.edge.cli("import", "assign", number, "--patient", "NOBODY").stderr
+    assert "no patient known here" in clinic.edge.cli("import", "assign", number, "--patient", "NOBODY").stderr
     edge(clinic, "import", "discard", number, "--reason", "not ours")
     assert "discarded already" in clinic.edge.cli("import", "assign", number, "--order", "A4711").stderr
     assert not list((clinic.edge.data_dir / "imports" / str(found["batch"])).iterdir())

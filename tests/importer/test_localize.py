@@ -1,4 +1,4 @@
-"""An imported object with the identity of here: what differs changes and is kept, everything else is as it was."""
+"""An imported object with the local identity: what differs changes and is kept, everything else is as it was."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from edge.monitor.sampler import Gauges
 from edge.storage import recovery, scrub
 from edge.storage.repair import Repairer
 from edge.storage.scrub import Scrub
-from edge.store import gateway_values, header_progress, kept_files, rejections
+from edge.store import gateway_values, header_progress, kept_files, rejection_notes
 from edge.store.database import Transaction
 from tests.support.effort import counted_steps
 from tests.support.filled import Filled
@@ -56,10 +56,10 @@ def recall(grown: Filled, name: str) -> int:
 
 def test_notes_and_lost_files_are_found_without_reading_what_was_evicted(grown: Filled) -> None:
     with grown.db.reading() as conn, counted_steps(conn) as steps:
-        assert not rejections.has_notes(conn)
+        assert not rejection_notes.has_notes(conn)
         assert kept_files.lost_files(conn) == []
     assert steps[0] < YEARS // 10
-    assert grown.db.write(lambda conn: rejections.settle_waiting_notes(conn, 1.0)) == 0
+    assert grown.db.write(lambda conn: rejection_notes.settle_waiting_notes(conn, 1.0)) == 0
 
 
 def test_the_scrub_passes_what_was_evicted_in_steps(grown: Filled, monkeypatch: pytest.MonkeyPatch) -> None:

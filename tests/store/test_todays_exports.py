@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from edge.storage.media import export_folder, file_set_uid, read_todays_patients, zip_parts
+from edge.storage.file_set import export_folder, file_set_uid, read_todays_patients, zip_parts
 from edge.store import queries
 from edge.store.queries import Instance
 from tests.store.test_identity_checks import ALICE, Clinic

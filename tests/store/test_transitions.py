@@ -34,7 +34,7 @@ from edge.store import (
     destinations,
     leases,
     operator_actions,
-    rejections,
+    rejection_notes,
     replicas,
     restored,
     transitions,
@@ -152,7 +152,7 @@ def note(code: str, names: str = "1.7", *, other: str = "active", is_allowed: bo
         found = RejectionNote(RejectionCode(code), (names,))
         instance, uid = (1, "1.5") if names == "1.7" else (2, "1.7")
         given = {"is_allowed": is_allowed, "hides_quality": True}
-        rejections.enter_note(conn, instance, uid, found, "CT", NOW, **given)
+        rejection_notes.enter_note(conn, instance, uid, found, "CT", NOW, **given)
 
     return work
 

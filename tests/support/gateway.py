@@ -29,7 +29,7 @@ from edge.scp.association import Receiver, equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.listener import ConnectionListener
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder
@@ -40,7 +40,7 @@ from edge.scp.services.worklist_reader import WorklistReader
 from edge.scp.services.worklist_source import WorklistCache
 from edge.spool import Spool
 from edge.storage import recovery
-from edge.store import rejections
+from edge.store import rejection_notes
 from edge.store.database import Store
 from edge.store.read_only import CatalogReader
 from tests.support.ledger_rows import with_words
@@ -158,7 +158,7 @@ class Receiving:
 
     def _is_forbidden(self, uid: str) -> bool:
         with self.db.reading() as conn:
-            return rejections.is_forbidden(conn, uid)
+            return rejection_notes.is_forbidden(conn, uid)
 
     def _keeps_unreadable(self, origin: Origin, size: int) -> bool:
         return self.intake.keeps_unreadable(origin, size)

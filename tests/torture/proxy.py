@@ -1,7 +1,7 @@
 """A bad line between the gateway and its archive: a TCP proxy whose `mode` may change at any time.
 
 pass       as it came
-cut        connections are closed, and nobody is let in
+cut        connections are closed, and nobody is admitted
 reset      each connection is reset (RST) somewhere in its first bytes, now and then it is let through
 hole       open, accepting, and nothing ever arrives
 half-open  the archive's side is closed; the gateway's stays open and is told nothing

@@ -62,7 +62,7 @@ def test_an_address_is_not_added_where_any_is_let_in() -> None:
     """The list of one address would turn away all others."""
     equipment = FILES["20-equipment.toml"].replace('hosts = ["10.0.0.1"]      # its address\n', "")
     files = {**FILES, "20-equipment.toml": equipment}
-    with pytest.raises(EdgeError, match=r"\[modality.ct1\] is let in from any address"):
+    with pytest.raises(EdgeError, match=r"\[modality.ct1\] is admitted from any address"):
         change("modality-add-host", files, name="ct1", host="10.0.0.7")
 
 

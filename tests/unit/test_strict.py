@@ -104,7 +104,7 @@ def device(sys: Path, name: str, number: str, uuid: str = "", slaves: tuple[str,
     (sys / "dev" / "block" / number).symlink_to(folder)
 
 
-def test_dm_crypt_is_found_below_whatever_lies_on_it(tmp_path: Path) -> None:
+def test_dm_crypt_is_found_below_whatever_is_on_it(tmp_path: Path) -> None:
     device(tmp_path, "sda1", "8:1")
     device(tmp_path, "sdb1", "8:17")
     device(tmp_path, "dm-0", "253:0", "CRYPT-LUKS2-abc-edge", ("sda1",))

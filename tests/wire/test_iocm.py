@@ -21,7 +21,7 @@ from edge.store import (
     operator_actions,
     queried,
     queries,
-    rejections,
+    rejection_notes,
     studies,
     undecided,
 )
@@ -128,7 +128,7 @@ def test_a_held_image_holds_its_note_with_the_reason(site: Rejecting) -> None:
     )
     site.send(site.note(QUALITY))
     site.lease()
-    site.edge.db.write(lambda conn: rejections.settle_waiting_notes(conn, 5.0))
+    site.edge.db.write(lambda conn: rejection_notes.settle_waiting_notes(conn, 5.0))
     assert site.lease() == []
     ((parameters,),) = site.edge.rows("SELECT reason_parameters FROM delivery WHERE reason_code = 'awaits-images'")
     assert parameters == '{"held":1,"waiting":1}'

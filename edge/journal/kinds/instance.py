@@ -18,7 +18,7 @@ class RecordedInstance:
     header: InstanceHeader
     is_readable: bool = True
     reason: str = ""
-    has_attributes: bool = True  # else they did not fit the head: look at the body again
+    has_attributes: bool = True  # else they did not fit the head: the body is read again
     header_keys: str = ""  # which elements its header was read for (HeaderSearch.name)
 
 

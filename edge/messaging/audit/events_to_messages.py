@@ -28,7 +28,7 @@ from edge.store.performed_steps import IN_PROGRESS
 
 #: Of a row's words, this much is repeated.
 MAX_WORDS = 300
-#: Sections of the configuration that decide who is let in, and what is sent where.
+#: Sections of the configuration that decide who is admitted, and what is sent where.
 SECURITY_SECTIONS = frozenset({"audit", "console", "listen", "modality", "tls"})
 
 

@@ -88,7 +88,7 @@ def new_modality(seen: Observed) -> Iterator[Alert]:
             f"{title}@{address}",
             each.first_seen,
             f'New equipment "{title}" at {address} ({made or "of unknown make"}) called for the first time',
-            f"it is let in as [{table_of(each.name)}]" if each in named else "its images are received and routed",
+            f"it is admitted as [{table_of(each.name)}]" if each in named else "its images are received and routed",
             Action("report it to the central office if it was not announced"),
             ACK,
             ended=each.first_seen,

@@ -23,7 +23,7 @@ def hl7_parked(seen: Observed) -> Iterator[Alert]:
             "messages",
             parked.since or seen.at,
             f"{amount(parked.count, 'HL7 message')} parked{behind}",
-            "kept and not applied, so copies of these patients' images leave with the facts of before",
+            "kept and not applied, so copies of these patients' images leave with the former facts",
             Action("{} says why", ("edge", "hl7", "list", "--state", "parked")),
             Action("{} applies one again", ("edge", "hl7", "replay", "ID")),
             Action("{} decides that it is not applied", ("edge", "hl7", "discard", "ID", "--reason", "...")),

@@ -33,8 +33,8 @@ from edge.outbound.prefetch.choice import (
     pause_after,
 )
 from edge.query import worklist as pure
+from edge.query.archive_finder import Finder, unhurried_finder
 from edge.query.fetching import Fetcher, ReadInto, open_fetcher
-from edge.query.finder import Finder, unhurried_finder
 from edge.query.located import Located
 from edge.query.worklist import decode_item
 from edge.store import prefetch, queried, worklist

@@ -1,7 +1,7 @@
 """One connection to a receiver of HL7: a message out, its acknowledgement in. One message is outstanding at a time.
 
-An acknowledgement counts only when its MSA-2 is the message's MSH-10: a late one is never taken for the next. After a
-silence the connection is closed, so that what comes late has no place to arrive.
+An acknowledgement counts only when its MSA-2 is the message's MSH-10: a late one never counts for the next
+message. After a silence the connection is closed, so that no late one can come.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning])
     if meaning is Meaning.DENIED:
         text = f"it answers {found.phrase}: compare the token or certificate with what it has, and what that may do"
         raise Unavailable(text, DENIED_SECONDS)
-    raise Unavailable(f"it answers {found.phrase}: compare the url, below which STOW-RS must lie", DENIED_SECONDS)
+    raise Unavailable(f"it answers {found.phrase}: compare the url: STOW-RS must be below it", DENIED_SECONDS)
 
 
 class StowSender(TransportSender[WebSession]):

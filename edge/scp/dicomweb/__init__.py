@@ -7,7 +7,7 @@ that no viewer delays a scanner. It reads the catalog and the spool, and writes 
     access.py        who calls, and what it may (pure)
     resources.py     the table of resources
     server.py        a connection from its first request to its end; which resource answers a request
-    exchange.py      one request with its caller, and an answer;  media.py, ranges.py  what the caller accepts
+    exchange.py      one request with its caller, and an answer;  media_types.py, ranges.py  what the caller accepts
 
     store.py         STOW-RS;  receive.py  parts become records of the journal, the answer follows the flush
     composed.py      metadata and bulk data are put together;  report.py  the answer, in JSON or XML

@@ -20,7 +20,7 @@ PERSON_SERVICES = frozenset({"query", "retrieve"})
 
 @dataclass(frozen=True, slots=True)
 class WebCaller:
-    """A machine or a person that is let in."""
+    """A machine or a person that is admitted."""
 
     name: str  # in the ledger: `client.NAME`, or the account's
     title: str  # the AE title under which routes know what it stores

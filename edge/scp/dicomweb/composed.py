@@ -36,7 +36,7 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import Unreadable
 from edge.model import ContextKey
 from edge.scp.dicomweb.exchange import DICOM_JSON, DICOM_XML
-from edge.scp.dicomweb.media import parse_media
+from edge.scp.dicomweb.media_types import parse_media
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.dicomweb.receive import StowReceiver
 from edge.text import MIB

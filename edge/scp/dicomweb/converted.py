@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from edge.scp.dicomweb.exchange import FilePart
-from edge.scp.dicomweb.media import MediaType
+from edge.scp.dicomweb.media_types import MediaType
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import GatewayLink
+from edge.scp.gateway_link import GatewayLink
 from edge.scp.requested_copy import RequestedCopy
 from edge.store.held import HeldInstance
 from edge.transform import possible

@@ -13,7 +13,7 @@ from edge.network.tls import Certificate
 from edge.scp.dicomweb.access import WebCaller
 from edge.scp.dicomweb.protocol import HttpRequest
 
-#: Where the services lie.
+#: Where the services are.
 WEB_ROOT = "/dicom-web"
 TEXT_MEDIA, DICOM, DICOM_JSON, DICOM_XML = (
     "text/plain; charset=utf-8",
@@ -58,7 +58,7 @@ class WebAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request of a caller that is let in."""
+    """A request of a caller that is admitted."""
 
     request: HttpRequest
     caller: WebCaller

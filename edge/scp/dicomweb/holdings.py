@@ -27,7 +27,7 @@ from edge.query.unapplied import JournalView
 from edge.scp.dicomweb.archives import Elsewhere, WebArchives
 from edge.scp.dicomweb.exchange import Exchange
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import reading_studies
+from edge.scp.gateway_link import reading_studies
 from edge.scp.remote_link import RemoteLink
 from edge.store import headers, held
 from edge.store.held import HeldInstance

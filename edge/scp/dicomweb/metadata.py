@@ -20,7 +20,7 @@ from edge.dicom.native_model import json_to_xml
 from edge.errors import EdgeError, Unreadable
 from edge.network.multipart import PartDelimiters
 from edge.query.levels import tag_of
-from edge.scp.dicomweb import media
+from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.exchange import DICOM_JSON, DICOM_XML, Exchange, SendPart, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings, WantedInstances
 from edge.scp.dicomweb.protocol import HttpError
@@ -39,7 +39,7 @@ class MetadataResource:
         self._holdings = holdings
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
-        written_as = media.choose_media(exchange.accept, (DICOM_JSON, DICOM_XML))
+        written_as = media_types.choose_media(exchange.accept, (DICOM_JSON, DICOM_XML))
         if "instance" in names:
             wanted = WantedInstances(self._holdings.find(exchange, names, _ACCESS), [])
         else:
@@ -100,7 +100,7 @@ class MetadataResource:
             with suppress(Unreadable, IndexError), holdings.reading_of(instance) as read:
                 elements, end = writer.write_elements(read(0, WINDOW), syntax, address)
                 pixels = holdings.find_pixels(instance, read, end)
-                if pixels.header_bytes == end:  # most headers lie within the first window
+                if pixels.header_bytes == end:  # most headers fit the first window
                     return elements, pixels.tag, pixels.vr
         of_file = holdings.read_header(instance)
         elements, _ = writer.write_elements(of_file.data, plain_syntax(syntax), address)

@@ -21,10 +21,10 @@ from edge.dicom.place import locate_value
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import EdgeError, Hindered, TransformError, Unreadable
 from edge.network.multipart import PartDelimiters
-from edge.scp.dicomweb import media
+from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.exchange import Exchange, FilePart, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings
-from edge.scp.dicomweb.media import MediaType
+from edge.scp.dicomweb.media_types import MediaType
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.dicomweb.ranges import count_bytes, etag_of, not_modified, with_range
 from edge.store.held import HeldInstance
@@ -82,7 +82,7 @@ class PixelResource:
     def frames(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         """GET .../frames/{list}."""
         (instance,) = self._holdings.find(exchange, names, "wado-rs frames")
-        accepted = media.parse_accepted(exchange.accept)
+        accepted = media_types.parse_accepted(exchange.accept)
         form = choose_frames(accepted, instance.transfer_syntax_uid, is_single=names["list"].count(",") == 0)
         etag = etag_of([instance], f"{names['list']} {form}")
         if not_modified(exchange.request, etag):
@@ -170,7 +170,7 @@ class PixelResource:
         etag = etag_of([instance], f"{names['tag']} {exchange.accept}")
         if not_modified(exchange.request, etag):
             return WebAnswer(HTTPStatus.NOT_MODIFIED, {"ETag": etag})
-        accepted = media.parse_accepted(exchange.accept)
+        accepted = media_types.parse_accepted(exchange.accept)
         syntax = instance.transfer_syntax_uid
         if syntax in DEFLATED:
             form = choose_bulk(accepted, EXPLICIT_LITTLE)

@@ -20,7 +20,7 @@ from edge.model.dictionary import tag_for_keyword
 from edge.query.asking import AnswerBatch, AskedQuery, Asker, NoAnswer, NotedQuery, QueryEnd
 from edge.query.levels import KEYWORDS_OF, UNIQUE_KEYWORDS, Level, tag_of
 from edge.scp.admission import Caller
-from edge.scp.dicomweb import media
+from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.exchange import DICOM_JSON, Exchange, WebAnswer
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.remote_link import RemoteLink
@@ -63,7 +63,7 @@ class QueryResource:
         return lambda exchange, names: self._answer(exchange, names, level)
 
     def _answer(self, exchange: Exchange, names: dict[str, str], level: Level) -> WebAnswer:
-        media.choose_media(exchange.accept, (DICOM_JSON,))
+        media_types.choose_media(exchange.accept, (DICOM_JSON,))
         config = self._config()
         if not config.serves_queries:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no [query] table: nobody may ask.")

@@ -43,7 +43,7 @@ def with_range(request: HttpRequest, headers: Mapping[str, str], parts: Sequence
     first = int(match[1]) if match[1] else max(0, whole - int(match[2]))
     last = min(int(match[2]), whole - 1) if match[1] and match[2] else whole - 1
     if first > last or first >= whole:
-        text = "The range lies beyond the end."
+        text = "The range begins after the end."
         raise HttpError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, text, {"Content-Range": f"bytes */{whole}"})
     given["Content-Range"] = f"bytes {first}-{last}/{whole}"
     cut = list(_cut(parts, first, last + 1))

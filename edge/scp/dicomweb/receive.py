@@ -46,7 +46,7 @@ class _Part:
     origin: Origin | None = None
     passed: str = ""  # what another Edge says of it
     priority: Priority = Priority.ROUTINE
-    failure: StoreResponse | None = None  # then the rest passes by
+    failure: StoreResponse | None = None  # then the rest is discarded
 
 
 class StowReceiver:

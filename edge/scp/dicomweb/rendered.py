@@ -13,7 +13,7 @@ from itertools import chain
 
 from edge.errors import EdgeError, Hindered, TransformError
 from edge.network.multipart import PartDelimiters
-from edge.scp.dicomweb import media
+from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.exchange import Exchange, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings
 from edge.scp.dicomweb.pixels import count_frames, read_frame_numbers
@@ -117,7 +117,7 @@ def _pick(found: list[HeldInstance]) -> HeldInstance:
 
 def _choose_picture(accept: str, *, is_list: bool) -> tuple[str, bool]:
     """The media type of a picture, and whether it comes in parts. Raises HttpError: 406."""
-    for each in media.parse_accepted(accept):
+    for each in media_types.parse_accepted(accept):
         if each.name == "multipart/related":
             kind = each.parameters.get("type", JPEG).lower()
             if kind in (JPEG, PNG, "*/*"):

@@ -3,7 +3,7 @@
 Objects go as they are kept: bit for bit the modality's data set, behind a head that says nothing of where it came from;
 with the patient of today where feeds know another than the object has; or converted without loss where the caller
 accepts another transfer syntax alone. What only an archive has follows as it comes. An answer that cannot be completed
-is cut off, so that nobody takes it for a whole one.
+is cut off, so that it is not mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from edge.dicom.part10 import plain_head
 from edge.errors import EdgeError
 from edge.model import ContextKey
 from edge.network.multipart import PartDelimiters
-from edge.scp.dicomweb import media
+from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.converted import ConvertedCopies, choose_syntaxes
 from edge.scp.dicomweb.exchange import DICOM, Exchange, FilePart, SendPart, WebAnswer
 from edge.scp.dicomweb.holdings import Holdings, WantedInstances
-from edge.scp.dicomweb.media import MediaType
+from edge.scp.dicomweb.media_types import MediaType
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.dicomweb.ranges import etag_of, not_modified, with_range
 from edge.store.held import HeldInstance
@@ -38,7 +38,7 @@ class InstanceResource:
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
         is_single = "instance" in names
-        accepted = _accepted_forms(media.parse_accepted(exchange.accept), is_single=is_single)
+        accepted = _accepted_forms(media_types.parse_accepted(exchange.accept), is_single=is_single)
         if is_single:
             wanted = WantedInstances(self._holdings.find(exchange, names, _ACCESS), [])
         else:

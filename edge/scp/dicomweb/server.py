@@ -190,7 +190,7 @@ class WebDoor:
             return WebAnswer(HTTPStatus.NO_CONTENT, {"Allow": ", ".join([*allowed, "OPTIONS"]), **site})
         caller = self._identify(connection, request)
         if not matches:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no such resource. The services lie below {WEB_ROOT}.")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no such resource. The services are below {WEB_ROOT}.")
         chosen = next(((each, names) for each, names in matches if each.method == method), None)
         if chosen is None:
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "Not here.", {"Allow": ", ".join(allowed)})

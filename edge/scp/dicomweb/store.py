@@ -14,14 +14,14 @@ from edge.dicom.native_model import json_to_xml
 from edge.model import Origin
 from edge.network.multipart import BadMultipart, PartReader, is_boundary
 from edge.scp.admission import Admission, Caller
-from edge.scp.dicomweb import media
+from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.composed import ComposedParts
 from edge.scp.dicomweb.exchange import DICOM, DICOM_JSON, DICOM_XML, Exchange, WebAnswer
-from edge.scp.dicomweb.media import MediaType
+from edge.scp.dicomweb.media_types import MediaType
 from edge.scp.dicomweb.protocol import ConnectionEnded, HttpError
 from edge.scp.dicomweb.receive import StowReceiver, UnsupportedPart
 from edge.scp.dicomweb.report import TRY_AGAIN_SECONDS, build_report, status_of
-from edge.scp.link import GatewayLink
+from edge.scp.gateway_link import GatewayLink
 from edge.scp.recorder import Recorder
 from edge.scp.services.store import refuse_rejected
 from edge.spool.room import disk_of
@@ -48,7 +48,7 @@ class StoreResource:
         self._pool = ThreadPoolExecutor(FLUSHES, thread_name_prefix="flush")
 
     def answer(self, exchange: Exchange, names: dict[str, str]) -> WebAnswer:
-        written_as = media.choose_media(exchange.accept, (DICOM_JSON, DICOM_XML))
+        written_as = media_types.choose_media(exchange.accept, (DICOM_JSON, DICOM_XML))
         sent = _sent_as(exchange)
         self._check_room()
         config = self._config()
@@ -97,7 +97,7 @@ def _sent_as(exchange: Exchange) -> MediaType:
     request = exchange.request
     if request.header("content-encoding").lower() not in ("", "identity"):
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed: Content-Encoding.")
-    sent = media.parse_media(request.header("content-type"))
+    sent = media_types.parse_media(request.header("content-type"))
     if sent.name == "application/dicom":
         return sent
     if sent.name != "multipart/related" or sent.parameters.get("type", "").lower() not in _SENT:

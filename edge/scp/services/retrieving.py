@@ -28,7 +28,7 @@ from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
 from edge.scp.fetch_through import Carrier
-from edge.scp.link import MadeCopy, reading_studies
+from edge.scp.gateway_link import MadeCopy, reading_studies
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT
 from edge.scp.services.service import Responder

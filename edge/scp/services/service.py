@@ -15,7 +15,7 @@ from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from edge.query.asking import AskedQuery, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller, Resolver
-from edge.scp.link import GatewayLink, KnownRequests, KnownSteps
+from edge.scp.gateway_link import GatewayLink, KnownRequests, KnownSteps
 from edge.scp.recorder import Recorder
 from edge.scp.response import StoreResponse
 from edge.scp.services.worklist_source import KnownWorklist
@@ -77,7 +77,7 @@ class Responder(Protocol):
         """Answer a C-STORE, and count it; a shortage of ours is noted."""
 
     def refuse(self, request: DimseMessage, answer: StoreResponse) -> None:
-        """Let the request's data set pass by, and say why; it counts as not stored."""
+        """Discard the request's data set, and answer why; it counts as not stored."""
 
     def note_query(self, asked: AskedQuery, identifier: bytes, end: QueryEnd) -> None:
         """What was asked, and how it ended: for the audit trail."""

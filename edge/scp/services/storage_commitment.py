@@ -116,7 +116,7 @@ def _answer_for(error: Hindered | StorageUnhealthy | MemoryError) -> StoreRespon
 
 
 class _Sink:
-    """Takes fragments into a recording; after a failure it lets the rest pass by."""
+    """Takes fragments into a recording; after a failure it discards the rest."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording

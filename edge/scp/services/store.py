@@ -14,7 +14,7 @@ from edge.errors import Hindered, StorageUnhealthy
 from edge.model import ContextKey, Origin, Priority
 from edge.network.sites import read_passed
 from edge.scp.admission import Admission, identity_fault
-from edge.scp.link import GatewayLink
+from edge.scp.gateway_link import GatewayLink
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
 from edge.scp.services.service import Responder, Service, has_word
@@ -111,7 +111,7 @@ def refuse_rejected(uid: str, config: Config, link: GatewayLink) -> StoreRespons
 
 
 class _Target:
-    """Where an object goes: into its recording; after a failure the rest is let pass by."""
+    """Where an object goes: into its recording; after a failure the rest is discarded."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording

@@ -8,7 +8,7 @@ import pytest
 
 from edge.scp.dicomweb.converted import ConvertedCopies
 from edge.scp.dicomweb.protocol import HttpError
-from edge.scp.link import MadeCopy
+from edge.scp.gateway_link import MadeCopy
 
 
 class Link:

@@ -1,4 +1,4 @@
-"""The web door as such: who is let in, over TLS too, and what a caller that is odd, slow or early gets."""
+"""The web door as such: who is admitted, over TLS too, and what a caller that is odd, slow or early gets."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 
 from edge.network.frames import receive_frame, send_frame
 from edge.scp.capacity import Associations
-from edge.scp.link import LocalLink
+from edge.scp.gateway_link import LocalLink
 from edge.scp.remote_link import serve_link
 from edge.scp.services.mpps_register import StepRegister
 from edge.scp.services.storage_commitment_register import RequestRegister
