@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge.cli import cli
-from edge.cli.parts import cut_part, describe_part, rows_for
+from edge.cli.parts import ListedPart, cut_part, describe_part, rows_for
 from edge.store.listing import ListPart
 from tests.support.filled import Filled
 
@@ -35,7 +35,7 @@ def test_what_is_said_of_a_part(skip: int, shown: int, total: int | None, said: 
 )
 def test_a_part_is_cut_out_of_what_was_read(skip: int, there: int, rows: list[int], total: int | None) -> None:
     part = ListPart(2, skip)
-    assert cut_part(part, list(range(there))[: rows_for(part)]) == (rows, total)
+    assert cut_part(list(range(there))[: rows_for(part)], part) == ListedPart(part, rows, total)
 
 
 @pytest.mark.parametrize("command", ["queue list", "instances list --state unroutable"])
