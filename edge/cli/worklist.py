@@ -13,13 +13,13 @@ from edge.cli.session import CommandSession, json_option
 from edge.cli.tables import Columns, local_time, print_json, print_rows, say
 from edge.errors import EdgeError
 from edge.store.listing import ListPart
-from edge.text import age, amount, iso_or_none
+from edge.text import age, amount, iso_or_none, scheduled_text
 
 if TYPE_CHECKING:
     from edge.query.listing import ListedItem  # DICOM is slow to load
 
 _COLUMNS: Columns[ListedItem] = {
-    "scheduled": lambda each: each.scheduled_text,
+    "scheduled": lambda each: scheduled_text(each.scheduled),
     "modality": lambda each: each.modality,
     "station": lambda each: each.station_ae,
     "accession": lambda each: each.accession,

@@ -22,8 +22,6 @@ from edge.web.listing import read_list_page, read_view
 
 #: The lists of studies that do not fit the orders, and rows of a page of them.
 _CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"accession", "patient"})
 STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
 
 
@@ -31,9 +29,8 @@ class OrdersPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /orders. Who may not see patient data sees neither names nor numbers."""
         visitor = visitor_of(request)
-        hidden = frozenset() if visitor.sees_patients else _OF_PATIENTS
-        view = read_view(request, "/orders", ORDER_COLUMNS - hidden, ("status",))
-        views = {name: read_view(request, "/orders", CHECK_COLUMNS - hidden, name=name) for name in _CHECKS}
+        view = read_view(request, "/orders", ORDER_COLUMNS, ("status",))
+        views = {name: read_view(request, "/orders", CHECK_COLUMNS, name=name) for name in _CHECKS}
         with self._access.db.reading() as conn:
             found = read_list_page(list_orders(conn, status=view.choice("status")), view)
             checks = {

@@ -18,22 +18,19 @@ from edge.web.listing import ListView, posted_view, read_list_page, read_view
 
 #: Of the filter by state: a target lacks something.
 _NOT_SENT = "open"
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"accession"})
 _ACTIONS = {"retry": ("mpps-retry", "queued to be sent"), "cancel": ("mpps-cancel", "cancelled")}
 
 
 class StepPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200, again: ListView | None = None) -> Response:
         """GET /steps. Who may not see patient data sees no accession number, UID or words of the RIS."""
-        sees = visitor_of(request).sees_patients
-        view = again or read_view(request, "/steps", STEP_COLUMNS if sees else STEP_COLUMNS - _OF_PATIENTS, ("state",))
+        view = again or read_view(request, "/steps", STEP_COLUMNS, ("state",))
         state = view.choice("state")
         with self._access.db.reading() as conn:
             is_open = state == _NOT_SENT
             page = read_list_page(list_steps(conn, only_open=is_open, state="" if is_open else state), view)
             owed = step_deliveries.summarize_owed_steps(conn)
-        if not sees:
+        if not visitor_of(request).sees_patients:
             page = page.map(_mask)
         return self._pages.render(
             request, "steps.html", code=code, view=view, page=page, owed=owed, open_state=_NOT_SENT, fault=fault

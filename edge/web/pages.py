@@ -145,5 +145,6 @@ FILTERS = {
     "printable": words.printable,
     "mask_uids": words.mask_uids,
     "pairs": lambda names: [(name, name) for name in names],
-    "number": lambda n: f"{n:,}",
+    "scheduled": words.scheduled_text,
+    "number": lambda n: "\N{EN DASH}" if n is None else f"{n:,}",
 }
