@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
@@ -61,12 +61,11 @@ class OrdersPage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /orders/decide: it is this patient, send as it is, or do not send."""
         visitor = visitor_of(request)
-        decision, reason = visitor.field("decision"), visitor.field("reason")[:MAX_REASON].strip()
+        decision = visitor.field("decision")
         try:
             if decision not in STUDY_DECISIONS:
                 raise EdgeError("Choose what to do with the images.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            reason = read_reason(visitor)
             fields = {"study_uid": visitor.field("study"), "decision": decision, "patient": visitor.field("patient")}
             fields |= {"authority": visitor.field("authority"), "who": visitor.name, "reason": reason}
             answer = self._access.command("study-decide", fields)

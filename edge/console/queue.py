@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.forecasts import bytes_ahead, forecast
 from edge.errors import EdgeError
 from edge.store.database import Transaction
@@ -28,7 +28,7 @@ from edge.store.waiting import (
 from edge.text import amount, mask_uids
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import PATIENT_COLUMNS, ListPage, ListView, SortKeys, cut_page, posted_view, read_view
+from edge.web.listing import MASKED_COLUMNS, ListPage, ListView, SortKeys, cut_page, posted_view, read_view
 
 #: Deliveries in one transaction: scanners wait while one runs.
 _BATCH = 500
@@ -132,15 +132,14 @@ class QueuePage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /queue/decide: apply one action to the selected studies, or to all that the list shows."""
         visitor = visitor_of(request)
-        action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
+        action = _ACTIONS.get(visitor.field("action"))
         view = posted_view(request, "/queue", _COLUMNS, _FILTERS)
         try:
             picked = {row_number(each) for each in visitor.form.get("pick", [])}
             is_all = visitor.field("all") == "1"
             if not (picked or is_all) or action is None:
                 raise EdgeError("Select at least one study, and choose an action.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            reason = read_reason(visitor)
             with self._access.db.reading() as conn:
                 found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
                 ids = [pair for each in found for pair in waiting_ids(conn, each)]
@@ -173,7 +172,7 @@ def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
 
 
 def _page_of(conn: Transaction, waiting: Sequence[WaitingStudy], view: ListView) -> ListPage[QueueRow]:
-    wanted = [each.study_id for each in waiting] if view.sort in PATIENT_COLUMNS else []
+    wanted = [each.study_id for each in waiting] if view.sort in MASKED_COLUMNS else []
     facts = study_facts(conn, wanted, counts=False)
     rows = [QueueRow(each, facts.get(each.study_id, StudyFacts())) for each in waiting]
     return cut_page(rows, view, _COLUMNS)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.errors import EdgeError
 from edge.store import step_deliveries
 from edge.store.performed_steps import STEP_COLUMNS, ListedStep, list_steps
@@ -40,15 +40,13 @@ class StepPage(ConsolePage):
         """POST /steps/decide: retry or cancel what a target lacks of the selected steps."""
         visitor = visitor_of(request)
         view = posted_view(request, "/steps", STEP_COLUMNS, ("state",))
-        action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
+        action = _ACTIONS.get(visitor.field("action"))
         try:
             ids = [row_number(each) for each in visitor.form.get("pick", [])]
             if not ids or action is None:
                 raise EdgeError("Select at least one step, and choose an action.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
             command, done = action
-            fields = {"ids": ids, "destination": "", "who": visitor.name, "reason": reason}
+            fields = {"ids": ids, "destination": "", "who": visitor.name, "reason": read_reason(visitor)}
             moved = self._access.command(command, fields)["moved"]
             if not moved:
                 raise EdgeError("Nothing was changed: these steps have no message that waits or is held.")

@@ -23,7 +23,7 @@ ROWS = 50
 #: The longest word that is searched for, and the longest value of a filter.
 MOST_WORD = 100
 #: Columns by which only those sort who see patient data: the order would tell others what is masked.
-PATIENT_COLUMNS = frozenset({"patient", "accession", "description", "procedure", "date"})
+MASKED_COLUMNS = frozenset({"patient", "accession", "description", "procedure", "date"})
 T = TypeVar("T")
 S = TypeVar("S")
 #: The columns of a list in memory -> what they are sorted by.
@@ -96,7 +96,7 @@ def read_view(
     """Read the choice from the address; an address that is not about this list gets what the session remembers."""
     visitor, key, query = visitor_of(request), f"list {path} {name}", request.query_params
     session = visitor.session
-    columns = [each for each in columns if visitor.sees_patients or each not in PATIENT_COLUMNS]
+    columns = [each for each in columns if visitor.sees_patients or each not in MASKED_COLUMNS]
     is_asked = query.get("list", "") == name and query.keys() & {"sort", "down", "page", *filters}
     if not is_asked and session is not None and isinstance(kept := session.kept.get(key), ListView):
         return kept
