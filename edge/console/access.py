@@ -32,17 +32,6 @@ _MAX_VIEWS = 10_000
 IMAGES = "its images"
 
 
-def read_reason(visitor: Visitor) -> str:
-    """The reason for a decision that a form gives; empty: none."""
-    return visitor.field("reason")[:_MAX_REASON].strip()
-
-
-def check_reason(reason: str) -> None:
-    """Raises EdgeError where there is none."""
-    if not reason:
-        raise EdgeError("Give a reason: the ledger records it.")
-
-
 class ViewRecorder:
     """Records whose data a person is shown, before the page is shown: a ledger row for each study."""
 
@@ -107,6 +96,13 @@ class ViewRecorder:
         studies = {study for study, _ in found if study is not None}
         instances = {instance for study, instance in found if study is None}
         self.record(visitor, page, studies=sorted(studies), instances=sorted(instances))
+
+
+def read_reason(visitor: Visitor) -> str:
+    """Return the reason that a form gives for a decision. Raises EdgeError where there is none."""
+    if not (reason := visitor.field("reason")[:_MAX_REASON].strip()):
+        raise EdgeError("Give a reason: the ledger records it.")
+    return reason
 
 
 class ConfigurationPreview(Protocol):

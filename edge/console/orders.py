@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, ConsolePage, check_reason, read_reason
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
@@ -23,17 +23,14 @@ from edge.web.listing import read_list_page, read_view
 
 #: The lists of studies that do not fit the orders, and rows of a page of them.
 _CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"accession", "patient"})
 
 
 class OrdersPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /orders. Who may not see patient data sees neither names nor numbers."""
         visitor = visitor_of(request)
-        hidden = frozenset() if visitor.sees_patients else _OF_PATIENTS
-        view = read_view(request, "/orders", ORDER_COLUMNS - hidden, ("status",))
-        views = {name: read_view(request, "/orders", CHECK_COLUMNS - hidden, name=name) for name in _CHECKS}
+        view = read_view(request, "/orders", ORDER_COLUMNS, ("status",))
+        views = {name: read_view(request, "/orders", CHECK_COLUMNS, name=name) for name in _CHECKS}
         with self._access.db.reading() as conn:
             found = read_list_page(list_orders(conn, status=view.choice("status")), view)
             checks = {
@@ -64,11 +61,11 @@ class OrdersPage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /orders/decide: it is this patient, send as it is, or do not send."""
         visitor = visitor_of(request)
-        decision, reason = visitor.field("decision"), read_reason(visitor)
+        decision = visitor.field("decision")
         try:
             if decision not in STUDY_DECISIONS:
                 raise EdgeError("Choose what to do with the images.")
-            check_reason(reason)
+            reason = read_reason(visitor)
             fields = {"study_uid": visitor.field("study"), "decision": decision, "patient": visitor.field("patient")}
             fields |= {"authority": visitor.field("authority"), "who": visitor.name, "reason": reason}
             answer = self._access.command("study-decide", fields)

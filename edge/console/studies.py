@@ -37,8 +37,6 @@ from edge.web.pages import show_date
 
 #: More instances of one study are amount, not listed.
 _MOST_INSTANCES = 600
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OPEN_COLUMNS = ("received", "modality", "images")
 
 
 class Studies(ConsolePage):
@@ -62,7 +60,7 @@ class Studies(ConsolePage):
         written = written or kept.get("search as written", search)
         if not visitor.sees_patients:  # a match would reveal what is masked
             search = written = Search(modality=search.modality)
-        view = read_view(request, "/studies", STUDY_LIST_COLUMNS if visitor.sees_patients else _OPEN_COLUMNS)
+        view = read_view(request, "/studies", STUDY_LIST_COLUMNS)
         is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
             page = read_list_page(find_studies(conn, search), view)
@@ -197,10 +195,7 @@ def describe_search(search: Search) -> list[str]:
 def _prepare(study: Study, visitor: Visitor) -> Study:
     """Return a study as the visitor may see it."""
     if visitor.sees_patients:
-        people = [replace(each, patient_name=_plain_name(each.patient_name)) for each in study.patients]
-        today = {keyword: _plain_name(text) for keyword, text in study.patient_today.items()}
-        name = _plain_name(study.patient_name)
-        return replace(study, patient_name=name, patients=tuple(people), patient_today=today)
+        return study
     masked: dict[str, Any] = dict.fromkeys(("patient_id", "patient_name", "accession", "study_date"), MASK)
     masked |= {"description": MASK, "study_uid": MASK, "guessed": (), "patient_today": {}}
     return replace(study, **masked, patients=tuple(_mask(each) for each in study.patients))
@@ -208,10 +203,6 @@ def _prepare(study: Study, visitor: Visitor) -> Study:
 
 def _mask(patient: StudyPatient) -> StudyPatient:
     return StudyPatient(MASK, MASK, MASK, MASK, MASK, MASK, patient.standing, patient.differs_in, patient.images)
-
-
-def _plain_name(name: str) -> str:
-    return name.replace("^", " ").strip()
 
 
 def list_progress(study: Study) -> list[tuple[str, str, str]]:
