@@ -1,4 +1,4 @@
-"""The data set of an imported object with the identity of here: only what differs changes, and is kept as it was.
+"""The data set of an imported object with the local identity: only what differs changes, and is kept as it was.
 
 Promise: UIDs, pixels and every other element go through as they are, byte for byte; what changes is written as a
 correction on the way out is (edge.transform.correct), with an item of Original Attributes Sequence. The same object
@@ -57,7 +57,7 @@ def localize(
 
 
 class _EveryElement:
-    """Visits all, and changes nothing: what was cut short, or lies, comes in by no import."""
+    """Visits all, and changes nothing: what was cut short, or has a wrong length, comes in by no import."""
 
     def open_item(self, _sequence: int, _context: None) -> None: ...
 
