@@ -1,4 +1,4 @@
-"""What does not come: the dead-man switch.
+"""The dead-man switch: heartbeats that do not come.
 
 A site is silent when it has missed three heartbeats, counted from the centre's own start at the earliest. Sites that
 fall silent together are one incident: two or more behind one provider, or five or more wherever they are. A silence

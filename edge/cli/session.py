@@ -1,4 +1,4 @@
-"""What every command needs: the configuration, the daemon where it runs, the catalog where it does not."""
+"""The context of every command: the configuration, the daemon where it runs, the catalog where it does not."""
 
 from __future__ import annotations
 

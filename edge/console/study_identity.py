@@ -1,4 +1,4 @@
-"""Whose a study is, for its page: the checks, a person's decision, and its images as received and as sent."""
+"""The identity of a study, for its page: the checks, a person's decision, and its images as received and as sent."""
 
 from __future__ import annotations
 

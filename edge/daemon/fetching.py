@@ -1,4 +1,4 @@
-"""What the daemon itself fetches goes through the journal as what doors receive does: one record, one flush."""
+"""Fetches of the daemon itself, through the journal as what doors receive: one record, one flush."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the final status of a request means that is no C-STORE (for those: edge.dicom.status)."""
+"""The meaning of a request's final status, except that of C-STORE (edge.dicom.status)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a C-STORE status means for the delivery: a table, and one total function.
+"""The meaning of a C-STORE status for the delivery: a table, and one total function.
 
 Sources: PS3.4 table B.2-1 (A7xx, A9xx, Bxxx, Cxxx), PS3.7 annex C (the general statuses), and what archives answer in
 the ranges that the Standard leaves to them:

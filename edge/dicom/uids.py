@@ -1,4 +1,4 @@
-"""Which SOP classes are stored, and names of UIDs for people."""
+"""The SOP classes that are stored, and names of UIDs for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration asks of intake, as decisions about one object. Pure."""
+"""The configuration's rules for intake, as decisions about one object. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the running processes share: of each segment its state, generation, what is written and what is applied; and
+"""The memory that the running processes share: each segment's state, generation, what is written and applied; and
 whether anything may be received.
 
 Memory that is shared by its descriptor, or a file that is mapped by all; made new at each start and never trusted

@@ -1,4 +1,4 @@
-"""How the outbox leaves: one courier thread for each channel, which takes the oldest message, delivers it, deletes it.
+"""Delivery of the outbox: one courier thread for each channel takes the oldest message, delivers it, deletes it.
 
 Promise: a channel's messages arrive in the order in which they arose, each once as long as the other end answers; one
 whose answer was lost is sent again, unchanged, so that it can be known again. What is stored survives a restart.

@@ -1,4 +1,4 @@
-"""Whether the file system that holds a path is on encrypted block devices (dm-crypt, LUKS).
+"""Disk encryption: is the file system of a path on encrypted block devices (dm-crypt, LUKS)?
 
 Read from sysfs: a device-mapper device of dm-crypt has a UUID that begins with `CRYPT-`. Limits: what encrypts below
 the kernel (a self-encrypting drive, a hypervisor) or above it (fscrypt, a network share) cannot be seen here.

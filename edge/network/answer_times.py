@@ -1,4 +1,4 @@
-"""How long answers take: histograms in memory, for /metrics and the charts.
+"""Response times: histograms in memory, for /metrics and the charts.
 
 The bounds are those at which people notice: a modality waits for each answer before it sends the next object.
 """

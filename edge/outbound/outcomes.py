@@ -1,4 +1,4 @@
-"""How the attempts of a destination's senders end, and what follows: for the object, for the destination.
+"""The ends of attempts, and what follows: for the object, for the destination.
 
 Failures without an object say that the destination is down, with an object that this one may be a suspect; what the
 destination answered says whether it takes objects at all. See edge.outbound.scheduler.

@@ -1,4 +1,4 @@
-"""How soon, how much and by how many: what forwarding decides by time. Pure: clocks and chance are arguments.
+"""The pace of forwarding: how soon, how much and by how many. Pure: clocks and chance are arguments.
 
 `Circuit` says whether a destination may be tried and when again, `Meter` how fast it goes and so how much to
 lease at once, `Tuner` how many associations pay.

@@ -1,4 +1,4 @@
-"""What a destination's scheduler knows, and what follows from it: how many may go, what is due, what is leased next.
+"""The state of a destination's scheduler, and its decisions: how many may go, what is due, what is leased next.
 
 Guarded by the scheduler's lock. Times of the fields are monotonic where nothing else is said.
 """

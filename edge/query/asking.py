@@ -1,4 +1,4 @@
-"""What a door asks of the process that answers queries, and what it gets: frames on a Unix socket.
+"""The questions of a door to the process that answers queries, and the answers: frames on a Unix socket.
 
 A door asks, and gets some answers; then it pulls more, up to the final status. So little is made that nobody reads, and
 those who ask for everything wait for each other's turns, not for each other's ends. The asking process parses nothing:

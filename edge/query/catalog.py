@@ -1,4 +1,4 @@
-"""What the catalog answers to a query, one entity after another, in bounded memory.
+"""The catalog's answers to a query, one entity after another, in bounded memory.
 
 An index finds the studies that may match (`edge.store.queried.Lookup`); their rows are read some at a time, each time
 in a short transaction, and `edge.query.matching` decides. Beside the numbers of the studies, eight bytes each, nothing

@@ -1,4 +1,4 @@
-"""What was answered to scanners and is not in the catalog yet: waited for a moment, else read from the journal.
+"""Instances that were answered and are not in the catalog yet: waited for briefly, else read from the journal.
 
 Only heads of records are read, and entered into a catalog in memory, by the code that enters them in earnest.
 """

@@ -1,4 +1,4 @@
-"""Who may call, and for what: decided by AE title, address and certificate; pure, but for resolving a host's name.
+"""Admission: who may call, and for what; by AE title, address and certificate. Pure, but for resolving host names.
 
 No protocol is known here: what a service's word allows on an association is decided in edge.scp.services.
 

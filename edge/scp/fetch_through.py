@@ -1,4 +1,4 @@
-"""What a retrieval wants and only an archive has: fetched into the journal as cached, and carried on as it comes.
+"""Retrieval of what only an archive has: fetched into the journal as cached, and passed on as it comes.
 
 Two retrievals of one study fetch it once: the second waits for what the first brings, and goes on where that ends.
 What is fetched is a record of the journal like any object, and is found and sent by the same code as all else.

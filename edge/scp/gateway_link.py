@@ -1,4 +1,4 @@
-"""What the doors ask of the gateway, for it has one truth for all of them: places, who has called, reports, refusals.
+"""The requests of doors to the daemon, which alone knows: places, callers, reports, refusals.
 
 `LocalLink` is the gateway's side, one for each door. A door in a process of its own asks it over a socket
 (edge.scp.remote_link).

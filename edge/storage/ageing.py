@@ -1,4 +1,4 @@
-"""What was evicted long ago goes into the yearly files, some studies at a time (edge.store.folding).
+"""Ageing: long-evicted studies go into the yearly files, some at a time (edge.store.folding).
 
 In this order: a block with the rows of some studies is written, synced and read again; one transaction makes the
 catalog refer to it; then the rows are deleted, in small transactions. Killed at any point, the next step goes on: what

@@ -1,4 +1,4 @@
-"""What a destination has, by C-FIND or QIDO-RS from studies down to instances, given back by C-GET or WADO-RS.
+"""A destination's copy: listed by C-FIND or QIDO-RS from studies to instances, fetched by C-GET or WADO-RS.
 
 Objects are handed over as they come, whatever their size. Raises PeerError when the destination or the network fails,
 ServiceRefused when the destination does not offer the service.

@@ -1,4 +1,4 @@
-"""Is a file of the spool still what was received? Reads only.
+"""Verification of the spool's files against what was received. Reads only.
 
 A file is whole when its data set has the SHA-256 and its head has the bytes that follow from the catalog.
 `edge.store.integrity` says the same of the catalog itself.

@@ -1,4 +1,4 @@
-"""What is known of every study and instance. Functions of a connection: the caller owns the transaction.
+"""Studies and instances. Functions of a connection: the caller owns the transaction.
 
 Identity is (SOP Instance UID, SHA-256 of the data set): the same bytes again are a duplicate, other bytes a conflict.
 """

@@ -1,4 +1,4 @@
-"""What retention may let go of, and what keeps it. Functions of a connection: the caller owns the transaction."""
+"""Candidates for eviction, and what keeps instances. Functions of a connection: the caller owns the transaction."""
 
 from __future__ import annotations
 

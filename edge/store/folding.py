@@ -1,4 +1,4 @@
-"""What was evicted long ago leaves the catalog for the yearly files (edge.store.folded_files), study by study.
+"""Folding: long-evicted studies leave the catalog for the yearly files (edge.store.folded_files), one by one.
 
 A study is folded when nothing of it is kept here, nothing of it is to go anywhere, and no row of the ledger has named
 it for FOLD_AFTER_SECONDS. Its rows are written to a file first; then the catalog refers to them there; then they are

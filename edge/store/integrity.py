@@ -1,4 +1,4 @@
-"""Is the catalog what was written? Reads only.
+"""Integrity of the catalog. Reads only.
 
 It is whole when SQLite finds its pages and indexes in order, its counts agree, and each row says what the ledger says.
 Limits: what nothing vouches for (a destination's last error, when a peer called) is not covered.

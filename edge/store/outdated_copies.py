@@ -1,4 +1,4 @@
-"""What went out under demographics that have changed since: for people. It is never sent again under the same UID.
+"""Copies that were sent under demographics that have changed since: for people. Nothing is sent again under its UID.
 
 Functions of a connection. An archive learns of the change by HL7 (`[relay.NAME]`); what each relay has acknowledged of
 the patient's messages since then is beside it.

@@ -1,4 +1,4 @@
-"""Whose every image is, and what its header says of its study and series. The caller owns the transaction.
+"""The patient of every image, and its header's facts of study and series. The caller owns the transaction.
 
 Each object's own words are kept, once for all that say the same: `patient`, `study_facts` and `series` have a row for
 each way in which they were said, and an instance names its `series` row. `study` has the Study Instance UID and what

@@ -1,4 +1,4 @@
-"""What queries read of the catalog: studies by what an index finds, and what is known of each. Reads only.
+"""The catalog as queries read it: studies by what an index finds, and what is known of each. Reads only.
 
 Visible is an instance that is stored (and, where an archive is asked as well, one that was evicted or lost, for it has
 that), whose patient is its study's by all that is known. What is in quarantine, discarded, rejected, an undecided

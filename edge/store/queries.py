@@ -1,4 +1,4 @@
-"""What the store holds, as lists for people: instances and their deliveries. Reads only.
+"""Instances and their deliveries, as lists for people. Reads only.
 
 Lists are short because somebody reads them; each query ends at its limit along an index, whatever else the store holds.
 """

@@ -1,4 +1,4 @@
-"""What rejection notes reject, and what that does to deliveries. Functions of a connection.
+"""Rejection notes: what each rejects, and what that does to deliveries. Functions of a connection.
 
 Promise: a note is sent to a destination only when nothing that it names still waits for that destination: every lease
 asks (edge.store.rejection_order). Where nothing of what it names has left for a destination, and its code forbids these

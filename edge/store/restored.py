@@ -1,4 +1,4 @@
-"""What a restore decides about deliveries: those that had an instance before are not sent it again.
+"""A restore's decisions about deliveries: those that had an instance before are not sent it again.
 
 The caller owns the transaction.
 """

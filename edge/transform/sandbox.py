@@ -1,4 +1,4 @@
-"""What the worker process gives up before it reads a byte of an object: files, network, other processes, new programs.
+"""The sandbox of the worker process: it gives up files, network, other processes and new programs, then reads objects.
 
 Three walls, one behind the other: resource limits (setrlimit(2)), Landlock (landlock(7): no file system, no TCP, no
 signals or abstract sockets out), seccomp (seccomp(2): the few system calls of a conversion; others fail with EPERM).

@@ -1,4 +1,4 @@
-"""How a long list is shown: sorted, filtered and in parts, by the query of its URL. Pure, but for a session's memory.
+"""Long lists: sorted, filtered and in parts, by the query of the URL. Pure, but for a session's memory.
 
     ?q=WORD&sort=COLUMN&down=1&page=2
 

@@ -1,4 +1,4 @@
-"""What associations are accepted for: asked of the code that negotiates (edge.scp.services.choose).
+"""The presentation contexts that are accepted: asked of the code that negotiates (edge.scp.services.choose).
 
 Every SOP class of PS3.6 is asked for, and each kind of caller that the configuration names: so a statement cannot
 differ from what an association gets. A test compares them all the same, over the wire.

@@ -1,4 +1,4 @@
-"""What the ledger's rows say as audit messages: `REPORTERS` is the table, a line for each event. Pure.
+"""Rows of the ledger as audit messages: `REPORTERS` is the table, a line for each event. Pure.
 
 The rows are the record; a message is made from them and from what the catalog knew of their study at that time.
 """

@@ -1,4 +1,4 @@
-"""Whether an instance that a modality names may be committed to (PS3.4 section J.3, PS3.3 section C.14.1.1). Pure."""
+"""The decision whether an instance may be committed to (PS3.4 section J.3, PS3.3 section C.14.1.1). Pure."""
 
 from __future__ import annotations
 

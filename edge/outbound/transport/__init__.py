@@ -1,4 +1,4 @@
-"""What sends objects to a destination, whatever it speaks: open a connection, send, report how each ended, close.
+"""Senders of objects, for every transport: open a connection, send, report how each object ended, close.
 
 A sender is a thread. One module a transport: `dimse` (C-STORE on an association), `stow` (STOW-RS over HTTP). Each says
 how to open, probe and close a connection (`Session`) and how to send what was taken from the scheduler; circuit, tuner,

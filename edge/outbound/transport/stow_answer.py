@@ -1,4 +1,4 @@
-"""What a server's answer to STOW-RS means (PS3.18 section 10.5.3): of the request, and of each instance. Pure.
+"""The meaning of a server's answer to STOW-RS (PS3.18 section 10.5.3): of the request, and of each instance. Pure.
 
 200 is no proof: an instance is stored that the answer names so. One that it names in neither sequence is not stored.
 """

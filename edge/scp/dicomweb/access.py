@@ -1,4 +1,4 @@
-"""Who calls the DICOMweb services, and what it may: pure, by bearer token (RFC 6750) or client certificate.
+"""Callers of the DICOMweb services, and what each may do: by bearer token (RFC 6750) or client certificate. Pure.
 
 A person who has signed in at the console is known by that session's cookie, and may look, never store.
 """

@@ -1,4 +1,4 @@
-"""What only an archive has, for WADO-RS: found by the process that answers queries, brought here as *cached*.
+"""Studies that only an archive has, for WADO-RS: found by the process that answers queries, fetched as *cached*.
 
 By the same code as C-MOVE and C-GET (edge.scp.fetch_through): two callers who want one study have it fetched once. An
 archive that does not answer costs what its circuit allows (edge.query.archive), and is named to the caller.

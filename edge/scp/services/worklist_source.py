@@ -1,5 +1,4 @@
-"""From where receiving processes have the worklist: the daemon reads the catalog (edge.scp.services.worklist_reader),
-they keep what it gave them.
+"""The worklist of a receiving process: a copy of what the daemon reads (edge.scp.services.worklist_reader).
 
 A process asks with the stamp of the list that it has, and gets another one only where anything has changed: a hundred
 modalities that poll every ten seconds cost no more than that question.

@@ -1,4 +1,4 @@
-"""What people at the sites have announced: new equipment, storage, requirements."""
+"""Announcements of people at the sites: new equipment, storage, requirements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured at each site: by the minute for days, by the hour for 13 months, by the day indefinitely."""
+"""Measurements of each site: by the minute for days, by the hour for 13 months, by the day indefinitely."""
 
 from __future__ import annotations
 
