@@ -61,7 +61,7 @@ def group_silences(silences: Iterable[Silence]) -> list[list[Silence]]:
 
 
 def _bursts(ordered: Sequence[Silence]) -> Iterator[list[Silence]]:
-    """Those that fell silent within two heartbeats of the first one, then of the next first one, and so on."""
+    """Group sites that fell silent within two heartbeats of the first one, then of the next first one, and so on."""
     burst: list[Silence] = []
     for each in ordered:
         if burst and each.since - burst[0].since > TOGETHER * max(each.every, burst[0].every):

@@ -56,7 +56,7 @@ class CommandSession:
 
     @cached_property
     def config(self) -> Config:
-        """That of the files; where they have mistakes, that with which the gateway runs.
+        """The configuration of the files; where they have mistakes, that with which the gateway runs.
 
         Raises ConfigError where no gateway runs on the data directory that they name.
         """
@@ -128,7 +128,7 @@ class CommandSession:
         return self._tail
 
     def recorded_of(self, conn: Transaction, study_uid: str) -> list[RecordedObject]:
-        """Of a study: images that the next start stores."""
+        """List the images of a study that the next start stores."""
         return [each for each in self.tail(conn).objects if each.study_uid == study_uid]
 
     @contextmanager

@@ -130,12 +130,12 @@ def _text_of(study: Study, field: str) -> str:
 
 
 def _patient_name(study: Study) -> str:
-    """As the images have it, and as the feeds say it today."""
+    """The patient's name as the images have it, and as the feeds state it today."""
     return " -> ".join(filter(None, (_text_of(study, "patient_name"), study.patient_today.get("PatientName"))))
 
 
 def _patient_id(study: Study) -> str:
-    """As the images have it, and as the feeds say it today."""
+    """The Patient ID as the images have it, and as the feeds state it today."""
     return " -> ".join(filter(None, (_text_of(study, "patient_id"), study.patient_today.get("PatientID"))))
 
 

@@ -136,7 +136,7 @@ class Hold:
 
     @property
     def key(self) -> str:
-        """As the catalog has it with what is kept."""
+        """The name by which the catalog has it with what is kept."""
         return hold_key(self.name)
 
 

@@ -38,5 +38,5 @@ class FetchedObjects:
         return self.recorder.accept(recording, kind, sop_instance_uid, origin).status
 
     def close(self) -> None:
-        """In order: its segments are closed."""
+        """Close its segments in order."""
         self._door.close()

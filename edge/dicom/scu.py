@@ -255,7 +255,7 @@ def _round_trip(sock: socket.socket) -> float:
 
 
 def _use_line_well(sock: socket.socket) -> None:
-    """On a long line, the congestion control that takes a lost segment for an accident, where this machine has it."""
+    """Choose, for a long line, the congestion control that tolerates loss, where this machine has it."""
     if _round_trip(sock) >= LONG_LINE:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
@@ -325,7 +325,7 @@ def _receive(sock: socket.socket, count: int, end: float) -> bytes:
 
 
 def _describe_loss(sock: socket.socket, error: OSError) -> str:
-    """With TLS 1.3 a peer judges our certificate after the handshake: its alert, or its leaving, comes here."""
+    """Describe a lost connection: with TLS 1.3 a peer rejects our certificate after the handshake, so it shows here."""
     if isinstance(error, ssl.SSLError):
         return f"no TLS with it: {tls.explain(error)}"
     if isinstance(sock, ssl.SSLSocket):

@@ -109,7 +109,7 @@ def classify_cause(cause: Cause) -> CauseClass:
 
 
 def words_of(cause: Cause) -> str:
-    """As the end of "the gateway is ..."."""
+    """The words for a cause, as the end of "the gateway is ..."."""
     return _WORDS[cause][0]
 
 

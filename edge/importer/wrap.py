@@ -183,7 +183,7 @@ def _photographic(pixels: _Pixels) -> dict[int, Value]:
 
 
 def _without_times(common: Mapping[int, str]) -> dict[int, Value]:
-    """Nobody knows when a picture was taken: its file may be younger."""
+    """Remove the times: a picture may be older than its file."""
     return {tag: value for tag, value in common.items() if tag not in (0x00080023, 0x00080033)}
 
 

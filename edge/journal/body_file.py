@@ -25,7 +25,7 @@ _START, _WAIT = 2, 1 | 2 | 4  # flags of sync_file_range(2)
 
 
 def body_file_name(file: bytes) -> str:
-    """Of the file that a head names."""
+    """The name of the file that a head names."""
     return f"{file.hex()}{BODY_SUFFIX}"
 
 

@@ -60,5 +60,5 @@ class JournalDoor:
         return self.control.cause
 
     def close(self) -> None:
-        """In order: its segments are closed."""
+        """Close its segments in order."""
         self.writers.close()

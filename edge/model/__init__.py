@@ -167,7 +167,7 @@ class Origin:
     priority: Priority = Priority.ROUTINE  # with which the Edge before sent it
 
     def flat(self) -> tuple[str, str, str, float, str, str, int]:
-        """In the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
+        """The values in the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
         sender = self.calling_ae, self.called_ae, self.address, self.received_at
         return (*sender, self.fetched_from, self.passed, int(self.priority))
 

@@ -24,7 +24,7 @@ class Encryption(Enum):
 
 
 def encryption_of(path: Path, sys: Path = Path("/sys"), device: str | None = None) -> Encryption:
-    """Of the file system that holds `path`, or would hold it. `device`: its MAJOR:MINOR, where that is known."""
+    """The encryption of the file system that holds `path`, or would hold it. `device`: its MAJOR:MINOR, where known."""
     folder = sys / "dev" / "block" / (device or device_number(path))
     if not folder.exists():
         return Encryption.UNKNOWN

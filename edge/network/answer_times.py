@@ -43,7 +43,7 @@ class AnswerTally:
         self.refused += other.refused
 
     def as_list(self) -> list[float]:
-        """For a message between processes."""
+        """The numbers as a list, for a message between processes."""
         return [*self.counts, self.seconds, self.bytes, self.refused]
 
 

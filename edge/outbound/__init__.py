@@ -128,7 +128,7 @@ class Forwarder:
 
     @property
     def certificate_expires(self) -> float | None:
-        """Of a DICOMweb destination: when our certificate or the server's ends; None: not known, or none."""
+        """The end of our certificate or the server's, of a DICOMweb destination; None: not known, or none."""
         return self._web.tls.expires if self._web is not None else None
 
     @property
@@ -200,7 +200,7 @@ class Forwarder:
         self._scheduler.forgo(batch)
 
     def _record(self, conn: Transaction, batch: WriteBatch) -> Leased:
-        """In one transaction: how jobs ended, and the next leases."""
+        """Record how jobs ended, and take the next leases, in one transaction."""
         now, name, owner = batch.at, self.destination.name, self._spool.node
         for result in batch.results:
             if result.lost:

@@ -205,7 +205,7 @@ def _uniques(answer: Attributes, above: Attributes) -> Attributes:
 
 
 class Archives:
-    """Those that [query] through names, and what is known of them by now. Thread-safe."""
+    """The archives that [query] through names, and what is known of them. Thread-safe."""
 
     def __init__(
         self,

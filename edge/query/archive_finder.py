@@ -41,7 +41,7 @@ class Finder(Protocol):
     def close(self) -> None: ...
 
     def kill(self) -> None:
-        """From another thread: whatever waits for the archive fails."""
+        """End it from another thread: what waits for the archive fails."""
 
 
 class DimseFinder:

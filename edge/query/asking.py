@@ -102,7 +102,7 @@ class NotedQuery(QueryEnd):
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> NotedQuery:
-        """From its fields, as JSON has them."""
+        """Build it from its fields, as JSON has them."""
         sent = {int(study): int(count) for study, count in said["sent"].items()}
         return cls(**{**said, "left_out": tuple(said["left_out"]), "sent": sent})
 
@@ -161,7 +161,7 @@ def socket_address(data_dir: Path) -> Iterator[str]:
 
 
 class Asker:
-    """For the doors of one process. Thread-safe: each question has a connection of its own."""
+    """The client of the answering process. Thread-safe: each question has a connection of its own."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir

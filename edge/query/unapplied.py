@@ -112,7 +112,7 @@ class Overlay:
 
 
 def build_overlay(folder: Path, heads: Sequence[RecordHead], known: set[str], search: HeaderSearch) -> Overlay:
-    """Of what is not applied, the objects whose SOP Instance UID is not `known` to the catalog."""
+    """Build a catalog of the unapplied objects whose SOP Instance UID is not `known` to the catalog."""
     overlay = Overlay()
     for head in heads:
         found = instance.decode(head.facts)

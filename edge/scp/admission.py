@@ -70,7 +70,7 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
 
 
 def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
-    """Of those whose title and address fit, the one with the most exact title: it decides what else is asked for."""
+    """The modality with the most exact title, of those whose title and address fit: it decides what is required."""
     found = [modality for modality in config.modalities.values() if _is(modality, calling_ae, address)]
     return max(found, key=lambda modality: _exactness(modality.ae_title), default=None)
 

@@ -75,14 +75,14 @@ class FetchProgress(Protocol):
         """Inside, nothing of these studies is evicted."""
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
-        """These do not come."""
+        """Note that these do not come."""
 
     def tell(self) -> None:
         """Say that nothing has come yet, and that it takes long."""
 
 
 class ThroughFetch:
-    """For one retrieval. `run` is its `fetch`."""
+    """The fetch of one retrieval. `run` is its `fetch`."""
 
     def __init__(self, door: FetchingDoor) -> None:
         self._door = door

@@ -115,7 +115,7 @@ class PendingConnection:
 
 
 class ConnectionListener:
-    """Those who wait to be served. It closes when its feed does; associations go on."""
+    """The connections of a door that wait to be served. It closes with its feed; associations continue."""
 
     def __init__(
         self,

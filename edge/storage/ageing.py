@@ -79,7 +79,7 @@ class Ageing:
         return True
 
     def _records(self, conn: Transaction, studies: list[int]) -> list[dict[str, Any]]:
-        """Of studies of one year, as many as a block takes."""
+        """Read the records of studies of one year, as many as a block takes."""
         found: list[dict[str, Any]] = []
         instances = 0
         for study in studies:

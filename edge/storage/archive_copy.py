@@ -44,7 +44,7 @@ class ArchiveCopy:
         return _list_uids(self._find(Level.STUDY, {_STUDY: "", _STUDY_DATE: dates}), _STUDY)
 
     def list_undated(self) -> list[str]:
-        """Those without a Study Date, which no range finds: all are asked for."""
+        """List studies without a Study Date, which no range finds: all are asked for."""
         found = self._find(Level.STUDY, {_STUDY: "", _STUDY_DATE: ""})
         return _list_uids((each for each in found if not each.text(_STUDY_DATE)), _STUDY)
 

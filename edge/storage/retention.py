@@ -67,7 +67,7 @@ def inodes_to_free(disk: Disk, warn: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Before which moment an instance must be confirmed to go: in general, and by rule."""
+    """The times before which an instance must be confirmed to be evicted: in general, and by rule."""
 
     general: float
     rules: Mapping[str, float] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def hash_of(conn: Transaction, seq: int) -> bytes | None:
 
 
 def hashes_before(conn: Transaction, study: int) -> dict[int, bytes]:
-    """Of each row about a study that follows a row about something else: the hash of that one."""
+    """The hash before each row about a study that follows a row about something else."""
     seqs = [row[0] for row in conn.execute("SELECT seq FROM ledger WHERE study_id = ? ORDER BY seq", (study,))]
     first = [seq for at, seq in enumerate(seqs) if at == 0 or seqs[at - 1] != seq - 1]
     return {seq: hash_of(conn, seq - 1) or bytes(32) for seq in first}

@@ -88,7 +88,7 @@ FIRST_PLACE: StudyPlace = (0.0, 0)
 
 
 def ripe(conn: Transaction, now: float, after: StudyPlace, limit: int) -> tuple[list[int], StudyPlace | None]:
-    """Of the next `limit` studies behind a place, those that may be folded; and the next place, None at the end."""
+    """Find which of the next `limit` studies after a place may be folded; and the next place, None at the end."""
     quiet = now - FOLD_AFTER_SECONDS
     given = {"quiet": quiet, "after": after[0], "after_id": after[1], "limit": limit}
     oldest = [(row[0], row[1]) for row in conn.execute(_OLDEST, given)]

@@ -154,7 +154,7 @@ _CAME = (ledger.RECEIVED, ledger.FETCHED, ledger.ADOPTED, ledger.CONFLICT, ledge
 
 
 def _read_study(conn: Transaction, study: int | None) -> tuple[dict[int, CatalogRow], set[tuple[int, str]]]:
-    """By the ledger: the row of the last arrival of each instance of a study, and who has confirmed it."""
+    """Read from the ledger the row of the last arrival of each instance of a study, and who has confirmed it."""
     arrived: dict[int, CatalogRow] = {}
     confirmed: set[tuple[int, str]] = set()
     for row in conn.execute(f"SELECT {ledger.COLUMNS} FROM ledger WHERE study_id IS ? ORDER BY seq", (study,)):

@@ -136,7 +136,7 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """From SEQ:HASH. Raises ValueError."""
+        """Parse SEQ:HASH. Raises ValueError."""
         seq, _, digest = text.partition(":")
         if not seq.isascii() or not seq.isdigit() or not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise ValueError(f'"{text}"')

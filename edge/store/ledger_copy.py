@@ -130,7 +130,7 @@ def entry_of_row(row: Mapping[str, Any]) -> Entry:
 
 
 def _file(values: Sequence[Any]) -> File:
-    """From the values of a line; lines of 0.1.0 end with `received_at`."""
+    """Build it from the values of a line; lines of 0.1.0 end with `received_at`."""
     given = dict(zip((field.name for field in fields(File)), values, strict=False))
     header = given.pop("header", None)
     given["sha256"] = bytes.fromhex(given["sha256"])

@@ -87,7 +87,7 @@ def list_outdated_copies(conn: Transaction, limit: int = 1000, study_id: int | N
 
 
 def _read_updates(conn: Transaction) -> dict[str, float]:
-    """By relay, when it last acknowledged a message about a patient."""
+    """Read, by relay, when it last acknowledged a message about a patient."""
     found: dict[str, float] = defaultdict(float)
     rows = conn.execute(
         "SELECT r.relay, max(r.ended_at) FROM hl7_relay r JOIN hl7_message m ON m.id = r.message_id"

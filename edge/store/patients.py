@@ -83,7 +83,7 @@ class Header:
 
     @classmethod
     def from_values(cls, values: Sequence[str]) -> Header:
-        """From what `flat` gave; raises ValueError for anything else."""
+        """Build it from what `flat` gave; raises ValueError for anything else."""
         ends = len(PATIENT_COLUMNS), len(PATIENT_COLUMNS) + len(STUDY_COLUMNS)
         if len(values) != ends[1] + len(SERIES_COLUMNS) or not all(isinstance(each, str) for each in values):
             raise ValueError("not the facts of a header")

@@ -137,7 +137,7 @@ def _report_transfer(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[A
 
 
 def _report_hold(group: Group) -> Iterator[AuditMessage]:
-    """By the destination's refusal, or by a person."""
+    """Report a hold: by the destination's refusal, or by a person."""
     if group.first.who in (ledger.EDGE, group.first.destination):
         yield from _report_transfer(group, dicom.SERIOUS_FAILURE)
     else:

@@ -46,7 +46,7 @@ _READS = 3
 
 @dataclass(frozen=True, slots=True)
 class ContextChoice:
-    """In which context and transfer syntax objects go on one association, or why they cannot."""
+    """The context and transfer syntax for objects on one association, or why they cannot be sent."""
 
     context: int = 0
     transfer_syntax_uid: str = ""
@@ -60,7 +60,7 @@ def fallback_groups(compress: str = "") -> tuple[tuple[str, ...], ...]:
 
 
 def choose_context(key: ContextKey, association: Association, compressed: str = "") -> ContextChoice:
-    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it.
+    """Choose the object's own syntax where the destination takes it, else the best that it takes and that can be made.
 
     `compressed`: the transfer syntax that is preferred to its own.
     """

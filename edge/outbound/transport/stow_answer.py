@@ -71,7 +71,7 @@ class StowReport:
 
 
 def read_report(content_type: str, body: bytes) -> StowReport:
-    """Of an answer that cannot be read nothing is stored."""
+    """Read the report of an answer. Where it cannot be read, nothing counts as stored."""
     try:
         data_sets = list(_data_sets(content_type, body))
     except (ValueError, ElementTree.ParseError, RecursionError):

@@ -28,7 +28,7 @@ class WebCaller:
 
 
 def token_digest(token: bytes) -> bytes:
-    """As tokens are kept and compared: of the same length, whatever was said."""
+    """The digest by which tokens are kept and compared: of the same length, whatever was sent."""
     return hashlib.sha256(token).digest()
 
 

@@ -118,7 +118,7 @@ class WebArchives:
         return progress.failed
 
     def _is_complete(self, asked_for: tuple[str, ...]) -> bool:
-        """Of a series also where its study is, and so on."""
+        """Is it complete here? Of a series also where its study is, and so on."""
         with self._lock:
             since = max(self._complete.get(asked_for[:end], -math.inf) for end in range(1, len(asked_for) + 1))
         return time.monotonic() - since < ASK_AGAIN_SECONDS

@@ -303,7 +303,7 @@ def _send(connection: HttpConnection, request: HttpRequest, answer: WebAnswer, c
 
 
 def iter_parts(parts: Iterable[bytes | FilePart]) -> Generator[bytes | FilePart, None, None]:
-    """As a generator, which can be closed early: then what the parts hold is given back."""
+    """Iterate over parts by a generator, which can be closed early: then what the parts hold is given back."""
     yield from parts
 
 

@@ -40,7 +40,7 @@ class _Items(Sequence[WorklistItem]):
         self._items: list[WorklistItem | None] = known.decoded_items(rows) if known else [None] * len(rows)
 
     def decoded_items(self, rows: Sequence[_Row]) -> list[WorklistItem | None]:
-        """Of other rows, those that are the same here, where they have been decoded."""
+        """Reuse the decoded items of other rows that are the same here."""
         made = {row: item for row, item in zip(self._rows, self._items, strict=True) if item is not None}
         return [made.get(row) for row in rows]
 
