@@ -30,7 +30,7 @@ def list_filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: Central
     growth, listed = found
     answer = []
     for site in listed:
-        by_trend = _full_by_trend(growth.get(site["id"]), now)
+        by_trend = _full_by_trend(growth.get(site["id"]))
         forecasts = [left for left in (site["full_in"], by_trend) if left is not None]
         if forecasts and min(forecasts) <= WEEK:
             answer.append(
@@ -47,7 +47,7 @@ def list_filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: Central
     return sorted(answer, key=lambda each: each["full_in_seconds"])
 
 
-def _full_by_trend(row: Row | None, now: float) -> float | None:
+def _full_by_trend(row: Row | None) -> float | None:
     """Seconds until a disk is full that goes on as in the last week; None where it does not grow."""
     if row is None or row["days"] < 3 or row["total"] is None or row["most"] <= row["least"]:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -15,9 +14,17 @@ from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.text import amount
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
-from edge.web.listing import cut_page, filter_rows, parse_view
+from edge.web.listing import SortKeys, cut_page, filter_rows, parse_view
 from edge.web.pages import Pages
 
+_SORT_KEYS: SortKeys[Row] = {
+    "id": lambda row: row["id"],
+    "kind": lambda row: row["kind"],
+    "site": lambda row: row["site"],
+    "state": lambda row: tuple(bool(row[f"{each}_at"]) for each in ("closed", "escalated", "acknowledged")),
+    "opened": lambda row: row["opened_at"],
+    "age": lambda row: (row["closed_at"] or time.time()) - row["opened_at"],
+}
 INCIDENT_COLUMNS = {"id": "No.", "kind": "What", "site": "Where", "state": "State", "opened": "Since", "age": "For"}
 #: Incidents that the page considers.
 MOST_INCIDENTS = 2000
@@ -44,7 +51,7 @@ class IncidentPages:
             request,
             "incidents.html",
             view=view,
-            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, _incident_column, PART_ROWS),
+            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, _SORT_KEYS, PART_ROWS),
             columns=[(key, label, key == "age") for key, label in INCIDENT_COLUMNS.items()],
             closed=closed,
             cut=len(found) == most,
@@ -107,22 +114,6 @@ def _decide_one(
     except incidents.NoIncident:
         return False
     return True
-
-
-def _incident_column(row: Row, column: str) -> Any:
-    if column == "state":
-        return (
-            "closed"
-            if row["closed_at"]
-            else "escalated"
-            if row["escalated_at"]
-            else "seen"
-            if row["acknowledged_at"]
-            else "open"
-        )
-    if column in ("opened", "age"):
-        return row["opened_at"] if column == "opened" else (row["closed_at"] or time.time()) - row["opened_at"]
-    return row[column] if column else None
 
 
 def _incident_text(row: Row) -> str:

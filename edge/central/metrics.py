@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address, ip_network
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -12,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from edge.central import fleet
 from edge.central.config import CentralConfig
 from edge.monitor.exposition import METRICS_TYPE, Family, expose, process_families
+from edge.network.shares import is_within
 from edge.store import outbox
 from edge.store.central import incidents
 from edge.store.engine import EngineStore, EngineTransaction
@@ -32,7 +32,7 @@ class MetricsEndpoint:
     async def page(self, request: Request) -> Response:
         """Refused with 403 for addresses that are not named."""
         caller = request.client.host if request.client else ""
-        if not may_read(caller, self._config().central.metrics):
+        if not is_within(caller, self._config().central.metrics):
             return PlainTextResponse("Not for this address: see [central] metrics.\n", 403)
         now, config = self._clock(), self._config()
 
@@ -41,7 +41,7 @@ class MetricsEndpoint:
             open_now = incidents.listing(conn, limit=100_000)
             channels = outbox.backlogs(conn)
             return [
-                *_site_families(found, now),
+                *_site_families(found),
                 _incidents(Counter(row["severity"] for row in open_now)),
                 Family(
                     "edge_central_outbox_messages",
@@ -59,7 +59,7 @@ class MetricsEndpoint:
         return Response(expose([is_up, *families, *process_families()]), media_type=METRICS_TYPE)
 
 
-def _site_families(found: Iterable[fleet.SiteStanding], now: float) -> list[Family]:
+def _site_families(found: Iterable[fleet.SiteStanding]) -> list[Family]:
     listed = list(found)
     words = {"bad": "critical", "warn": "warning", "idle": "unknown", "good": "well"}
     count = Counter(words[each.level] for each in listed)
@@ -98,12 +98,3 @@ def _site_families(found: Iterable[fleet.SiteStanding], now: float) -> list[Fami
 def _incidents(count: Mapping[str, int]) -> Family:
     samples = [({"severity": each}, count.get(each, 0)) for each in ("critical", "major", "minor")]
     return Family("edge_central_incidents", "gauge", "Open incidents.", samples)
-
-
-def may_read(caller: str, networks: Iterable[str]) -> bool:
-    """Whether an address is in one of the networks."""
-    try:
-        address = ip_address(caller.partition("%")[0].removeprefix("::ffff:"))
-    except ValueError:
-        return False
-    return any(address in ip_network(each) for each in networks)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from edge import __version__
 from edge.central import fleet
 from edge.central.config import CentralConfig
 from edge.central.heartbeat import USUAL_SECONDS
@@ -26,13 +25,14 @@ from edge.errors import place_of
 from edge.messaging.notice import LETTER
 from edge.monitor.escalation import CLOSED, ESCALATED, OPENED, OpenCondition, notice_due
 from edge.monitor.monthly import mail_is_due, month_of
+from edge.monitor.notice_document import notice_json
 from edge.monitor.workdays import day_moment, local
 from edge.network.shares import CENTRE_MESSAGES
 from edge.store import outbox
 from edge.store.central import centre_state, incidents, outages
 from edge.store.central.centre_state import count_in_hour, journal
 from edge.store.engine import EngineError, EngineTransaction, Row
-from edge.text import amount, iso, iso_or_none, percent_exact, span
+from edge.text import amount, iso, percent_exact, span
 
 log = logging.getLogger(__name__)
 
@@ -125,23 +125,17 @@ _LAST_OF_HOUR = "This is the last one of the hour, too many came: the page Incid
 def notice(config: CentralConfig, incident: Row, event: str, now: float) -> dict[str, object]:
     """An incident in the form of a site's notice."""
     known = config.sites.get(incident["site"] or "")
-    ended = incident["closed_at"]
-    return {
-        "notice": f"central-{incident['id']}",
-        "event": event,
-        "kind": incident["kind"],
-        "subject": incident["subject"],
-        "severity": incident["severity"],
-        "since": iso(incident["opened_at"]),
-        "at": iso(now),
-        "ended": iso_or_none(ended),
-        "duration_seconds": None if ended is None else ended - incident["opened_at"],
-        "text": incident["text"],
-        "means": incident["means"],
-        "do": incident["todo"],
-        "site": {"id": incident["site"] or "central", "name": (known.name if known else "") or "central office"},
-        "version": __version__,
-    }
+    site = incident["site"] or "central", (known.name if known else "") or "central office"
+    return notice_json(
+        f"central-{incident['id']}",
+        event,
+        site,
+        now,
+        **{key: incident[key] for key in ("kind", "subject", "severity", "text", "means")},
+        since=incident["opened_at"],
+        ended=incident["closed_at"],
+        do=incident["todo"],
+    )
 
 
 # -- what was refused for good -----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -31,7 +30,7 @@ from edge.store.central.site_cards import find_card
 from edge.store.engine import EngineStore, EngineTransaction, Row
 from edge.store.samples import DAY
 from edge.web import plot
-from edge.web.listing import cut_page, filter_rows, parse_view
+from edge.web.listing import SortKeys, cut_page, filter_rows, parse_view
 from edge.web.pages import Pages
 
 #: Heads of a site's ledger that its page shows; `edge central heads` has all.
@@ -127,7 +126,7 @@ class Fleet:
             request,
             "sites.html",
             view=view,
-            part=cut_page(chosen, view, partial(_column, now=now), PART_ROWS),
+            part=cut_page(chosen, view, _SORT_KEYS, PART_ROWS),
             columns=[(key, label, key in _NUMBERS) for key, label in SITE_COLUMNS.items()],
             tags=sorted({tag for each in found for tag in each.tags}),
             regions=sorted({each.region for each in found if each.region}),
@@ -179,24 +178,24 @@ def _fits(each: SiteStanding, filters: Mapping[str, str]) -> bool:
     )
 
 
-def _column(each: SiteStanding, column: str, now: float) -> Any:
-    """What a site is sorted by."""
-    if column == "state":
-        return f"{fleet.LEVELS.index(each.level)} {each.word}"
-    values = {
-        "id": _number_order(each.id),
-        "since": each.since,
-        "heard": each.heard_at,
-        "used": each.used_fraction,
-        "full": each.full_in,
-        "backlog": each.backlog,
-    }
-    return values[column] if column in values else getattr(each, column)
-
-
 def _number_order(site: str) -> str:
     """What sites are ordered by: 9 comes before 10."""
     return re.sub(r"\d+", lambda found: found[0].zfill(12), site)
+
+
+_SORT_KEYS: SortKeys[SiteStanding] = {
+    "id": lambda each: _number_order(each.id),
+    "name": lambda each: each.name,
+    "state": lambda each: (fleet.LEVELS.index(each.level), each.word),
+    "since": lambda each: each.since,
+    "heard": lambda each: each.heard_at,
+    "used": lambda each: each.used_fraction,
+    "full": lambda each: each.full_in,
+    "backlog": lambda each: each.backlog,
+    "version": lambda each: each.version,
+    "provider": lambda each: each.provider,
+    "region": lambda each: each.region,
+}
 
 
 def _text(each: SiteStanding) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from anyio import to_thread
@@ -54,7 +55,7 @@ class QuestionPages:
             "answer.html",
             question=question,
             view=view,
-            part=cut_page(found, view, lambda row, key: row.get(key), PART_ROWS),
+            part=cut_page(found, view, {key: methodcaller("get", key) for key in keys}, PART_ROWS),
             columns=[(each.key, each.label, each.kind not in ("text", "moment")) for each in question.columns],
             show=show,
             as_of=time.time() - self._answers.age(question.name),

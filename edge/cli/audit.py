@@ -12,13 +12,26 @@ from math import inf
 import click
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time, since_option
-from edge.cli.tables import Cell, jsonable, print_json, print_table
+from edge.cli.studies import since_option
+from edge.cli.tables import Columns, jsonable, local_time, print_json, print_rows
 from edge.errors import EdgeError
 from edge.messaging.audit.report import ReportRequest, ReportRow, folded_report, folded_studies, report
 from edge.store.audit_trail import studies_of_patient
 from edge.store.patient_search import list_same_numbers
 from edge.text import iso, quote_formula
+
+_COLUMNS: Columns[ReportRow] = {
+    "first": lambda each: local_time(each.first_at),
+    "last": lambda each: local_time(each.last_at) if each.last_at != each.first_at else "",
+    "who": lambda each: each.who,
+    "what": lambda each: each.what,
+    "images": lambda each: each.images or "",
+    "from": lambda each: each.source,
+    "to": lambda each: each.destination,
+    "patient ID": lambda each: each.patient_id,
+    "study UID": lambda each: each.study_uid,
+    "detail": lambda each: each.detail,
+}
 
 
 @click.group(short_help="Report access to patients' studies.")
@@ -80,8 +93,7 @@ def _print(lines: Iterable[ReportRow], as_csv: bool, as_json: bool) -> None:
         writer.writerow(field.name for field in fields(ReportRow))
         writer.writerows(map(_csv_row, lines))
     else:
-        columns = ["first", "last", "who", "what", "images", "from", "to", "patient ID", "study UID", "detail"]
-        print_table(columns, [_row(each) for each in lines])
+        print_rows(_COLUMNS, lines)
 
 
 def _json(row: ReportRow) -> dict[str, object]:
@@ -92,18 +104,3 @@ def _json(row: ReportRow) -> dict[str, object]:
 
 def _csv_row(row: ReportRow) -> list[object]:
     return [quote_formula(cell) for cell in (iso(row.first_at), iso(row.last_at), *astuple(row)[2:])]
-
-
-def _row(row: ReportRow) -> list[Cell]:
-    return [
-        local_time(row.first_at),
-        local_time(row.last_at) if row.last_at != row.first_at else "",
-        row.who,
-        row.what,
-        row.images or "",
-        row.source,
-        row.destination,
-        row.patient_id,
-        row.study_uid,
-        row.detail,
-    ]

@@ -60,6 +60,8 @@ def check(session: CommandSession, strict: bool) -> None:
     say(f"The configuration in {session.directory} is valid: {_summary(config)}.")
     for warning in found:
         say(f"warning: {warning}", "yellow")
+    if session.has_unread_files():
+        say("The gateway runs with other files: `systemctl reload edge` lets it read these.", "yellow")
     if strict:
         _say_findings(findings(config, encryption_of(config.site.data_dir)), config)
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import click
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, local_time, print_list, say
 from edge.store import web_clients
 from edge.store.web_clients import ListedClient
+
+_COLUMNS: Columns[ListedClient] = {
+    "client": lambda each: each.name,
+    "services": lambda each: ", ".join(each.services) if each.is_configured else "not configured any more",
+    "signs in with": lambda each: each.signs_in_with,
+    "last call": lambda each: local_time(each.last_seen_at),
+    "from": lambda each: each.addresses[0] if each.addresses else "",
+    "stored": lambda each: each.stored,
+}
 
 
 @click.group(short_help="List machines that call the DICOMweb services.")
@@ -31,24 +39,7 @@ def list_calls(session: CommandSession, as_json: bool) -> None:
     """
     with session.catalog() as conn:
         found = web_clients.list_clients(conn, session.config.clients.values())
-    if as_json:
-        print_json(found)
-        return
-    if not session.config.dicomweb.is_on:
+    if not (session.config.dicomweb.is_on or as_json):
         say("The DICOMweb services are not open: there is no [dicomweb] port.", "yellow")
-    if found:
-        columns = ["client", "services", "signs in with", "last call", "from", "stored"]
-        print_table(columns, map(client_row, found))
-    else:
-        say("No [client] is configured: nobody but people of the console may call.", "yellow")
-
-
-def client_row(each: ListedClient) -> list[Cell]:
-    return [
-        each.name,
-        ", ".join(each.services) if each.is_configured else "not configured any more",
-        each.signs_in_with,
-        local_time(each.last_seen_at),
-        each.addresses[0] if each.addresses else "",
-        each.stored,
-    ]
+    none = "No [client] is configured: nobody but people of the console may call."
+    print_list(found, _COLUMNS, none, as_json=as_json)

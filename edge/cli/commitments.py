@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import click
 
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, local_time
 from edge.store import commitment_requests
 from edge.store.commitment_requests import ListedRequest
 from edge.store.listing import ListPart
+
+_COLUMNS: Columns[ListedRequest] = {
+    "modality": lambda each: each.modality,
+    "state": lambda each: each.state,
+    "images": lambda each: each.instances,
+    "failed": lambda each: each.failed,
+    "asked": lambda each: local_time(each.requested_at),
+    "reported": lambda each: local_time(each.reported_at),
+    "next try": lambda each: local_time(each.next_try_at),
+    "reason": lambda each: each.last_error,
+    "transaction UID": lambda each: each.transaction_uid,
+}
 
 
 @click.group(short_help="List requests for storage commitment by modalities.")
@@ -35,37 +46,5 @@ def list_commitments(session: CommandSession, only_open: bool, part: ListPart, a
                edge commitments list --json | jq '.[] | .state'
     """
     with session.catalog() as conn:
-        listing = commitment_requests.list_requests(conn, only_open=only_open)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json(found)
-    elif found:
-        columns = [
-            "modality",
-            "state",
-            "images",
-            "failed",
-            "asked",
-            "reported",
-            "next try",
-            "reason",
-            "transaction UID",
-        ]
-        print_table(columns, map(request_row, found))
-    elif not total:
-        say("No modality waits for a report on storage commitment.", "green")
-    say_part(part, len(found), total, as_json=as_json)
-
-
-def request_row(each: ListedRequest) -> list[Cell]:
-    return [
-        each.modality,
-        each.state,
-        each.instances,
-        each.failed,
-        local_time(each.requested_at),
-        local_time(each.reported_at),
-        local_time(each.next_try_at),
-        each.last_error,
-        each.transaction_uid,
-    ]
+        found = read_part(commitment_requests.list_requests(conn, only_open=only_open), part)
+    print_part(found, _COLUMNS, "No modality waits for a report on storage commitment.", as_json=as_json)

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import print_json, print_table, say
+from edge.cli.tables import Columns, say
 from edge.config.edit import differences
 from edge.errors import EdgeError
 from edge.store import configuration_versions
@@ -16,6 +16,13 @@ from edge.store.configuration_versions import ConfigurationVersion
 from edge.store.listing import ListPart
 from edge.text import moment_text
 
+_COLUMNS: Columns[ConfigurationVersion] = {
+    "state": lambda each: each.id,
+    "at": lambda each: moment_text(each.at),
+    "by": lambda each: each.who,
+    "reason": lambda each: each.reason,
+    "files": lambda each: len(each.files),
+}
 change_reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the change.")
 
 
@@ -43,16 +50,8 @@ def history(session: CommandSession, part: ListPart, as_json: bool) -> None:
     Example:  edge config history
     """
     with session.quiet_catalog() as conn:
-        listing = configuration_versions.list_versions(conn)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json([_json(each) for each in found])
-        return say_part(part, len(found), total, as_json=True)
-    print_table(
-        ["state", "at", "by", "reason", "files"],
-        [[each.id, moment_text(each.at), each.who, each.reason, len(each.files)] for each in found],
-    )
-    return say_part(part, len(found), total, as_json=False)
+        found = read_part(configuration_versions.list_versions(conn), part)
+    print_part(found, _COLUMNS, "No state is kept yet.", as_json=as_json, json_of=_json)
 
 
 def _json(each: ConfigurationVersion) -> dict[str, Any]:

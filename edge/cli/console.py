@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import print_json, print_table, say
+from edge.cli.tables import Columns, local_time, print_list, say
 from edge.config import secret
 from edge.errors import EdgeError
 from edge.text import iso_or_none
@@ -29,6 +28,15 @@ password_option = click.option(
 expires_option = click.option(
     "--expires", metavar="DATE", help='The last day on which the account works, such as 2026-12-31, or "never".'
 )
+
+_COLUMNS: Columns[Account] = {
+    "name": lambda each: each.name,
+    "role": lambda each: each.role.name.lower(),
+    "signs in by": lambda each: "password" if each.password else "the site's proxy",
+    "state": lambda each: each.state(time.time()),
+    "last day": lambda each: last_day(each.expires_at),
+    "last sign-in": lambda each: local_time(each.use.signed_in_at) or "never",
+}
 
 
 @click.group(short_help="Manage console accounts and print the setup link.")
@@ -66,22 +74,7 @@ def list_accounts(session: CommandSession, as_json: bool) -> None:
     """
     with session.catalog() as conn:
         found = kept.every(conn)
-    if as_json:
-        print_json([_json(each) for each in found])
-        return
-    now = time.time()
-    rows = [
-        [
-            each.name,
-            each.role.name.lower(),
-            "password" if each.password else "the site's proxy",
-            each.state(now),
-            last_day(each.expires_at),
-            local_time(each.use.signed_in_at) if each.use.signed_in_at else "never",
-        ]
-        for each in found
-    ]
-    print_table(["name", "role", "signs in by", "state", "last day", "last sign-in"], rows)
+    print_list(found, _COLUMNS, "There is no account; see `edge console setup`.", as_json=as_json, json_of=_json)
 
 
 def _json(account: Account) -> dict[str, Any]:

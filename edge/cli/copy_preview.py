@@ -7,23 +7,15 @@ import time
 from pathlib import Path
 
 from edge.cli.session import CommandSession
-from edge.config.sections import Config, Destination
-from edge.dicom.header import scan
+from edge.config.sections import Destination
+from edge.dicom.header import read_at, scan
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.model import InstanceHeader
 from edge.store import sent_copies
 from edge.store.todays_facts import read_today_of_object
-from edge.transform.corrections import (
-    ISSUER_OF_PATIENT_ID,
-    NO_FACTS,
-    PATIENT_ID_TAG,
-    TodayFacts,
-    modifying_system,
-    rules_for,
-)
+from edge.transform.corrections import ISSUER_OF_PATIENT_ID, NO_FACTS, PATIENT_ID_TAG, TodayFacts
 from edge.transform.demographics import facts_from
-from edge.transform.masking import compile_masks
-from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy, preview_project
+from edge.transform.preview import CopyPreview, PreviewSteps, preview_copy, preview_steps
 
 
 def preview_copies(
@@ -44,15 +36,11 @@ def preview_copies(
 
 
 def _steps(session: CommandSession, destination: Destination, facts: TodayFacts) -> PreviewSteps:
-    config: Config = session.config
     since = {}
     if session.has_catalog:
         with session.quiet_catalog() as conn:
             since = sent_copies.rules_since(conn)
-    rules = rules_for(config.coercions, destination.name, lambda name: since.get(name, time.time()))
-    compress = destination.compress if destination.compress != "none" else ""
-    system, masks = modifying_system(config.site.id), compile_masks(config.masks, destination.name)
-    return PreviewSteps(destination.name, rules, facts, system, preview_project(destination), masks, compress)
+    return preview_steps(session.config, destination, lambda name: since.get(name, time.time()), facts)
 
 
 def _facts(session: CommandSession, fd: int, offset: int, length: int, header: InstanceHeader) -> TodayFacts:
@@ -60,7 +48,7 @@ def _facts(session: CommandSession, fd: int, offset: int, length: int, header: I
     if not session.config.feeds or not session.has_catalog:
         return NO_FACTS
     tags = frozenset({PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID})
-    found = scan(lambda at, n: os.pread(fd, n, offset + at), length, header.transfer_syntax_uid, tags)
+    found = scan(read_at(fd, offset), length, header.transfer_syntax_uid, tags)
     number, issuer = ("".join(found.get(tag, ())[:1]) for tag in (PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID))
     with session.quiet_catalog() as conn:
         return facts_from(read_today_of_object(conn, header.sop_instance_uid, number, issuer))

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 import click
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, print_list
 from edge.monitor.figures import SPAN_DAYS, SenderFigures, summarize
 from edge.text import percent, span
 
-_HEADINGS = ["AE title", "objects", "ID", "acc", "desc", "ref", "lossy", "priv", ">60s", "proof", "dose", "MWL"]
+
+def _share(share: float | None) -> str:
+    return "" if share is None else percent(share)
+
+
+_COLUMNS: Columns[SenderFigures] = {
+    "AE title": lambda each: each.ae_title,
+    "objects": lambda each: each.objects,
+    "ID": lambda each: _share(each.patient_id_share),
+    "acc": lambda each: _share(each.accession_share),
+    "desc": lambda each: _share(each.description_share),
+    "ref": lambda each: _share(each.referring_physician_share),
+    "lossy": lambda each: _share(each.lossy_share),
+    "priv": lambda each: _share(each.private_share),
+    ">60s": lambda each: _share(each.slow_share),
+    "proof": lambda each: "" if each.proof_median_seconds is None else span(each.proof_median_seconds),
+    "dose": lambda each: each.dose_missing,
+    "MWL": lambda each: "yes" if each.asks_worklist else "no",
+}
 
 
 @click.command(short_help="Show figures of the last week, without patients.")
@@ -31,26 +48,4 @@ def figures(session: CommandSession, as_json: bool) -> None:
     """
     with session.catalog() as conn:
         found = summarize(conn, time.time())
-    if as_json:
-        print_json([asdict(each) for each in found])
-    elif not found:
-        say(f"Nothing was received in the last {SPAN_DAYS} days.")
-    else:
-        print_table(_HEADINGS, [_row(each) for each in found])
-
-
-def _row(each: SenderFigures) -> list[Cell]:
-    said = (each.patient_id_share, each.accession_share, each.description_share, each.referring_physician_share)
-    proof = "" if each.proof_median_seconds is None else span(each.proof_median_seconds)
-    return [
-        each.ae_title,
-        each.objects,
-        *map(_share, (*said, each.lossy_share, each.private_share, each.slow_share)),
-        proof,
-        each.dose_missing,
-        "yes" if each.asks_worklist else "no",
-    ]
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else percent(share)
+    print_list(found, _COLUMNS, f"Nothing was received in the last {SPAN_DAYS} days.", as_json=as_json)

@@ -12,13 +12,11 @@ from typing import Any
 import click
 
 from edge.cli.deciding import optional_reason_option, reason_option
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time, print_facts
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Cell, Columns, local_time, print_facts, print_json, say
 from edge.errors import EdgeError
 from edge.store import hl7_messages, relays
-from edge.store.database import Transaction
 from edge.store.hl7_messages import ListedMessage, MessageState
 from edge.store.hl7_text import describe_notes, describe_outcome
 from edge.store.listing import ListPart
@@ -26,6 +24,33 @@ from edge.text import printable
 
 _NUMBER = click.argument("number", metavar="ID", type=int)
 _NUMBERS = click.argument("numbers", metavar="ID...", type=int, nargs=-1, required=True)
+
+
+def _describe(each: ListedMessage) -> str:
+    repeats = f"came {each.repeats + 1} times" if each.repeats else ""
+    return "; ".join(filter(None, (describe_outcome(each), describe_notes(each.notes), repeats)))
+
+
+_COLUMNS: Columns[ListedMessage] = {
+    "ID": lambda each: each.id,
+    "received": lambda each: local_time(each.received_at),
+    "feed": lambda each: each.feed,
+    "event": lambda each: each.event,
+    "control ID": lambda each: each.control_id,
+    "state": lambda each: each.state,
+    "why": _describe,
+    "relays": lambda each: "; ".join(each.relays),
+}
+_RELAYED: Columns[relays.ListedRelay] = {
+    "ID": lambda each: each.message_id,
+    "relay": lambda each: each.relay,
+    "received": lambda each: local_time(each.received_at),
+    "event": lambda each: each.event,
+    "state": lambda each: each.state,
+    "tries": lambda each: each.tries,
+    "answer": lambda each: each.code,
+    "receiver's words": lambda each: each.peer_text,
+}
 
 
 @click.group(short_help="List, show and decide about HL7 messages.")
@@ -58,55 +83,15 @@ def list_messages(
     """
     with session.catalog() as conn:
         if by_relay:
-            return _list_relayed(conn, part, as_json)
-        listing = hl7_messages.list_messages(conn, state=state or "", note=note, feed=feed)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json([_message_json(each) for each in found])
-    elif found:
-        columns = ["ID", "received", "feed", "event", "control ID", "state", "why", "relays"]
-        print_table(columns, map(_message_row, found))
-    elif not total:
-        say("No such HL7 message." if state or note or feed else "No HL7 message has come.", "green")
-    return say_part(part, len(found), total, as_json=as_json)
-
-
-def _message_row(each: ListedMessage) -> list[Cell]:
-    why = describe_outcome(each)
-    notes = describe_notes(each.notes)
-    repeats = f"came {each.repeats + 1} times" if each.repeats else ""
-    return [
-        each.id,
-        local_time(each.received_at),
-        each.feed,
-        each.event,
-        each.control_id,
-        each.state,
-        "; ".join(filter(None, (why, notes, repeats))),
-        "; ".join(each.relays),
-    ]
+            relayed = read_part(relays.list_relayed(conn), part)
+            return print_part(relayed, _RELAYED, "Nothing waits for a relay.", as_json=as_json)
+        found = read_part(hl7_messages.list_messages(conn, state=state or "", note=note, feed=feed), part)
+    none = "No such HL7 message." if state or note or feed else "No HL7 message has come."
+    return print_part(found, _COLUMNS, none, as_json=as_json, json_of=_message_json)
 
 
 def _message_json(each: ListedMessage) -> dict[str, Any]:
     return {**asdict(each), "notes": [note for note in each.notes.split(",") if note]}
-
-
-def _list_relayed(conn: Transaction, part: ListPart, as_json: bool) -> None:
-    listing = relays.list_relayed(conn)
-    found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json(found)
-    elif found:
-        columns = ["ID", "relay", "received", "event", "state", "tries", "answer", "receiver's words"]
-        rows: list[list[Cell]] = [
-            [each.message_id, each.relay, local_time(each.received_at), each.event, each.state, each.tries, each.code,
-             each.peer_text]
-            for each in found
-        ]  # fmt: skip
-        print_table(columns, rows)
-    elif not total:
-        say("Nothing waits for a relay.", "green")
-    say_part(part, len(found), total, as_json=as_json)
 
 
 @hl7.command("show", short_help="Show one message with its segments.")

@@ -11,21 +11,41 @@ from typing import Any
 import click
 
 from edge.cli.deciding import reason_option
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option, print_note
-from edge.cli.studies import local_time, print_facts
-from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
+from edge.cli.tables import Columns, fail_unless, local_time, print_facts, print_json, print_rows, progress_bar, say
 from edge.errors import EdgeError, StorageFull
 from edge.importer.staging import STAGED_FOLDER, Stager, StagingProgress
 from edge.importer.whose import LocalIdentity, list_differences
 from edge.spool.room import disk_of
 from edge.store import imports
-from edge.store.imports import ImportStudy
+from edge.store.imports import ImportBatch, ImportStudy
 from edge.store.listing import ListPart
 from edge.text import amount, size
 
 #: Names that are printed; `edge import show` has all of them.
 _NAMED = 20
+_COLUMNS: Columns[ImportBatch] = {
+    "import": lambda each: str(each.id),
+    "read": lambda each: local_time(each.began_at),
+    "source": lambda each: each.source,
+    "by": lambda each: each.who,
+    "files": lambda each: each.objects,
+    "left out": lambda each: each.skipped,
+    "waiting": lambda each: each.waiting,
+}
+_STUDIES: Columns[ImportStudy] = {
+    "study": lambda each: str(each.id),
+    "state": lambda each: each.state.value,
+    "patient ID": lambda each: each.patient.patient_id,
+    "name": lambda each: each.patient.patient_name,
+    "born": lambda each: each.patient.birth_date,
+    "sex": lambda each: each.patient.sex,
+    "date": lambda each: each.study_date,
+    "modality": lambda each: each.modality,
+    "description": lambda each: each.description,
+    "files": lambda each: sum(each.objects.values()),
+}
 
 
 class _ImportGroup(click.Group):
@@ -122,24 +142,7 @@ def _print_progress(found: StagingProgress, studies: list[ImportStudy]) -> None:
 
 def _print_studies(studies: list[ImportStudy]) -> None:
     if studies:
-        columns = ["study", "state", "patient ID", "name", "born", "sex", "date", "modality", "description", "files"]
-        print_table(columns, [_study_row(each) for each in studies])
-
-
-def _study_row(study: ImportStudy) -> list[Cell]:
-    who = study.patient
-    return [
-        str(study.id),
-        study.state.value,
-        who.patient_id,
-        who.patient_name,
-        who.birth_date,
-        who.sex,
-        study.study_date,
-        study.modality,
-        study.description,
-        sum(study.objects.values()),
-    ]
+        print_rows(_STUDIES, studies)
 
 
 def _study_json(study: ImportStudy) -> dict[str, Any]:
@@ -172,18 +175,8 @@ def list_imports(session: CommandSession, part: ListPart, as_json: bool) -> None
     Example:  edge import list
     """
     with session.catalog() as conn:
-        listing = imports.list_batches(conn)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json(found)
-        return say_part(part, len(found), total, as_json=True)
-    columns = ["import", "read", "source", "by", "files", "left out", "waiting"]
-    rows: list[list[Cell]] = [
-        [str(each.id), local_time(each.began_at), each.source, each.who, each.objects, each.skipped, each.waiting]
-        for each in found
-    ]
-    print_table(columns, rows)
-    return say_part(part, len(found), total, as_json=False)
+        found = read_part(imports.list_batches(conn), part)
+    print_part(found, _COLUMNS, "Nothing has been imported yet.", as_json=as_json)
 
 
 @import_.command("show", short_help="Show one import: its studies, and what was left out.")

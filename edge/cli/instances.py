@@ -17,8 +17,8 @@ import click
 from edge.cli.deciding import overwrite_option, reason_option, split_batches, warn
 from edge.cli.parts import cut_part, part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option, login
-from edge.cli.studies import format_states, instance_json, local_time, print_facts
-from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
+from edge.cli.studies import format_states, instance_json
+from edge.cli.tables import Cell, fail_unless, local_time, print_facts, print_json, print_table, say
 from edge.console import instance_header
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError, Unreadable
@@ -69,15 +69,16 @@ def list_instances(session: CommandSession, state: str | None, part: ListPart, a
         whose = {each.instance.id: each for each in find_mismatches(conn, limit)} if _MISMATCH in asked else {}
         found = {each.id: each for one in asked for each in _list_of(conn, one, limit)}
         found |= {number: each.instance for number, each in whose.items()}
-    shown, total = cut_part(part, list(found.values())[:limit])
+    cut = cut_part(list(found.values())[:limit], part)
+    shown = cut.rows
     session.record_access(sorted({each.study_number for each in whose.values()}), "edge instances list")
     if as_json:
         print_json([instance_json(each) | _mismatch_json(whose.get(each.id)) for each in shown])
-        return say_part(part, len(shown), total, as_json=True)
+        return say_part(cut, as_json=True)
     columns = ["id", "state", "received", "from", "reason", "study UID", "SOP instance UID", "file"]
     print_table(columns, [_row(each, session.data_dir / "spool", whose.get(each.id)) for each in shown])
     say(f"{amount(len(shown), 'image')} shown.")
-    return say_part(part, len(shown), total, as_json=False)
+    return say_part(cut, as_json=False)
 
 
 def _list_of(conn: Transaction, state: str, limit: int) -> list[Instance]:

@@ -8,10 +8,19 @@ import click
 
 from edge.cli.deciding import reason_option
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, print_list, say
 from edge.store import legal_holds
 from edge.store.legal_holds import LegalHold
 from edge.text import end_of_date, iso_or_none, local_day
+
+_COLUMNS: Columns[LegalHold] = {
+    "placed": lambda each: local_day(each.placed_at),
+    "by": lambda each: each.owner,
+    "until": lambda each: local_day(each.ends_at - 1) if each.ends_at else "released",
+    "state": lambda each: "active" if each.ended_at is None else f"over since {local_day(each.ended_at)}",
+    "reason": lambda each: each.reason,
+    "study UID": lambda each: each.study_uid,
+}
 
 
 def _parse_until(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
@@ -74,18 +83,7 @@ def holds(session: CommandSession, ended: bool, as_json: bool) -> None:
     """
     with session.catalog() as conn:
         found = legal_holds.list_holds(conn, ended=ended)
-    if as_json:
-        print_json([_json(each) for each in found])
-    elif not found:
-        say("No study is under a legal hold.")
-    else:
-        print_table(["placed", "by", "until", "state", "reason", "study UID"], [_row(each) for each in found])
-
-
-def _row(each: LegalHold) -> list[Cell]:
-    until = local_day(each.ends_at - 1) if each.ends_at else "released"
-    state = "active" if each.ended_at is None else f"over since {local_day(each.ended_at)}"
-    return [local_day(each.placed_at), each.owner, until, state, each.reason, each.study_uid]
+    print_list(found, _COLUMNS, "No study is under a legal hold.", as_json=as_json, json_of=_json)
 
 
 _MOMENTS = ("placed_at", "ends_at", "ended_at")

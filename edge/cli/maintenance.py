@@ -8,10 +8,24 @@ import click
 
 from edge.cli.configuration import change_reason_option, print_change
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import print_json, print_table
+from edge.cli.tables import Columns, print_list
 from edge.config.maintenance import PlannedWork, windows_of
 from edge.errors import EdgeError
 from edge.text import iso, moment_text
+
+
+def _state(each: PlannedWork) -> str:
+    now = time.time()
+    return "over" if each.end <= now else "now" if each.holds(now) else "planned"
+
+
+_COLUMNS: Columns[PlannedWork] = {
+    "name": lambda each: each.name,
+    "from": lambda each: moment_text(each.begin),
+    "to": lambda each: moment_text(each.end),
+    "state": _state,
+    "reason": lambda each: each.reason,
+}
 
 
 @click.group(short_help="Plan maintenance.")
@@ -34,25 +48,14 @@ def list_windows(session: CommandSession, as_json: bool) -> None:
     \b
     Example:  edge maintenance list
     """
-    now, config = time.time(), session.config
+    config = session.config
     found = windows_of(config.maintenances.values(), config.calendar.time_zone)
-    if as_json:
-        print_json(
-            [
-                {"name": each.name, "from": iso(each.begin), "to": iso(each.end), "reason": each.reason}
-                | {"state": _state(each, now)}
-                for each in found
-            ]
-        )
-        return
-    rows = [
-        [each.name, moment_text(each.begin), moment_text(each.end), _state(each, now), each.reason] for each in found
-    ]
-    print_table(["name", "from", "to", "state", "reason"], rows)
+    print_list(found, _COLUMNS, "No work is planned.", as_json=as_json, json_of=_json)
 
 
-def _state(each: PlannedWork, now: float) -> str:
-    return "over" if each.end <= now else "now" if each.holds(now) else "planned"
+def _json(each: PlannedWork) -> dict[str, str]:
+    times = {"from": iso(each.begin), "to": iso(each.end)}
+    return {"name": each.name, **times, "reason": each.reason, "state": _state(each)}
 
 
 @maintenance.command(short_help="Plan work.")

@@ -12,13 +12,22 @@ import click
 from edge.cli.configuration import change_reason_option, print_change
 from edge.cli.session import CommandSession, json_option
 from edge.cli.status import read_status
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, print_list, say
 from edge.config.edit import name_from
 from edge.config.kinds import NOT_SERVED, SERVED
 from edge.errors import EdgeError
 from edge.text import from_iso, moment_text, printable
 
 _END = "-----END CERTIFICATE-----"
+
+_COLUMNS: Columns[dict[str, Any]] = {
+    "AE title": lambda each: each["ae_title"],
+    "address": lambda each: each["address"],
+    "modality": lambda each: each["name"],
+    "equipment": lambda each: " ".join(filter(None, (each["manufacturer"], each["model"]))),
+    "last call": lambda each: moment_text(from_iso(each["last_seen"])),
+    "state": lambda each: "refused" if not each["admitted"] else "silent" if each["silent"] else "known",
+}
 
 
 @click.group(short_help="List equipment; add a scanner.")
@@ -41,21 +50,11 @@ def list_modalities(session: CommandSession, as_json: bool) -> None:
     Example:  edge modality list
     """
     found = read_status(session)["modalities"]
-    if as_json:
-        print_json(found)
-        return
-    columns = ["AE title", "address", "modality", "equipment", "last call", "state"]
-    print_table(columns, [_row(each) for each in found])
-    for each in found:
+    print_list(found, _COLUMNS, "No equipment has called yet.", as_json=as_json)
+    for each in () if as_json else found:
         if not each["admitted"]:
             title = printable(each["ae_title"]) or "a caller without AE title"
             say(f"{title} at {each['address']}: {printable(each['lacks']) or 'no [modality] names it'}.", "yellow")
-
-
-def _row(each: dict[str, Any]) -> list[Cell]:
-    made = " ".join(filter(None, (each["manufacturer"], each["model"])))
-    state = "refused" if not each["admitted"] else "silent" if each["silent"] else "known"
-    return [each["ae_title"], each["address"], each["name"], made, moment_text(from_iso(each["last_seen"])), state]
 
 
 @modality.command(short_help="Add a scanner to the configuration.")

@@ -9,10 +9,9 @@ from typing import Any
 import click
 
 from edge.cli.deciding import optional_reason_option, reason_option
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Cell, Columns, local_time, print_json, print_table, say
 from edge.dicom.items import Attributes, decode_items
 from edge.dicom.json import to_json
 from edge.errors import EdgeError
@@ -22,6 +21,17 @@ from edge.store.listing import ListPart
 from edge.store.performed_steps import ListedStep, StepMessageRow
 from edge.text import amount
 
+_COLUMNS: Columns[ListedStep] = {
+    "ID": lambda each: each.id,
+    "state": lambda each: each.state_word,
+    "from": lambda each: each.calling_ae,
+    "begun": lambda each: local_time(each.created_at),
+    "images": lambda each: each.named,
+    "missing": lambda each: each.missing,
+    "open": lambda each: each.open,
+    "held": lambda each: each.held,
+    "reason": lambda each: each.last_error,
+}
 _TO = click.option("--destination", default="", metavar="NAME", help="Only for this target.  [default: every one]")
 
 
@@ -47,29 +57,8 @@ def list_steps(session: CommandSession, only_open: bool, part: ListPart, as_json
                edge mpps list --json | jq '.[] | select(.held > 0)'
     """
     with session.catalog() as conn:
-        listing = performed_steps.list_steps(conn, only_open=only_open)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json(found)
-    elif found:
-        print_table(["ID", "state", "from", "begun", "images", "missing", "open", "held", "reason"], map(_row, found))
-    elif not total:
-        say("No modality has reported a performed procedure step.", "green")
-    say_part(part, len(found), total, as_json=as_json)
-
-
-def _row(each: ListedStep) -> list[Cell]:
-    return [
-        each.id,
-        each.state_word,
-        each.calling_ae,
-        local_time(each.created_at),
-        each.named,
-        each.missing,
-        each.open,
-        each.held,
-        each.last_error,
-    ]
+        found = read_part(performed_steps.list_steps(conn, only_open=only_open), part)
+    print_part(found, _COLUMNS, "No modality has reported a performed procedure step.", as_json=as_json)
 
 
 @mpps.command("show", short_help="Show a step, its messages and their answers.")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import click
 
-from edge import __version__
-from edge.cli.parts import cut_part, part_options, rows_for, say_part
+from edge.cli.parts import cut_part, part_options, print_part, rows_for
 from edge.cli.session import CommandSession, json_option, login
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, fail_unless, print_json, print_table, say
+from edge.cli.tables import Columns, fail_unless, local_time, print_json, say
 from edge.errors import EdgeError
 from edge.messaging import Channel, notice
 from edge.messaging.channels import build_channels
@@ -73,7 +70,7 @@ def _try(name: str, channel: Channel, message: Message) -> bool:
 
 def _example(session: CommandSession) -> Message:
     site, now = session.config.site, time.time()
-    return Message(0, "", notice.TEST, now, notice.example(site.id, site.name, __version__, now), 0)
+    return Message(0, "", notice.TEST, now, notice.example(site.id, site.name, now), 0)
 
 
 def _oldest_heartbeat(session: CommandSession) -> Message | None:
@@ -135,24 +132,19 @@ def list_messages(session: CommandSession, part: ListPart, as_json: bool) -> Non
     print_messages(part, found, as_json)
 
 
+_COLUMNS: Columns[outbox.QueuedMessage] = {
+    "channel": lambda each: each.channel,
+    "kind": lambda each: each.kind,
+    "time": lambda each: local_time(each.at),
+    "state": lambda each: "waiting" if each.parked_at is None else "parked",
+    "attempts": lambda each: each.attempts,
+    "last error": lambda each: each.last_error,
+}
+
+
 def print_messages(part: ListPart, read: Sequence[outbox.QueuedMessage], as_json: bool) -> None:
     """A part of the messages of an outbox, a site's or the centre's."""
-    found, total = cut_part(part, read)
-    if as_json:
-        print_json([asdict(line) for line in found])
-    elif not read:
-        say("No message waits: every message was delivered.")
-    else:
-        rows: list[list[Cell]] = [
-            [line.channel, line.kind, local_time(line.at), _state(line), line.attempts, line.last_error]
-            for line in found
-        ]
-        print_table(["channel", "kind", "time", "state", "attempts", "last error"], rows)
-    say_part(part, len(found), total, as_json=as_json)
-
-
-def _state(line: outbox.QueuedMessage) -> str:
-    return "waiting" if line.parked_at is None else "parked"
+    print_part(cut_part(read, part), _COLUMNS, "No message waits: every message was delivered.", as_json=as_json)
 
 
 @notify.command("retry", short_help="Resend parked messages.")

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, local_time
 from edge.identity.checks import CheckResult
 from edge.identity.order import Order
 from edge.store.identity_checks import ListedCheck, list_checks
@@ -17,6 +16,29 @@ from edge.store.listing import ListPart
 from edge.store.orders import list_orders as find_orders
 from edge.store.patients import words_for
 from edge.text import scheduled_text
+
+_COLUMNS: Columns[Order] = {
+    "accession": lambda each: each.accession,
+    "status": lambda each: each.status.label,
+    "patient ID": lambda each: each.patient.patient_id,
+    "name": lambda each: f"{each.patient.name}{' (in doubt)' if each.patient.is_in_doubt else ''}",
+    "procedure": lambda each: each.procedure_text or each.procedure_code,
+    "scheduled": lambda each: scheduled_text(each.scheduled_at),
+    "modality": lambda each: each.modality,
+    "priority": lambda each: each.priority.name.lower(),
+}
+_DIFFERING: Columns[ListedCheck] = {
+    "received": lambda each: local_time(each.first_at),
+    "accession": lambda each: each.accession,
+    "patient ID": lambda each: each.patient_id,
+    "name": lambda each: each.patient_name,
+    "order's ID": lambda each: each.order_patient_id,
+    "order's name": lambda each: each.order_patient_name,
+    "differs in": lambda each: words_for(each.differs_in),
+    "images": lambda each: each.images,
+    "study UID": lambda each: each.study_uid,
+}
+_MISSING = {name: _DIFFERING[name] for name in ("received", "accession", "patient ID", "name", "images", "study UID")}
 
 
 @click.group(short_help="List imaging orders.")
@@ -37,16 +59,9 @@ def list_orders(session: CommandSession, search: str, only_open: bool, part: Lis
     Example:  edge orders list --search A1001
     """
     with session.catalog() as conn:
-        listing = find_orders(conn, text=search, only_open=only_open)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json([order_json(each) for each in found])
-    elif found:
-        columns = ["accession", "status", "patient ID", "name", "procedure", "scheduled", "modality", "priority"]
-        print_table(columns, map(_order_row, found))
-    elif not total:
-        say("No such order." if search or only_open else "No feed has brought an order.", "green")
-    say_part(part, len(found), total, as_json=as_json)
+        found = read_part(find_orders(conn, text=search, only_open=only_open), part)
+    none = "No such order." if search or only_open else "No feed has brought an order."
+    print_part(found, _COLUMNS, none, as_json=as_json, json_of=order_json)
 
 
 @orders.command("missing")
@@ -59,7 +74,7 @@ def list_missing(session: CommandSession, part: ListPart, as_json: bool) -> None
     \b
     Example:  edge orders missing
     """
-    _list_checks(session, CheckResult.NO_ORDER, part, as_json)
+    _list_checks(session, CheckResult.NO_ORDER, _MISSING, part, as_json)
 
 
 @orders.command("differing", short_help="List studies whose patient differs from their order's.")
@@ -74,29 +89,15 @@ def list_differing(session: CommandSession, part: ListPart, as_json: bool) -> No
     \b
     Example:  edge orders differing
     """
-    _list_checks(session, CheckResult.DIFFERS, part, as_json)
+    _list_checks(session, CheckResult.DIFFERS, _DIFFERING, part, as_json)
 
 
-def _list_checks(session: CommandSession, result: CheckResult, part: ListPart, as_json: bool) -> None:
+def _list_checks(
+    session: CommandSession, result: CheckResult, columns: Columns[ListedCheck], part: ListPart, as_json: bool
+) -> None:
     with session.catalog() as conn:
-        listing = list_checks(conn, result=result.value, only_open=True)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json(found)
-    elif found:
-        others = ["order's ID", "order's name", "differs in"] if result is CheckResult.DIFFERS else []
-        columns = ["received", "accession", "patient ID", "name", *others, "images", "study UID"]
-        print_table(columns, [_check_row(each, with_order=bool(others)) for each in found])
-    elif not total:
-        say("There is none.", "green")
-    say_part(part, len(found), total, as_json=as_json)
-
-
-def _check_row(each: ListedCheck, *, with_order: bool) -> list[Cell]:
-    differs = words_for(each.differs_in) if each.differs_in else ""
-    order = [each.order_patient_id, each.order_patient_name, differs] if with_order else []
-    received = local_time(each.first_at)
-    return [received, each.accession, each.patient_id, each.patient_name, *order, each.images, each.study_uid]
+        found = read_part(list_checks(conn, result=result.value, only_open=True), part)
+    print_part(found, columns, "There is none.", as_json=as_json)
 
 
 def order_json(each: Order) -> dict[str, Any]:
@@ -123,17 +124,3 @@ def order_json(each: Order) -> dict[str, Any]:
         "filler_number": each.filler_number,
         "changed_at": each.changed_at,
     }
-
-
-def _order_row(each: Order) -> list[Cell]:
-    name = f"{each.patient.name} (in doubt)" if each.patient.is_in_doubt else each.patient.name
-    return [
-        each.accession,
-        each.status.label,
-        each.patient.patient_id,
-        name,
-        each.procedure_text or each.procedure_code,
-        scheduled_text(each.scheduled_at),
-        each.modality,
-        each.priority.name.lower(),
-    ]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import click
 
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns
 from edge.store import prefetch as store
 from edge.store.listing import ListPart
 from edge.store.prefetch import ListedPrefetch
 from edge.text import scheduled_text
+
+_COLUMNS: Columns[ListedPrefetch] = {
+    "appointment": lambda each: scheduled_text(each.starts_at),
+    "state": lambda each: each.state,
+    "from": lambda each: each.source,
+    "images": lambda each: each.instances,
+    "fetched": lambda each: each.fetched,
+    "reason": lambda each: each.last_error,
+    "study UID": lambda each: each.study_uid,
+}
 
 
 @click.group(short_help="List earlier studies that are fetched ahead of appointments.")
@@ -30,17 +40,5 @@ def list_studies(session: CommandSession, part: ListPart, as_json: bool) -> None
                edge prefetch list --json | jq '.[] | select(.state == "wanted")'
     """
     with session.catalog() as conn:
-        listing = store.list_prefetches(conn)
-        found, total = listing.read(part), listing.count()
-    if as_json:
-        print_json(found)
-    elif found:
-        print_table(["appointment", "state", "from", "images", "fetched", "reason", "study UID"], map(_row, found))
-    elif not total:
-        say("No earlier study is wanted.", "green")
-    say_part(part, len(found), total, as_json=as_json)
-
-
-def _row(each: ListedPrefetch) -> list[Cell]:
-    starts = scheduled_text(each.starts_at)
-    return [starts, each.state, each.source, each.instances, each.fetched, each.last_error, each.study_uid]
+        found = read_part(store.list_prefetches(conn), part)
+    print_part(found, _COLUMNS, "No earlier study is wanted.", as_json=as_json)

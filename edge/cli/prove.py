@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import UNROUTED, local_time, no_study
-from edge.cli.tables import Cell, fail_unless, jsonable, print_json, print_table, progress_bar, say
+from edge.cli.studies import UNROUTED, no_study
+from edge.cli.tables import Cell, fail_unless, jsonable, local_time, print_json, print_table, progress_bar, say
 from edge.monitor.custody import Custody, Event, custody, group_events
 from edge.store import ledger
 from edge.text import amount, iso, iso_or_none

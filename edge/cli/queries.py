@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import click
 
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, local_time
 from edge.store.asked import AskedRow, list_asked
 from edge.store.listing import ListPart
-from edge.text import iso
+from edge.text import iso, printable
+
+
+def _describe_keys(each: AskedRow) -> str:
+    from edge.query.listing import describe_keys  # noqa: PLC0415 - DICOM is slow to load
+
+    return describe_keys(each.identifier, each.syntax)
+
+
+def _describe_end(each: AskedRow) -> str:
+    without = f", without {', '.join(each.left_out)}" if each.left_out else ""
+    comment = f": {printable(each.comment)}" if each.comment else ""
+    return f"{each.status:04X}{without}{comment}"
+
+
+_COLUMNS: Columns[AskedRow] = {
+    "asked": lambda each: local_time(each.at),
+    "caller": lambda each: each.caller,
+    "what": lambda each: each.what,
+    "answers": lambda each: each.answers,
+    "status": _describe_end,
+    "took": lambda each: None if each.seconds is None else f"{each.seconds:.2f} s",
+    "keys": _describe_keys,
+}
 
 
 @click.group(short_help="List what workstations and modalities have asked.")
@@ -29,29 +51,13 @@ def list_queries(session: CommandSession, part: ListPart, as_json: bool) -> None
     Examples:  edge queries list
                edge queries list --json | jq '.[] | select(.status != "0000")'
     """
-    from edge.query.listing import describe_keys  # noqa: PLC0415 - DICOM is slow to load
-
     with session.catalog() as conn:
-        listing = list_asked(conn)
-        found, total = listing.read(part), listing.count()
+        found = read_part(list_asked(conn), part)
     session.record_list("edge queries list")
-
-    def row(each: AskedRow) -> list[Cell]:
-        took = f"{each.seconds:.2f} s" if each.seconds is not None else ""
-        keys = describe_keys(each.identifier, each.syntax)
-        without = f", without {', '.join(each.left_out)}" if each.left_out else ""
-        return [local_time(each.at), each.caller, each.what, each.answers, f"{each.status:04X}{without}", took, keys]
-
-    if as_json:
-        print_json([_json(each, describe_keys(each.identifier, each.syntax)) for each in found])
-    elif found:
-        print_table(["asked", "caller", "what", "answers", "status", "took", "keys"], map(row, found))
-    elif not total:
-        say("Nobody has asked anything yet.", "green")
-    say_part(part, len(found), total, as_json=as_json)
+    print_part(found, _COLUMNS, "Nobody has asked anything yet.", as_json=as_json, json_of=_json)
 
 
-def _json(each: AskedRow, keys: str) -> dict[str, object]:
+def _json(each: AskedRow) -> dict[str, object]:
     return {
         "at": iso(each.at),
         "caller": each.caller,
@@ -61,5 +67,6 @@ def _json(each: AskedRow, keys: str) -> dict[str, object]:
         "status": f"{each.status:04X}",
         "seconds": each.seconds,
         "left_out": list(each.left_out),
-        "keys": keys,
+        "comment": each.comment,
+        "keys": _describe_keys(each),
     }

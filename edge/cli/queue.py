@@ -10,10 +10,10 @@ import click
 
 from edge.cli import deciding
 from edge.cli.deciding import require_destination, where_of
-from edge.cli.parts import cut_part, part_options, rows_for, say_part
+from edge.cli.parts import cut_part, part_options, print_part, rows_for
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import UNROUTED, local_time, print_facts
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.studies import UNROUTED
+from edge.cli.tables import Cell, Columns, local_time, print_facts, print_json, say
 from edge.errors import EdgeError
 from edge.model import DeliveryState, Priority
 from edge.store import queries, undecided
@@ -22,6 +22,18 @@ from edge.store.queries import Delivery
 from edge.text import age, size, span
 
 WAITING_STATES = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD)
+_COLUMNS: Columns[Delivery] = {
+    "id": lambda each: str(each.id),
+    "instance": lambda each: str(each.instance_id),
+    "state": lambda each: each.state.label,
+    "destination": lambda each: each.destination or UNROUTED,
+    "priority": lambda each: Priority(each.priority).name.lower(),
+    "tries": lambda each: each.attempts,
+    "age": lambda each: age(time.time() - each.queued_at),
+    "next try": lambda each: None if each.not_before is None else f"in {span(each.not_before - time.time())}",
+    "reason": lambda each: each.reason,
+    "study UID": lambda each: each.study_uid,
+}
 
 
 @click.group(short_help="Manage waiting deliveries: list, retry, hold, release, cancel.")
@@ -67,31 +79,10 @@ def list_queue(
     where = where_of(destination, unroutable)
     with session.catalog() as conn:
         read = list(queries.deliveries(conn, states, where, study, rows_for(part), patient))
-    found, total = cut_part(part, read)
     if not read and destination is not None:
         require_destination(session, destination, "nothing is queued, and ")
-    if as_json:
-        print_json([_delivery_json(each) for each in found])
-        return say_part(part, len(found), total, as_json=True)
-    now = time.time()
-    columns = ["id", "instance", "state", "destination", "priority", "tries", "age", "next try", "reason", "study UID"]
-    print_table(columns, [_row(each, now) for each in found])
-    return say_part(part, len(found), total, as_json=False)
-
-
-def _row(each: Delivery, now: float) -> list[Cell]:
-    return [
-        str(each.id),
-        str(each.instance_id),
-        each.state.label,
-        each.destination or UNROUTED,
-        Priority(each.priority).name.lower(),
-        each.attempts,
-        age(now - each.queued_at),
-        f"in {span(each.not_before - now)}" if each.not_before is not None else "",
-        each.reason,
-        each.study_uid,
-    ]
+    none = "No such delivery." if where is not None or state or study or patient else "No delivery waits."
+    print_part(cut_part(read, part), _COLUMNS, none, as_json=as_json, json_of=_delivery_json)
 
 
 def _delivery_json(each: Delivery) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from edge.cli.copy_preview import preview_copies
 from edge.cli.session import CommandSession, json_option, print_note
 from edge.cli.studies import require_study
 from edge.cli.tables import fail_unless, print_json, say
-from edge.dicom.header import read_header
+from edge.dicom.header import read_at, read_header
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import EdgeError, Unreadable
 from edge.intake.policy import Policy
@@ -157,10 +157,7 @@ def _facts(policy: Policy, path: Path, origin_of: OriginOf) -> InstanceHeader:
     with path.open("rb") as file:
         meta = parse_meta(file.read(MAX_META))
         length = os.fstat(file.fileno()).st_size - meta.dataset_offset
-
-        def read(at: int, count: int) -> bytes:
-            return os.pread(file.fileno(), count, meta.dataset_offset + at)
-
+        read = read_at(file.fileno(), meta.dataset_offset)
         return read_header(read, length, meta.kind, meta.sop_instance_uid, origin_of(meta.origin), policy.header)
 
 

@@ -98,6 +98,16 @@ class CommandSession:
             return False
         return True
 
+    def has_unread_files(self) -> bool:
+        """Do the files of the configuration differ from those with which the gateway runs?"""
+        from edge.config.edit import read_files  # noqa: PLC0415 - few commands need it
+
+        try:
+            used = self.ask("configuration")["files"]
+            return bool(used) and read_files(self.directory) != used
+        except (EdgeError, OSError):
+            return False  # none runs, or the files cannot be read
+
     @contextmanager
     def catalog(self) -> Iterator[Transaction]:
         """The catalog, read only, one consistent view; an empty one where the gateway has never run."""

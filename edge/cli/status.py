@@ -21,6 +21,7 @@ Status = dict[str, Any]
 
 _WATCH_SECONDS = 2.0
 BAD_SEVERITIES = ("critical", "major")
+UNREAD = "the configuration's files have changed since the gateway read them: `edge check`, `systemctl reload edge`"
 START = "start it with `systemctl start edge`, or see why it ended with `journalctl -u edge`"
 
 
@@ -50,6 +51,8 @@ def status(session: CommandSession, as_json: bool, watch: bool) -> None:
         print_json(found)
     else:
         _print(found)
+        if session.has_unread_files():
+            print_note(UNREAD)
     fail_unless(is_well(found))
 
 

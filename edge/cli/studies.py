@@ -14,12 +14,22 @@ import click
 
 from edge.cli import dose, legal_holds
 from edge.cli.deciding import reason_option, require_destination
-from edge.cli.parts import part_options, say_part
+from edge.cli.parts import part_options, print_part, read_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.study_assign import assign
 from edge.cli.study_copies import copies_json, outdated, print_copies
 from edge.cli.study_identity import print_identity, read_study_identity, study_identity_json
-from edge.cli.tables import Cell, fail_unless, print_json, print_table, progress_bar, say
+from edge.cli.tables import (
+    Cell,
+    Columns,
+    fail_unless,
+    local_time,
+    print_facts,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+)
 from edge.dicom.uids import name_of
 from edge.errors import EdgeError
 from edge.model import DeliveryState
@@ -33,8 +43,18 @@ from edge.store.queries import Instance
 from edge.store.sent_copies import list_sent
 from edge.store.studies import Counts, Study, latest_studies, study_by_uid
 from edge.store.study_patients import StudyPatient, list_differing_patients
-from edge.text import GUESSED, amount, moment_text, size
+from edge.text import GUESSED, amount, size
 
+_COLUMNS: Columns[Study] = {
+    "received": lambda each: local_time(each.last_received),
+    "patient ID": lambda each: _join_patients(each, "patient_id") or _patient_id(each),
+    "name": lambda each: _join_patients(each, "patient_name") or _patient_name(each),
+    "modality": lambda each: each.modality,
+    "description": lambda each: _text_of(each, "description"),
+    "images": lambda each: "; ".join([f"{each.instances:,}", *each.marks]),
+    "destinations": lambda each: format_counts(each.deliveries),
+    "study UID": lambda each: each.study_uid,
+}
 UNROUTED = "(no route)"
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -51,11 +71,6 @@ def since_option(_ctx: click.Context, _param: click.Parameter, text: str | None)
         except ValueError:
             continue
     raise click.BadParameter(f'expected "30m", "12h", "2d", 2026-11-21 or 2026-11-21T18:00, found "{text}"')
-
-
-def local_time(moment: float | None) -> str:
-    """A time for people: local, with date and zone."""
-    return "" if moment is None else moment_text(moment, seconds=True)
 
 
 def require_study(session: CommandSession, conn: Transaction, study_uid: str) -> Study:
@@ -99,29 +114,10 @@ def list_studies(session: CommandSession, search: str, since: float, part: ListP
     Example:  edge studies list --search SMITH --since 2d
     """
     with session.catalog() as conn:
-        listing = latest_studies(conn, search, since)
-        found, total = listing.read(part), listing.count()
-    session.record_access([each.id for each in found], "edge studies list")
-    if as_json:
-        print_json([_study_json(each) for each in found])
-        return say_part(part, len(found), total, as_json=True)
-    columns = ["received", "patient ID", "name", "modality", "description", "images", "destinations", "study UID"]
-    print_table(columns, [_study_row(each) for each in found])
-    return say_part(part, len(found), total, as_json=False)
-
-
-def _study_row(study: Study) -> list[Cell]:
-    several = list_differing_patients(study.patients)
-    return [
-        local_time(study.last_received),
-        "; ".join(each.patient_id for each in several) or _patient_id(study),
-        "; ".join(each.patient_name for each in several) or _patient_name(study),
-        study.modality,
-        _text_of(study, "description"),
-        "; ".join([f"{study.instances:,}", *study.marks]),
-        format_counts(study.deliveries),
-        study.study_uid,
-    ]
+        found = read_part(latest_studies(conn, search, since), part)
+    session.record_access([each.id for each in found.rows], "edge studies list")
+    none = "No such study." if search or since else "Nothing has been received yet."
+    print_part(found, _COLUMNS, none, as_json=as_json, json_of=_study_json)
 
 
 def _text_of(study: Study, field: str) -> str:
@@ -137,6 +133,11 @@ def _patient_name(study: Study) -> str:
 def _patient_id(study: Study) -> str:
     """The Patient ID as the images have it, and as the feeds state it today."""
     return " -> ".join(filter(None, (_text_of(study, "patient_id"), study.patient_today.get("PatientID"))))
+
+
+def _join_patients(study: Study, field: str) -> str:
+    """Join a field of each patient, where the images have several."""
+    return "; ".join(getattr(each, field) for each in list_differing_patients(study.patients))
 
 
 def format_counts(deliveries: Counts) -> str:
@@ -215,13 +216,6 @@ def _patient_row(patient: StudyPatient) -> list[Cell]:
     }[patient.standing]
     born, number = patient.birth_date, patient.images
     return [patient.patient_id, patient.issuer, patient.patient_name, born, patient.sex, number, standing]
-
-
-def print_facts(facts: list[tuple[str, Cell]]) -> None:
-    """Print a name and a value on each line."""
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        say(f"{name.ljust(width)}  {'-' if value in (None, '') else value}")
 
 
 def _instance_row(instance: Instance) -> list[Cell]:

@@ -9,9 +9,8 @@ import click
 from edge.cli.deciding import reason_option
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.tables import print_json, say
+from edge.store.assignments import AS_IS, ASSIGN, DO_NOT_SEND
 from edge.text import amount
-
-_ASSIGN, _AS_IS, _DO_NOT_SEND = "assign", "as-is", "do-not-send"
 
 
 @click.command("assign", short_help="Decide whose a study's held images are.")
@@ -45,7 +44,7 @@ def assign(
     """
     if bool(patient) + as_is + do_not_send != 1:
         raise click.UsageError("choose one of --patient, --as-is and --do-not-send")
-    decision = _ASSIGN if patient else _AS_IS if as_is else _DO_NOT_SEND
+    decision = ASSIGN if patient else AS_IS if as_is else DO_NOT_SEND
     fields = {"study_uid": study_uid, "decision": decision, "patient": patient, "authority": authority}
     answer = _decide(session, {**fields, "reason": reason})
     if as_json:

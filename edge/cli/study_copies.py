@@ -10,11 +10,21 @@ from typing import Any
 import click
 
 from edge.cli.session import CommandSession, json_option
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Cell, Columns, local_time, print_list, print_table, say
 from edge.dicom.uids import name_of
 from edge.store.outdated_copies import OutdatedCopy, list_outdated_copies
 from edge.store.sent_copies import SentAs
 from edge.text import iso, size
+
+_COLUMNS: Columns[OutdatedCopy] = {
+    "destination": lambda each: each.destination,
+    "images": lambda each: each.images,
+    "sent": lambda each: local_time(each.sent_at),
+    "changed": lambda each: local_time(each.changed_at),
+    "differs in": lambda each: ", ".join(each.differs_in),
+    "update": lambda each: "; ".join(f"{relay} {local_time(at)}" for relay, at in each.updates) or "none",
+    "study UID": lambda each: each.study_uid,
+}
 
 
 @click.command(short_help="List what destinations have under a former name.")
@@ -31,28 +41,8 @@ def outdated(session: CommandSession, as_json: bool) -> None:
     """
     with session.catalog() as conn:
         found = list_outdated_copies(conn)
-    if as_json:
-        print_json([_outdated_json(each) for each in found])
-        return
-    if not found:
-        say("No destination has images under demographics that have changed since.", "green")
-        return
-    print_table(["destination", "images", "sent", "changed", "differs in", "update", "study UID"], map(_row, found))
-
-
-def _row(each: OutdatedCopy) -> list[Cell]:
-    from edge.cli.studies import local_time  # noqa: PLC0415 - it adds this command
-
-    updates = "; ".join(f"{relay} {local_time(at)}" for relay, at in each.updates)
-    return [
-        each.destination,
-        each.images,
-        local_time(each.sent_at),
-        local_time(each.changed_at),
-        ", ".join(each.differs_in),
-        updates or "none",
-        each.study_uid,
-    ]
+    none = "No destination has images under demographics that have changed since."
+    print_list(found, _COLUMNS, none, as_json=as_json, json_of=_outdated_json)
 
 
 def _outdated_json(each: OutdatedCopy) -> dict[str, Any]:

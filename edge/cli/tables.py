@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -17,10 +17,13 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from edge.text import align_columns, iso_or_none, printable
+from edge.text import align_columns, iso_or_none, moment_text, printable
 
+T = TypeVar("T")
 #: What a cell holds; None shows as a dash.
 Cell = str | int | float | None
+#: The columns of a list: heading -> what it shows of a row.
+Columns = Mapping[str, Callable[[T], Cell]]
 
 #: Columns whose name ends so have what people copy.
 UNBROKEN_COLUMNS = ("UID", "file")
@@ -145,6 +148,36 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         click.echo(format_columns(columns, rows))
 
 
+def print_list(
+    rows: Sequence[T],
+    columns: Columns[T],
+    none: str,
+    *,
+    as_json: bool,
+    json_of: Callable[[T], object] = lambda row: row,
+) -> None:
+    """Print the rows of a list as a table, or as JSON; `none` is what is said where there are none."""
+    if as_json:
+        print_json([json_of(each) for each in rows])
+    elif rows:
+        print_rows(columns, rows)
+    else:
+        say(none, "green")
+
+
+def print_rows(columns: Columns[T], rows: Iterable[T]) -> None:
+    """Print rows as a table."""
+    print_table([*columns], [[cell(each) for cell in columns.values()] for each in rows])
+
+
+def print_facts(facts: Iterable[tuple[str, Cell]]) -> None:
+    """Print a name and a value on each line."""
+    facts = list(facts)
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        say(f"{name.ljust(width)}  {'-' if value in (None, '') else value}")
+
+
 def format_columns(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Rows as columns of text, two spaces apart."""
     cells = [[format_cell(cell) for cell in row] for row in rows]
@@ -157,6 +190,11 @@ def format_cell(cell: Cell) -> str:
     if cell is None or cell == "":
         return "-"
     return f"{cell:,}" if isinstance(cell, int) else printable(str(cell))
+
+
+def local_time(moment: float | None) -> str:
+    """A time for people: local, with date and zone."""
+    return "" if moment is None else moment_text(moment, seconds=True)
 
 
 @contextmanager

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from edge.cli.deciding import reason_option
-from edge.cli.parts import part_options, rows_for, say_part
+from edge.cli.parts import ListedPart, part_options, rows_for, say_part
 from edge.cli.session import CommandSession, json_option
-from edge.cli.studies import local_time
-from edge.cli.tables import Cell, print_json, print_table, say
+from edge.cli.tables import Columns, local_time, print_json, print_rows, say
 from edge.errors import EdgeError
 from edge.store.listing import ListPart
-from edge.text import age, amount, iso_or_none
+from edge.text import age, amount, iso_or_none, scheduled_text
+
+if TYPE_CHECKING:
+    from edge.query.listing import ListedItem  # DICOM is slow to load
+
+_COLUMNS: Columns[ListedItem] = {
+    "scheduled": lambda each: scheduled_text(each.scheduled),
+    "modality": lambda each: each.modality,
+    "station": lambda each: each.station_ae,
+    "accession": lambda each: each.accession,
+    "patient": lambda each: f"{each.patient_name} ({each.patient_id})",
+    "status": lambda each: each.status.lower(),
+}
 
 
 @click.group(short_help="List the worklist that modalities are served.")
@@ -34,7 +46,7 @@ def list_items(session: CommandSession, everything: bool, part: ListPart, as_jso
                edge worklist list --json | jq '.stale, .as_of'
     """
     from edge.monitor.worklist import read_worklist_state  # noqa: PLC0415 - with the catalog's queries
-    from edge.query.listing import MOST_LISTED_ITEMS, ListedItem, list_worklist  # noqa: PLC0415 - DICOM is slow to load
+    from edge.query.listing import MOST_LISTED_ITEMS, list_worklist  # noqa: PLC0415 - DICOM is slow to load
 
     now = time.time()
     with session.catalog() as conn:
@@ -42,23 +54,18 @@ def list_items(session: CommandSession, everything: bool, part: ListPart, as_jso
         listed, has_more = list_worklist(conn, max(MOST_LISTED_ITEMS, rows_for(part)))
     session.record_list("edge worklist list")
     chosen = [each for each in listed if everything or not each.is_ended]
-    found, total = chosen[part.skip : part.skip + part.limit], None if has_more else len(chosen)
+    found = ListedPart(part, chosen[part.skip : part.skip + part.limit], None if has_more else len(chosen))
     if as_json:
-        print_json({"as_of": iso_or_none(state.as_of), "stale": state.is_stale, "items": found})
-        return say_part(part, len(found), total, as_json=True)
+        print_json({"as_of": iso_or_none(state.as_of), "stale": state.is_stale, "items": found.rows})
+        return say_part(found, as_json=True)
     if state.as_of is None:
         return say("There is no worklist: no source has answered yet, or no modality is served one.", "yellow")
-
-    def row(each: ListedItem) -> list[Cell]:
-        patient = f"{each.patient_name} ({each.patient_id})"
-        return [each.scheduled_text, each.modality, each.station_ae, each.accession, patient, each.status.lower()]
-
-    if found:
-        print_table(["scheduled", "modality", "station", "accession", "patient", "status"], map(row, found))
+    if found.rows:
+        print_rows(_COLUMNS, found.rows)
     stale = ", and it cannot be refreshed" if state.is_stale else ""
     words = f"{amount(len(chosen), 'item')}, as of {local_time(state.as_of)} ({age(now - state.as_of)} ago{stale})"
     say(words, "yellow" if state.is_stale else "green")
-    return say_part(part, len(found), total, as_json=False)
+    return say_part(found, as_json=False)
 
 
 @worklist.command("refresh", short_help="Ask the worklist's source now.")

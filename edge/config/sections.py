@@ -25,6 +25,8 @@ from edge.model import Priority
 
 #: `sends_by` where the site has not set it: learned from the modality's own weeks.
 LEARNED = -1.0
+#: Before the name of a [hold], as the catalog has it with what is kept.
+HOLD_PREFIX = "hold."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,6 @@ class Hold:
     studies: Annotated[tuple[str, ...], kinds.UIDS] = ()
     when: Annotated[dict[str, Any], kinds.WHEN] = field(default_factory=dict)
 
-    @property
-    def key(self) -> str:
-        """The name by which the catalog has it with what is kept."""
-        return hold_key(self.name)
-
 
 @dataclass(frozen=True, slots=True)
 class DropSection:
@@ -148,10 +145,6 @@ class DropSection:
     path: Annotated[Path, kinds.PATH]
     quiet: Annotated[float, kinds.DURATION] = 10.0  # seconds without a change before a file is taken
     identity: Annotated[str, kinds.one_of("worklist", "ask")] = "ask"
-
-
-def hold_key(name: str) -> str:
-    return f"hold.{name}"
 
 
 @dataclass(frozen=True, slots=True)

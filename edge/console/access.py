@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.config.sections import Config
+from edge.errors import EdgeError
 from edge.spool import Spool
 from edge.store import ledger
 from edge.store.database import Store, Transaction
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 #: What a viewer sees in place of patient data.
 MASK = "•••"
 #: Characters of the reason for a decision.
-MAX_REASON = 300
+_MAX_REASON = 300
 #: A person who sees one study or instance again within this time has one row in the ledger.
 _VIEW_SECONDS = 15 * 60.0
 _MAX_VIEWS = 10_000
@@ -95,6 +96,13 @@ class ViewRecorder:
         studies = {study for study, _ in found if study is not None}
         instances = {instance for study, instance in found if study is None}
         self.record(visitor, page, studies=sorted(studies), instances=sorted(instances))
+
+
+def read_reason(visitor: Visitor) -> str:
+    """Return the reason that a form gives for a decision. Raises EdgeError where there is none."""
+    if not (reason := visitor.field("reason")[:_MAX_REASON].strip()):
+        raise EdgeError("Give a reason: the ledger records it.")
+    return reason
 
 
 class ConfigurationPreview(Protocol):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.console.access import ConsolePage
 from edge.store.web_clients import ListedClient, list_clients
-from edge.web.listing import cut_page, read_view
+from edge.web.listing import SortKeys, cut_page, read_view
 
-_COLUMNS: Mapping[str, Callable[[ListedClient], Any]] = {
+_COLUMNS: SortKeys[ListedClient] = {
     "client": lambda each: each.name,
     "called": lambda each: each.last_seen_at,
     "stored": lambda each: each.stored,
@@ -24,8 +21,8 @@ class ClientsPage(ConsolePage):
     def index(self, request: Request) -> Response:
         """GET /clients."""
         config = self._access.config()
-        view = read_view(request, "/clients", _COLUMNS.keys())
+        view = read_view(request, "/clients", _COLUMNS)
         with self._access.db.reading() as conn:
             found = list_clients(conn, config.clients.values())
-        page = cut_page(found, view, lambda each, column: _COLUMNS[column](each))
+        page = cut_page(found, view, _COLUMNS)
         return self._pages.render(request, "clients.html", view=view, page=page, is_open=config.dicomweb.is_on)

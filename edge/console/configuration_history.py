@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.config.edit import differences
 from edge.config.maintenance import windows_of
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import ConsolePage, read_reason
 from edge.errors import ConfigError, EdgeError
 from edge.store import configuration_versions
 from edge.web.endpoints import row_number
@@ -53,7 +53,7 @@ class ConfigurationHistory(ConsolePage):
         """POST /configuration/rollback: the files of an earlier state again."""
         visitor = visitor_of(request)
         try:
-            fields = {"version": row_number(visitor.field("state")), "reason": visitor.field("reason")[:MAX_REASON]}
+            fields = {"version": row_number(visitor.field("state")), "reason": read_reason(visitor)}
             self._access.command("configuration-rollback", {**fields, "who": visitor.name})
         except ConfigError as error:
             return self.index(request, problems=error.problems, code=422)
@@ -85,7 +85,7 @@ class MaintenancePage(ConsolePage):
         removes = request.url.path.endswith("/remove")
         names = ("name",) if removes else ("name", "from", "to")
         fields: dict[str, Any] = {name: visitor.field(name) for name in names}
-        fields |= {"who": visitor.name, "reason": visitor.field("reason")[:MAX_REASON]}
+        fields |= {"who": visitor.name, "reason": read_reason(visitor)}
         try:
             self._access.command(f"configuration-maintenance-{'remove' if removes else 'add'}", fields)
         except ConfigError as error:

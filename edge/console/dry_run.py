@@ -23,7 +23,7 @@ from edge import config as configuration
 from edge.config.edit import toml_of
 from edge.config.files import parse_toml
 from edge.config.sections import Config
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import ConsolePage, read_reason
 from edge.console.dry_run_copies import CopyChange, CopyDryRun
 from edge.console.instance_header import describe_instance, read_spooled
 from edge.errors import ConfigError, EdgeError, Unreadable
@@ -103,7 +103,7 @@ class DryRun(ConsolePage):
     def apply(self, request: Request) -> Response:
         """POST /dry-run/apply: write the routes of the text into the files, and use them."""
         visitor, text = visitor_of(request), _text_of(request)
-        fields = {"text": text, "who": visitor.name, "reason": visitor.field("reason")[:MAX_REASON]}
+        fields = {"text": text, "who": visitor.name, "reason": read_reason(visitor)}
         try:
             self._access.command("configuration-routes-set", fields)
         except ConfigError as error:

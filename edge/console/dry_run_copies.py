@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edge.config.sections import Config, Destination
+from edge.config.sections import Config
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import Unreadable
 from edge.model import InstanceHeader
@@ -16,11 +16,9 @@ from edge.spool import Spool
 from edge.store.database import Store
 from edge.store.queries import Instance
 from edge.store.todays_facts import read_today
-from edge.transform.confidentiality import Deidentification
-from edge.transform.corrections import NO_FACTS, CorrectionRules, TodayFacts, modifying_system, rules_for
+from edge.transform.corrections import NO_FACTS, TodayFacts
 from edge.transform.demographics import facts_from
-from edge.transform.masking import compile_masks
-from edge.transform.preview import ChangedAttribute, CopyPreview, PreviewSteps, preview_copy, preview_project
+from edge.transform.preview import ChangedAttribute, CopyPreview, PreviewSteps, preview_copy, preview_steps
 
 _MOST_EXAMPLES = 12
 
@@ -46,8 +44,7 @@ class CopyDryRun:
     spool: Spool
     config: Config
     changes: dict[tuple[str, tuple[str, ...], str], CopyChange] = field(default_factory=dict)
-    _rules: dict[str, CorrectionRules] = field(default_factory=dict)
-    _projects: dict[str, Deidentification | None] = field(default_factory=dict)
+    _steps: dict[str, PreviewSteps] = field(default_factory=dict)  # by destination
 
     def add(
         self, instance: Instance, header: InstanceHeader, destinations: Sequence[str], images: int, study: int
@@ -70,16 +67,14 @@ class CopyDryRun:
     def _previews(
         self, instance: Instance, header: InstanceHeader, destinations: Sequence[str]
     ) -> Sequence[CopyPreview]:
-        wanted = [self.config.destinations[name] for name in destinations if name in self.config.destinations]
+        wanted = [self._steps_of(name) for name in destinations if name in self.config.destinations]
         facts = self._facts(instance)
-        needed = [
-            each for each in wanted if self._rules_of(each).rules or each.deidentify != "none" or facts != NO_FACTS
-        ]
+        needed = [each for each in wanted if each.corrections.rules or each.project is not None or facts != NO_FACTS]
         if not needed:
             return ()
         try:
             return _preview_file(
-                self.spool.path_of(instance.path), header, [self._steps(each, facts) for each in needed]
+                self.spool.path_of(instance.path), header, [replace(each, facts=facts) for each in needed]
             )
         except (OSError, Unreadable):
             return ()
@@ -90,18 +85,11 @@ class CopyDryRun:
         with self.db.reading() as conn:
             return facts_from(read_today(conn, instance.id))
 
-    def _rules_of(self, destination: Destination) -> CorrectionRules:
-        if (found := self._rules.get(destination.name)) is None:
-            found = rules_for(self.config.coercions, destination.name, lambda _: time.time())
-            self._rules[destination.name] = found
+    def _steps_of(self, name: str) -> PreviewSteps:
+        if (found := self._steps.get(name)) is None:
+            found = preview_steps(self.config, self.config.destinations[name], lambda _: time.time(), NO_FACTS)
+            self._steps[name] = found
         return found
-
-    def _steps(self, destination: Destination, facts: TodayFacts) -> PreviewSteps:
-        name = destination.name
-        if name not in self._projects:
-            self._projects[name] = preview_project(destination)
-        system, masks = modifying_system(self.config.site.id), compile_masks(self.config.masks, name)
-        return PreviewSteps(name, self._rules_of(destination), facts, system, self._projects[name], masks)
 
 
 def _preview_file(path: Path, header: InstanceHeader, steps: Sequence[PreviewSteps]) -> list[CopyPreview]:

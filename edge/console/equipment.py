@@ -5,7 +5,7 @@ What was refused is added to the configuration in one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from edge.config.edit import name_from
 from edge.config.kinds import SERVED
 from edge.config.sections import Config
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import ConsolePage, read_reason
 from edge.errors import ConfigError, EdgeError
 from edge.model import UNNAMED_CALLER
 from edge.monitor.announcement import ANNOUNCED_KINDS
@@ -22,7 +22,7 @@ from edge.store import equipment
 from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import amount
 from edge.web.guard import visitor_of
-from edge.web.listing import cut_page, read_view
+from edge.web.listing import SortKeys, cut_page, read_view
 
 
 def _state_of(each: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def _is_known(each: Mapping[str, Any]) -> bool:
 
 
 #: Column of the known equipment -> what it is sorted by.
-_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+_COLUMNS: SortKeys[Mapping[str, Any]] = {
     "name": lambda each: each["name"],
     "title": lambda each: each["ae_title"],
     "address": lambda each: each["address"],
@@ -52,21 +52,18 @@ class EquipmentPage(ConsolePage):
     ) -> Response:
         """GET /equipment."""
         config, seen = self._access.config(), self._access.status()["modalities"]
-        view = read_view(request, "/equipment", _COLUMNS.keys(), ("state",))
+        view = read_view(request, "/equipment", _COLUMNS, ("state",))
         with self._access.db.reading() as conn:
             announced = list(equipment.announcements(conn))
         rows = [list_caller(each, config) for each in seen]
+        known = [each for each in rows if _is_known(each) and view.choice("state") in ("", _state_of(each))]
         return self._pages.render(
             request,
             "equipment.html",
             code=code,
             refused=[each for each in rows if each["offer"] or not each["admitted"]],
             view=view,
-            page=cut_page(
-                [each for each in rows if _is_known(each) and view.choice("state") in ("", _state_of(each))],
-                view,
-                lambda each, column: _COLUMNS[column](each),
-            ),
+            page=cut_page(known, view, _COLUMNS),
             announced=announced,
             kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
             services=SERVED,
@@ -78,7 +75,7 @@ class EquipmentPage(ConsolePage):
         """POST /equipment/add: a [modality.NAME], or another address of one that is there."""
         visitor = visitor_of(request)
         change, fields = _change(visitor.form)
-        reason = visitor.field("reason")[:MAX_REASON]
+        reason = read_reason(visitor)
         try:
             self._access.command(f"configuration-{change}", {**fields, "who": visitor.name, "reason": reason})
         except ConfigError as error:

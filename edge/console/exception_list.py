@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import ConsolePage, read_reason
 from edge.errors import EdgeError
 from edge.store import queries
 from edge.store.database import Transaction
@@ -26,17 +26,16 @@ from edge.store.studies import numbers_of
 from edge.text import amount
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import ListView, cut_page, posted_view, read_view
+from edge.web.listing import ListView, SortKeys, cut_page, posted_view, read_view
 
 _FILTERS = ("kind", "study")
-_COLUMNS: Mapping[str, Callable[[ExceptionRow], Any]] = {
+_COLUMNS: SortKeys[ExceptionRow] = {
     "kind": lambda row: (EXCEPTION_KINDS.index(row.kind), row.received_at),
     "patient": lambda row: (row.patient_name.casefold(), row.received_at),
     "received": lambda row: row.received_at,
     "from": lambda row: (row.calling_ae.casefold(), row.received_at),
     "study": lambda row: (row.study_id or 0, row.received_at),
 }
-_OF_PATIENTS = frozenset({"patient"})
 #: Instances of one command: scanners wait while one runs; a fetch takes a moment each.
 _BATCH, _MOST_REPAIRS = 200, 50
 
@@ -61,11 +60,10 @@ class ExceptionList(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200, again: ListView | None = None) -> Response:
         """GET /exceptions. UIDs identify patients: only operators see them, and the ledger records it."""
         visitor = visitor_of(request)
-        columns = _COLUMNS.keys() if visitor.sees_patients else _COLUMNS.keys() - _OF_PATIENTS
-        view = again or read_view(request, "/exceptions", columns, _FILTERS)
+        view = again or read_view(request, "/exceptions", _COLUMNS, _FILTERS)
         with self._access.db.reading() as conn:
             found = _read(conn, view)
-            page = cut_page(_select(found, view), view, lambda row, column: _COLUMNS[column](row))
+            page = cut_page(_select(found, view), view, _COLUMNS)
             ids = [row.instance_id for row in page.rows]
             shown = {each.id: each for each in queries.instances(conn, ids)}
             differences = differences_of(conn, [row.instance_id for row in page.rows if row.kind == "mismatch"])
@@ -89,11 +87,9 @@ class ExceptionList(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /exceptions/decide: apply one action to the selected instances, or to all of one kind."""
         visitor = visitor_of(request)
-        view = posted_view(request, "/exceptions", _COLUMNS.keys(), _FILTERS)
+        view = posted_view(request, "/exceptions", _COLUMNS, _FILTERS)
         try:
-            action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON].strip()
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            action, reason = _ACTIONS.get(visitor.field("action")), read_reason(visitor)
             with self._access.db.reading() as conn:
                 rows = _select_rows(_select(_read(conn, view), view), view, visitor)
             if action is None or not rows:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.errors import EdgeError
 from edge.store.hl7_messages import MESSAGE_COLUMNS, MessageState, find_message, list_messages
 from edge.store.hl7_text import describe_notes, describe_outcome
@@ -59,12 +59,11 @@ class Hl7Page(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /hl7/decide: replay or discard a parked message, release or cancel a relayed one."""
         visitor = visitor_of(request)
-        action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON].strip()
+        action = visitor.field("action")
         try:
             if action not in _ACTIONS:
                 raise EdgeError("Choose an action.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            reason = read_reason(visitor)
             command, done = _ACTIONS[action]
             number = row_number(visitor.field("id"))
             with self._access.db.reading() as conn:

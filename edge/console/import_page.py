@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MAX_REASON, ConsolePage
+from edge.console.access import ConsolePage, read_reason
 from edge.console.staged_look import choose_staged_images
 from edge.errors import EdgeError
 from edge.importer.staging import STAGED_FOLDER
@@ -109,7 +109,7 @@ class ImportPage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /import/NUMBER/decide: say whose a study is, or that it is not imported."""
         visitor, number = visitor_of(request), request.path_params["number"]
-        reason = visitor.field("reason")[:MAX_REASON]
+        reason = read_reason(visitor)
         try:
             study = row_number(visitor.field("study"))
             fields: dict[str, Any] = {"study": study, "reason": reason, "who": visitor.name}

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.instance_header import COMPARED, TECHNICAL, read_spooled
 from edge.errors import EdgeError, Unreadable
 from edge.model import InstanceState, Values
@@ -29,7 +29,7 @@ class InstanceExceptions(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /exceptions/NUMBER/decide: release or discard this instance."""
         visitor, number = visitor_of(request), request.path_params["number"]
-        action, reason = visitor.field("action"), visitor.field("reason")[:MAX_REASON].strip()
+        action, reason = visitor.field("action"), read_reason(visitor)
         try:
             if action not in _ACTIONS:
                 raise EdgeError("Choose an action.")

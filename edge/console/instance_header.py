@@ -37,11 +37,8 @@ def read_attributes(path: Path, transfer_syntax_uid: str, keywords: Collection[s
     with path.open("rb") as file:
         offset = part10.parse_meta(file.read(part10.MAX_META)).dataset_offset
         length = os.fstat(file.fileno()).st_size - offset
-
-        def read_at(at: int, size: int) -> bytes:
-            return os.pread(file.fileno(), size, offset + at)
-
-        found = header.scan(read_at, length, transfer_syntax_uid, frozenset(wanted), frozenset())
+        read = header.read_at(file.fileno(), offset)
+        found = header.scan(read, length, transfer_syntax_uid, frozenset(wanted), frozenset())
     return {wanted[tag]: values for tag, values in found.items()}
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
 from edge.identity.order import Order, OrderStatus
+from edge.store.assignments import STUDY_DECISIONS
 from edge.store.identity_checks import CHECK_COLUMNS, list_checks
 from edge.store.orders import ORDER_COLUMNS, list_orders
 from edge.store.patients import words_for
@@ -22,18 +23,14 @@ from edge.web.listing import read_list_page, read_view
 
 #: The lists of studies that do not fit the orders, and rows of a page of them.
 _CHECKS, _CHECKS_SHOWN = {"differing": CheckResult.DIFFERS, "missing": CheckResult.NO_ORDER}, 20
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"accession", "patient"})
-STUDY_DECISIONS = ("assign", "as-is", "do-not-send")
 
 
 class OrdersPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /orders. Who may not see patient data sees neither names nor numbers."""
         visitor = visitor_of(request)
-        hidden = frozenset() if visitor.sees_patients else _OF_PATIENTS
-        view = read_view(request, "/orders", ORDER_COLUMNS - hidden, ("status",))
-        views = {name: read_view(request, "/orders", CHECK_COLUMNS - hidden, name=name) for name in _CHECKS}
+        view = read_view(request, "/orders", ORDER_COLUMNS, ("status",))
+        views = {name: read_view(request, "/orders", CHECK_COLUMNS, name=name) for name in _CHECKS}
         with self._access.db.reading() as conn:
             found = read_list_page(list_orders(conn, status=view.choice("status")), view)
             checks = {
@@ -64,12 +61,11 @@ class OrdersPage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /orders/decide: it is this patient, send as it is, or do not send."""
         visitor = visitor_of(request)
-        decision, reason = visitor.field("decision"), visitor.field("reason")[:MAX_REASON].strip()
+        decision = visitor.field("decision")
         try:
             if decision not in STUDY_DECISIONS:
                 raise EdgeError("Choose what to do with the images.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            reason = read_reason(visitor)
             fields = {"study_uid": visitor.field("study"), "decision": decision, "patient": visitor.field("patient")}
             fields |= {"authority": visitor.field("authority"), "who": visitor.name, "reason": reason}
             answer = self._access.command("study-decide", fields)

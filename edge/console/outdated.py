@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.console.access import ConsolePage
 from edge.store.outdated_copies import OutdatedCopy, list_outdated_copies
 from edge.store.studies import numbers_of
-from edge.web.listing import cut_page, read_view
+from edge.web.listing import SortKeys, cut_page, read_view
 
 #: Groups of images that are listed.
 MOST_COPIES = 1_000
-_COLUMNS: Mapping[str, Callable[[OutdatedCopy], Any]] = {
+_COLUMNS: SortKeys[OutdatedCopy] = {
     "destination": lambda each: each.destination,
     "images": lambda each: each.images,
     "sent": lambda each: each.sent_at,
@@ -26,10 +23,10 @@ _COLUMNS: Mapping[str, Callable[[OutdatedCopy], Any]] = {
 class OutdatedPage(ConsolePage):
     def index(self, request: Request) -> Response:
         """GET /outdated. It names studies by their number, and no patient."""
-        view = read_view(request, "/outdated", _COLUMNS.keys())
+        view = read_view(request, "/outdated", _COLUMNS)
         with self._access.db.reading() as conn:
             found = list_outdated_copies(conn, limit=MOST_COPIES)
-            page = cut_page(found, view, lambda each, column: _COLUMNS[column](each))
+            page = cut_page(found, view, _COLUMNS)
             study_ids = numbers_of(conn, [each.study_uid for each in page.rows])
         return self._pages.render(
             request,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.forecasts import bytes_ahead, forecast
 from edge.errors import EdgeError
 from edge.store.database import Transaction
@@ -28,7 +28,7 @@ from edge.store.waiting import (
 from edge.text import amount, mask_uids
 from edge.web.endpoints import row_number
 from edge.web.guard import Visitor, visitor_of
-from edge.web.listing import ListPage, ListView, cut_page, posted_view, read_view
+from edge.web.listing import MASKED_COLUMNS, ListPage, ListView, SortKeys, cut_page, posted_view, read_view
 
 #: Deliveries in one transaction: scanners wait while one runs.
 _BATCH = 500
@@ -64,7 +64,7 @@ _ACTIONS = {
 
 _FILTERS = ("state", "destination", "study")
 #: Column -> what it is sorted by.
-_COLUMNS: Mapping[str, Callable[[QueueRow], Any]] = {
+_COLUMNS: SortKeys[QueueRow] = {
     "patient": lambda row: (row.facts.patient_name.casefold(), row.facts.patient_id),
     "accession": lambda row: row.facts.accession,
     "description": lambda row: row.facts.description.casefold(),
@@ -74,8 +74,6 @@ _COLUMNS: Mapping[str, Callable[[QueueRow], Any]] = {
     "priority": lambda row: row.study.priority,
     "age": lambda row: -row.study.queued_at,
 }
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"patient", "accession", "description"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +100,7 @@ class QueuePage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200, again: ListView | None = None) -> Response:
         """GET /queue; `state`, `destination` and `study` narrow it, `sort`, `down` and `page` are the list's."""
         visitor = visitor_of(request)
-        columns = _COLUMNS.keys() if visitor.sees_patients else _COLUMNS.keys() - _OF_PATIENTS
-        view = again or read_view(request, "/queue", columns, _FILTERS)
+        view = again or read_view(request, "/queue", _COLUMNS, _FILTERS)
         status = self._access.status()
         with self._access.db.reading() as conn:
             waiting = _select(conn, view)
@@ -135,15 +132,14 @@ class QueuePage(ConsolePage):
     def decide(self, request: Request) -> Response:
         """POST /queue/decide: apply one action to the selected studies, or to all that the list shows."""
         visitor = visitor_of(request)
-        action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
-        view = posted_view(request, "/queue", _COLUMNS.keys(), _FILTERS)
+        action = _ACTIONS.get(visitor.field("action"))
+        view = posted_view(request, "/queue", _COLUMNS, _FILTERS)
         try:
             picked = {row_number(each) for each in visitor.form.get("pick", [])}
             is_all = visitor.field("all") == "1"
             if not (picked or is_all) or action is None:
                 raise EdgeError("Select at least one study, and choose an action.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
+            reason = read_reason(visitor)
             with self._access.db.reading() as conn:
                 found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
                 ids = [pair for each in found for pair in waiting_ids(conn, each)]
@@ -176,10 +172,10 @@ def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:
 
 
 def _page_of(conn: Transaction, waiting: Sequence[WaitingStudy], view: ListView) -> ListPage[QueueRow]:
-    wanted = [each.study_id for each in waiting] if view.sort in _OF_PATIENTS else []
+    wanted = [each.study_id for each in waiting] if view.sort in MASKED_COLUMNS else []
     facts = study_facts(conn, wanted, counts=False)
     rows = [QueueRow(each, facts.get(each.study_id, StudyFacts())) for each in waiting]
-    return cut_page(rows, view, lambda row, column: _COLUMNS[column](row))
+    return cut_page(rows, view, _COLUMNS)
 
 
 def _lines(
@@ -205,8 +201,7 @@ def _lines(
 
 def _mask_facts(facts: StudyFacts, visitor: Visitor) -> StudyFacts:
     if visitor.sees_patients:
-        today = {keyword: text.replace("^", " ").strip() for keyword, text in facts.patient_today.items()}
-        return replace(facts, patient_name=facts.patient_name.replace("^", " ").strip(), patient_today=today)
+        return facts
     return replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK, patient_today={})
 
 

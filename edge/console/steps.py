@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.errors import EdgeError
 from edge.store import step_deliveries
 from edge.store.performed_steps import STEP_COLUMNS, ListedStep, list_steps
@@ -18,22 +18,19 @@ from edge.web.listing import ListView, posted_view, read_list_page, read_view
 
 #: Of the filter by state: a target lacks something.
 _NOT_SENT = "open"
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"accession"})
 _ACTIONS = {"retry": ("mpps-retry", "queued to be sent"), "cancel": ("mpps-cancel", "cancelled")}
 
 
 class StepPage(ConsolePage):
     def index(self, request: Request, fault: str = "", code: int = 200, again: ListView | None = None) -> Response:
         """GET /steps. Who may not see patient data sees no accession number, UID or words of the RIS."""
-        sees = visitor_of(request).sees_patients
-        view = again or read_view(request, "/steps", STEP_COLUMNS if sees else STEP_COLUMNS - _OF_PATIENTS, ("state",))
+        view = again or read_view(request, "/steps", STEP_COLUMNS, ("state",))
         state = view.choice("state")
         with self._access.db.reading() as conn:
             is_open = state == _NOT_SENT
             page = read_list_page(list_steps(conn, only_open=is_open, state="" if is_open else state), view)
             owed = step_deliveries.summarize_owed_steps(conn)
-        if not sees:
+        if not visitor_of(request).sees_patients:
             page = page.map(_mask)
         return self._pages.render(
             request, "steps.html", code=code, view=view, page=page, owed=owed, open_state=_NOT_SENT, fault=fault
@@ -43,15 +40,13 @@ class StepPage(ConsolePage):
         """POST /steps/decide: retry or cancel what a target lacks of the selected steps."""
         visitor = visitor_of(request)
         view = posted_view(request, "/steps", STEP_COLUMNS, ("state",))
-        action, reason = _ACTIONS.get(visitor.field("action")), visitor.field("reason")[:MAX_REASON]
+        action = _ACTIONS.get(visitor.field("action"))
         try:
             ids = [row_number(each) for each in visitor.form.get("pick", [])]
             if not ids or action is None:
                 raise EdgeError("Select at least one step, and choose an action.")
-            if not reason:
-                raise EdgeError("Give a reason: the ledger records it.")
             command, done = action
-            fields = {"ids": ids, "destination": "", "who": visitor.name, "reason": reason}
+            fields = {"ids": ids, "destination": "", "who": visitor.name, "reason": read_reason(visitor)}
             moved = self._access.command(command, fields)["moved"]
             if not moved:
                 raise EdgeError("Nothing was changed: these steps have no message that waits or is held.")

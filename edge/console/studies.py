@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from edge.console.access import MASK, MAX_REASON, ConsolePage
+from edge.console.access import MASK, ConsolePage, read_reason
 from edge.console.dates import DateFault, read_dates, today_here
 from edge.console.study_dose import read_study_dose
 from edge.console.study_identity import mask_identity, preview_first_image, read_identity_view
@@ -37,8 +37,6 @@ from edge.web.pages import show_date
 
 #: More instances of one study are amount, not listed.
 _MOST_INSTANCES = 600
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OPEN_COLUMNS = ("received", "modality", "images")
 
 
 class Studies(ConsolePage):
@@ -62,7 +60,7 @@ class Studies(ConsolePage):
         written = written or kept.get("search as written", search)
         if not visitor.sees_patients:  # a match would reveal what is masked
             search = written = Search(modality=search.modality)
-        view = read_view(request, "/studies", STUDY_LIST_COLUMNS if visitor.sees_patients else _OPEN_COLUMNS)
+        view = read_view(request, "/studies", STUDY_LIST_COLUMNS)
         is_settled = self._access.command("settle", {})["settled"]
         with self._access.db.reading() as conn:
             page = read_list_page(find_studies(conn, search), view)
@@ -85,7 +83,7 @@ class Studies(ConsolePage):
     def decide_hold(self, request: Request) -> Response:
         """POST /studies/NUMBER/hold: place the study under a legal hold, or release it."""
         visitor, number = visitor_of(request), request.path_params["number"]
-        reason, until = visitor.field("reason")[:MAX_REASON], visitor.field("until")
+        reason, until = read_reason(visitor), visitor.field("until")
         with self._access.db.reading() as conn:
             study = study_numbered(conn, number)
         if study is None:
@@ -105,7 +103,7 @@ class Studies(ConsolePage):
         """POST /studies/NUMBER/send: queue the study for a destination."""
         visitor, number = visitor_of(request), request.path_params["number"]
         fields = {"study": number, "destination": visitor.field("to"), "who": visitor.name}
-        fields |= {"reason": visitor.field("reason")[:MAX_REASON], "again": visitor.field("again") == "1"}
+        fields |= {"reason": read_reason(visitor), "again": visitor.field("again") == "1"}
         try:
             answer = self._access.command("study-send", fields)
         except EdgeError as error:
@@ -197,10 +195,7 @@ def describe_search(search: Search) -> list[str]:
 def _prepare(study: Study, visitor: Visitor) -> Study:
     """Return a study as the visitor may see it."""
     if visitor.sees_patients:
-        people = [replace(each, patient_name=_plain_name(each.patient_name)) for each in study.patients]
-        today = {keyword: _plain_name(text) for keyword, text in study.patient_today.items()}
-        name = _plain_name(study.patient_name)
-        return replace(study, patient_name=name, patients=tuple(people), patient_today=today)
+        return study
     masked: dict[str, Any] = dict.fromkeys(("patient_id", "patient_name", "accession", "study_date"), MASK)
     masked |= {"description": MASK, "study_uid": MASK, "guessed": (), "patient_today": {}}
     return replace(study, **masked, patients=tuple(_mask(each) for each in study.patients))
@@ -208,10 +203,6 @@ def _prepare(study: Study, visitor: Visitor) -> Study:
 
 def _mask(patient: StudyPatient) -> StudyPatient:
     return StudyPatient(MASK, MASK, MASK, MASK, MASK, MASK, patient.standing, patient.differs_in, patient.images)
-
-
-def _plain_name(name: str) -> str:
-    return name.replace("^", " ").strip()
 
 
 def list_progress(study: Study) -> list[tuple[str, str, str]]:

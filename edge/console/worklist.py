@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,10 +14,10 @@ from edge.query.listing import MOST_LISTED_ITEMS, ListedItem, list_worklist
 from edge.store.prefetch import PREFETCH_COLUMNS, ListedPrefetch, list_prefetches
 from edge.text import mask_uids
 from edge.web.guard import visitor_of
-from edge.web.listing import cut_page, read_list_page, read_view
+from edge.web.listing import SortKeys, cut_page, read_list_page, read_view
 
 #: Column -> what it is sorted by.
-_COLUMNS: Mapping[str, Callable[[ListedItem], Any]] = {
+_COLUMNS: SortKeys[ListedItem] = {
     "scheduled": lambda each: each.scheduled,
     "status": lambda each: each.status,
     "modality": lambda each: each.modality,
@@ -28,16 +26,13 @@ _COLUMNS: Mapping[str, Callable[[ListedItem], Any]] = {
     "patient": lambda each: each.patient_name,
     "procedure": lambda each: each.procedure,
 }
-#: Sorted by one of these, a viewer would see the order of what is masked.
-_OF_PATIENTS = frozenset({"accession", "patient", "procedure"})
 
 
 class WorklistPage(ConsolePage):
     def index(self, request: Request) -> Response:
         """GET /worklist. Who may not see patient data sees stations and times alone."""
         config, now, visitor = self._access.config(), time.time(), visitor_of(request)
-        columns = _COLUMNS.keys() if visitor.sees_patients else _COLUMNS.keys() - _OF_PATIENTS
-        view = read_view(request, "/worklist", columns, ("status",))
+        view = read_view(request, "/worklist", _COLUMNS, ("status",))
         earlier = read_view(request, "/worklist", PREFETCH_COLUMNS, name="earlier")
         with self._access.db.reading() as conn:
             state = read_worklist_state(conn, config, now)
@@ -45,7 +40,7 @@ class WorklistPage(ConsolePage):
             prefetches = read_list_page(list_prefetches(conn), earlier)
         self._access.views.record_page(visitor, "worklist page")
         chosen = [each for each in items if view.choice("status") in ("", each.status)]
-        page = cut_page(chosen, view, lambda each, column: _COLUMNS[column](each))
+        page = cut_page(chosen, view, _COLUMNS)
         if not visitor.sees_patients:
             page, prefetches = page.map(_mask), prefetches.map(_mask_prefetch)
         return self._pages.render(

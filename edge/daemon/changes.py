@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edge.config.sections import Config
 from edge.console.accounts import record_in_ledger
 from edge.daemon.identity_changes import HL7_CHANGES, decide_study
 from edge.daemon.import_changes import IMPORT_TRANSACTIONS
+from edge.daemon.request import Params, require_reason
 from edge.errors import EdgeError
 from edge.model import Priority
 from edge.monitor import announcement, engine
@@ -46,8 +46,6 @@ from edge.web.accounts import Account, UserRole
 
 log = logging.getLogger(__name__)
 
-Params = dict[str, Any]
-
 
 # -- deliveries --------------------------------------------------------------------------------------------------------
 
@@ -58,12 +56,12 @@ def _retry(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _release(conn: Transaction, request: Params, now: float) -> Params:
-    why, named = _reason(request), request.get("named") is True
+    why, named = require_reason(request), request.get("named") is True
     return _as_answer(operator_actions.release(conn, request["ids"], now, request["who"], why, named=named))
 
 
 def _cancel(conn: Transaction, request: Params, now: float) -> Params:
-    return _as_answer(operator_actions.cancel(conn, request["ids"], now, request["who"], _reason(request)))
+    return _as_answer(operator_actions.cancel(conn, request["ids"], now, request["who"], require_reason(request)))
 
 
 def _hold(conn: Transaction, request: Params, now: float) -> Params:
@@ -85,14 +83,6 @@ def _as_answer(moved: Moved) -> Params:
     return {"moved": moved.count, "left": {code.value: n for code, n in moved.left.items()}}
 
 
-def _reason(request: Params) -> str:
-    """Why a person decides so: the ledger keeps it. Raises EdgeError where it is not said."""
-    reason = str(request.get("reason", "")).strip()
-    if not reason:
-        raise EdgeError("say why: a decision needs its reason")
-    return reason
-
-
 # -- the rest, in one transaction each ---------------------------------------------------------------------------------
 
 
@@ -102,13 +92,13 @@ def _retry_steps(conn: Transaction, request: Params, now: float) -> Params:
 
 
 def _cancel_steps(conn: Transaction, request: Params, now: float) -> Params:
-    ids, to, why = request["ids"], request.get("destination", ""), _reason(request)
+    ids, to, why = request["ids"], request.get("destination", ""), require_reason(request)
     return {"moved": step_deliveries.cancel_steps(conn, ids, to, request["who"], why, now)}
 
 
 def _try_destination(conn: Transaction, request: Params, now: float) -> Params:
     """What waits for its next attempt is due at once; the caller has the destination tried."""
-    name, who, why = request["name"], request["who"], _reason(request)
+    name, who, why = request["name"], request["who"], require_reason(request)
     moved = operator_actions.retry_deferred(conn, name, now, who, why)
     payload = {"action": ledger.TRY, "reason": why}
     ledger.append(conn, now, ledger.OVERRIDDEN, who, [], destination=name, payload=payload)
@@ -117,7 +107,7 @@ def _try_destination(conn: Transaction, request: Params, now: float) -> Params:
 
 def _refresh_worklist(conn: Transaction, request: Params, now: float) -> Params:
     """A person wants the worklist from its source, `source`, now; the caller has it asked."""
-    payload = {"action": ledger.TRY, "reason": _reason(request)}
+    payload = {"action": ledger.TRY, "reason": require_reason(request)}
     ledger.append(conn, now, ledger.OVERRIDDEN, request["who"], [], destination=request["source"], payload=payload)
     return {}
 
@@ -187,7 +177,7 @@ def _hold_study(db: Store, request: Params) -> Params:
         study = studies.study_by_uid(conn, uid)
         if study is None and not damage:
             raise EdgeError(f"no study {uid} is in the catalog: search with `edge studies list --search TEXT`")
-        legal_holds.place_hold(conn, uid, time.time(), request["who"], _reason(request), end)
+        legal_holds.place_hold(conn, uid, time.time(), request["who"], require_reason(request), end)
         return {"evicted": queries.count_evicted(conn, study.id) if study else 0, "damage": damage}
 
     return db.write(work)
@@ -207,7 +197,7 @@ def _bring_back(conn: Transaction, uid: str, data_dir: Path) -> str:
 
 
 def _unhold_study(conn: Transaction, request: Params, now: float) -> Params:
-    legal_holds.end_hold(conn, str(request["study_uid"]), now, request["who"], _reason(request))
+    legal_holds.end_hold(conn, str(request["study_uid"]), now, request["who"], require_reason(request))
     return {}
 
 
@@ -260,7 +250,7 @@ def _transact(work: Callable[[Transaction, Params, float], Params], db: Store, r
 
 
 def _retire(db: Store, request: Params) -> Params:
-    name, who, why = request["name"], request["who"], _reason(request)
+    name, who, why = request["name"], request["who"], require_reason(request)
     return _in_batches(db, lambda conn, after: destinations.retire(conn, name, after, time.time(), who, why))
 
 
@@ -272,7 +262,7 @@ def _rename(db: Store, request: Params) -> Params:
 
 def _send_study(db: Store, request: Params) -> Params:
     """Queue a study; the caller has made sure that there is such a destination."""
-    study, to, who, why = request["study"], request["destination"], request["who"], _reason(request)
+    study, to, who, why = request["study"], request["destination"], request["who"], require_reason(request)
     priority, again = Priority[request.get("priority", "routine").upper()], request.get("again") is True
     found, after = dict.fromkeys(("queued", "there", "undecided", "gone"), 0), 0
     while True:
@@ -316,12 +306,12 @@ CHANGES: Mapping[str, Callable[[Store, Params], Params]] = {
 
 
 def _release_instances(releaser: Releaser, request: Params) -> Params:
-    who, why, named = request["who"], _reason(request), request.get("named") is True
+    who, why, named = request["who"], require_reason(request), request.get("named") is True
     return {"decided": [asdict(releaser.release(each, who, why, named=named)) for each in request["ids"]]}
 
 
 def _discard_instances(releaser: Releaser, request: Params) -> Params:
-    who, why = request["who"], _reason(request)
+    who, why = request["who"], require_reason(request)
     return {"decided": [asdict(releaser.discard(each, who, why)) for each in request["ids"]]}
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from edge import __version__
 from edge.config.sections import Config
-from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, Params, announce_to_centre
+from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, announce_to_centre
 from edge.daemon.configuring import Configuring, handlers_of
 from edge.daemon.control import Handler
 from edge.daemon.notifications import Notifications
 from edge.daemon.outbound import Outbound
+from edge.daemon.request import Params
 from edge.daemon.restoring import Restores
 from edge.errors import EdgeError
 from edge.storage.release import Releaser

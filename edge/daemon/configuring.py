@@ -23,6 +23,7 @@ from edge.config.change import FILE_CHANGES, change_files
 from edge.config.edit import Files, NotEditable
 from edge.config.sections import Config
 from edge.errors import ConfigError, EdgeError
+from edge.journal.segment import sync_folder
 from edge.store import configuration_versions
 from edge.store.configuration_versions import ConfigurationVersion
 from edge.store.database import Store, Transaction
@@ -169,11 +170,7 @@ def write_files(directory: Path, before: Files, after: Files) -> None:
                 _write(directory / name, text)
         for name in before.keys() - after.keys():
             (directory / name).unlink()
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(directory)
     except OSError as error:
         raise EdgeError(
             f"the gateway cannot write {directory}: {error.strerror}. Let its user write there"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import socket
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 from edge.daemon import person
 from edge.errors import Cause, EdgeError, Transient, hindrance, place_of
+from edge.network.sockets import listen_in, socket_address
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +47,6 @@ class DaemonDown(Transient):
 
 class CommandRefused(EdgeError):
     """The daemon answered that it did not do it; the text is its reason."""
-
-
-@contextmanager
-def _address(data_dir: Path) -> Iterator[str]:
-    """A short path to the socket, valid inside."""
-    fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{fd}/{NAME}"
-    finally:
-        os.close(fd)
 
 
 # -- the command's side ------------------------------------------------------------------------------------------------
@@ -83,7 +73,7 @@ def _connect(data_dir: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(CALLER_SECONDS)
         try:
-            with _address(data_dir) as address:
+            with socket_address(data_dir, NAME) as address:
                 sock.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             raise DaemonDown(f"the gateway does not run on {data_dir}") from None
@@ -143,13 +133,7 @@ class Control:
         """Listen. A socket that a killed daemon left is replaced; EdgeError where another one answers."""
         if _is_served(self._data_dir):
             raise EdgeError(f"another gateway runs on {self._data_dir}: stop it first")
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        os.fchmod(sock.fileno(), 0o600)  # before bind: the name never exists with another mode (Linux)
-        (self._data_dir / NAME).unlink(missing_ok=True)
-        with _address(self._data_dir) as address:
-            sock.bind(address)
-        sock.listen(16)
-        self._socket = sock
+        self._socket = listen_in(self._data_dir, NAME, 16)
         self._thread.start()
 
     def stop(self) -> None:

@@ -30,12 +30,7 @@ class FetchedObjects:
         `read_into` hands its data set to a sink.
         """
         recording = self.recorder.begin(kind, sop_instance_uid, origin)
-        try:
-            read_into(recording.write)
-        except BaseException:
-            recording.discard()
-            raise
-        return self.recorder.accept(recording, kind, sop_instance_uid, origin).status
+        return self.recorder.receive(recording, kind, sop_instance_uid, origin, read_into).status
 
     def close(self) -> None:
         """Close its segments in order."""

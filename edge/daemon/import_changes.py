@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from edge.daemon.request import Params, require_reason
 from edge.errors import EdgeError
 from edge.importer.whose import LocalIdentity, check_patient, complete_identity, identity_of_order, identity_of_patient
 from edge.store import imports, orders
 from edge.store.database import Transaction
 from edge.text import fold_name
 
-ImportParams = dict[str, Any]
 
-
-def _begin(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
+def _begin(conn: Transaction, request: Params, now: float) -> Params:
     batch = imports.begin_batch(conn, request["source"], request["door"], request["who"], now)
     members = imports.read_members(conn, batch)
     return {"batch": batch, "members": [[name, *seen] for name, seen in members.items()]}
 
 
-def _add(conn: Transaction, request: ImportParams, _now: float) -> ImportParams:
+def _add(conn: Transaction, request: Params, _now: float) -> Params:
     imports.add_objects(conn, request["batch"], request["objects"])
     return {}
 
 
-def _skip(conn: Transaction, request: ImportParams, _now: float) -> ImportParams:
+def _skip(conn: Transaction, request: Params, _now: float) -> Params:
     imports.add_skipped(conn, request["batch"], request["skipped"])
     return {}
 
 
-def _end(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
+def _end(conn: Transaction, request: Params, now: float) -> Params:
     imports.end_batch(conn, request["batch"], now, request["foreign"], request["missing"], request["unlisted"])
     return {}
 
 
-def _assign(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
+def _assign(conn: Transaction, request: Params, now: float) -> Params:
     """`order`: the number or accession number of an order; else `patient_id` with `issuer`: a patient known here."""
     study, reason = imports.require_staged(conn, request["study"]), str(request.get("reason", "")).strip()
     local = _order(conn, request) if request.get("order") else _patient(conn, request)
@@ -45,7 +43,7 @@ def _assign(conn: Transaction, request: ImportParams, now: float) -> ImportParam
     return {"differs_in": differs_in}
 
 
-def _order(conn: Transaction, request: ImportParams) -> LocalIdentity:
+def _order(conn: Transaction, request: Params) -> LocalIdentity:
     wanted = request["order"]
     if isinstance(wanted, int):
         found = orders.read_orders(conn, [wanted])
@@ -58,7 +56,7 @@ def _order(conn: Transaction, request: ImportParams) -> LocalIdentity:
     return identity_of_order(found[0])
 
 
-def _patient(conn: Transaction, request: ImportParams) -> LocalIdentity:
+def _patient(conn: Transaction, request: Params) -> LocalIdentity:
     number, issuer = request.get("patient_id", ""), request.get("issuer")
     name, born = request.get("patient_name"), request.get("birth_date")
     found = [
@@ -82,14 +80,11 @@ def _patient(conn: Transaction, request: ImportParams) -> LocalIdentity:
     return identity_of_patient(found[0])
 
 
-def _discard(conn: Transaction, request: ImportParams, now: float) -> ImportParams:
-    reason = str(request.get("reason", "")).strip()
-    if not reason:
-        raise EdgeError("say why: a decision needs its reason")
-    return {"paths": imports.discard_import(conn, request["study"], now, request["who"], reason)}
+def _discard(conn: Transaction, request: Params, now: float) -> Params:
+    return {"paths": imports.discard_import(conn, request["study"], now, request["who"], require_reason(request))}
 
 
-IMPORT_TRANSACTIONS: Mapping[str, Callable[[Transaction, ImportParams, float], ImportParams]] = {
+IMPORT_TRANSACTIONS: Mapping[str, Callable[[Transaction, Params, float], Params]] = {
     "import-begin": _begin,
     "import-add": _add,
     "import-skip": _skip,

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from edge.config import secret
 from edge.config.sections import Config, Destination
@@ -28,21 +27,13 @@ from edge.store.database import Store
 from edge.store.returned import StudyIdentity, read_identity
 from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
-from edge.transform.confidentiality import Deidentification, options_of
+from edge.transform.confidentiality import Deidentification, read_project
 from edge.transform.corrections import TodayFacts, modifying_system, rules_for
 from edge.transform.demographics import facts_from
 from edge.transform.masking import compile_masks
 from edge.worker.roster import Roster, Wish, run_side_by_side
 
 log = logging.getLogger(__name__)
-
-
-def read_project(destination: Destination) -> Deidentification | None:
-    """The project whose copies a destination gets, with its key. Raises SecretError."""
-    if destination.deidentify == "none":
-        return None
-    options = options_of(destination.retain, destination.clean)
-    return Deidentification(destination.project, secret.read_key(Path(destination.project_key)), options)
 
 
 #: By destination the project whose copies it gets, and why its key cannot be read.
@@ -137,7 +128,7 @@ class Outbound:
     def _steps(self, new: Config, name: str, since: Mapping[str, float], projects: _Projects) -> CopySteps:
         """What is done to the copies for one destination."""
         project, fault = projects[name]
-        rules = rules_for(new.coercions, name, lambda rule: since.get(rule, 0.0))
+        rules = rules_for(new.coercions_for(name), lambda rule: since.get(rule, 0.0))
         return CopySteps(
             rules,
             self._facts_of if new.feeds else None,

@@ -179,6 +179,7 @@ def _record(conn: Transaction, query: NotedQuery) -> None:
         "seconds": round(query.seconds, 3),
         "status": query.status,
         "left_out": list(query.left_out),
+        **({"comment": query.comment} if query.comment else {}),
     }
     asked = {**payload, "identifier": query.identifier}
     ledger.append(conn, query.at, ledger.QUERIED, query.calling_ae, [], payload=asked)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge.dicom import header, items
-from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, UNDEFINED, Form
-from edge.dicom.header import MAX_LOOK, PIXEL_DATA, UNKNOWN_END, Inflated, Read, Walk, Window
+from edge.dicom.elements import DEFLATED, EXPLICIT, FORMS, UNDEFINED, Form, plain_syntax
+from edge.dicom.header import MAX_LOOK, PIXEL_DATA, UNKNOWN_END, Inflated, Read, Walk, Window, read_from
 from edge.errors import Unreadable
 from edge.model import Values
 
@@ -66,12 +66,3 @@ def item_values(small: bytes, transfer_syntax_uid: str, sequence: int, tags: fro
     """Values in the first item of a sequence of a compact header; none where there is no such item."""
     found = items.decode_items(small, plain_syntax(transfer_syntax_uid)).items_of(sequence)
     return {tag: each.values for tag, each in found[0].items() if tag in tags} if found else {}
-
-
-def plain_syntax(transfer_syntax_uid: str) -> str:
-    """How a compact header is encoded: what was deflated no longer is."""
-    return "1.2.840.10008.1.2.1" if transfer_syntax_uid in DEFLATED else transfer_syntax_uid
-
-
-def read_from(data: bytes) -> Read:
-    return lambda at, n: data[at : at + n]

@@ -54,6 +54,12 @@ FORMS = {
 #: The whole data set is deflated (PS3.5 Annex A); Deflated Image Frame Compression is not among them.
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
+
+def plain_syntax(transfer_syntax_uid: str) -> str:
+    """How the elements of a data set are encoded once it is inflated (PS3.5 section A.5)."""
+    return "1.2.840.10008.1.2.1" if transfer_syntax_uid in DEFLATED else transfer_syntax_uid
+
+
 #: VRs with a 16-bit length (PS3.5 table 7.1-2); all others, those of the future included, have 32 bits.
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 #: VRs whose text obeys Specific Character Set (PS3.5 section 6.1.2.3).

@@ -12,6 +12,7 @@ private sequence of defined length cannot be distinguished from other bytes, and
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -43,6 +44,17 @@ from edge.model import ContextKey, InstanceHeader, Origin, Values
 
 #: `read(offset, n)`: up to n bytes of the data set from offset on; fewer or none at its end.
 Read = Callable[[int, int], bytes]
+
+
+def read_at(fd: int, offset: int) -> Read:
+    """Reads of a data set that begins at `offset` of an open file."""
+    return lambda at, count: os.pread(fd, count, offset + at)
+
+
+def read_from(data: bytes) -> Read:
+    """Reads of a data set in memory."""
+    return lambda at, count: data[at : at + count]
+
 
 WINDOW = 16 * 1024  # bytes read at once; the header of most objects needs one window
 MAX_LOOK = 2 * 1024 * 1024  # bytes of all windows, and of inflated data: half a second at worst

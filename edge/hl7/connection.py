@@ -6,7 +6,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from edge.config.sections import Feed
 from edge.hl7.framing import FrameReader
@@ -51,6 +51,7 @@ class Connection:
     late: str = ""  # what it has not done by then
     received: int = 0  # bytes of the frame that has begun
     is_junk_noted: bool = False
+    note_due: float = 0.0  # when it is noted again that it is in use, by the monotonic clock
     frames: deque[bytes] = field(default_factory=deque)  # whole, and not recorded yet
     answers: bytearray = field(default_factory=bytearray)
     fd: int = field(init=False)
@@ -70,7 +71,7 @@ def find_feed(feeds: dict[str, Feed], address: str) -> Feed | None:
         (ip_network(host).prefixlen, name)
         for name, feed in feeds.items()
         for host in feed.hosts
-        if ip_address(str(found)) in ip_network(host)
+        if found in ip_network(host)
     ]
     return feeds[max(fitting)[1]] if fitting else None
 

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MOST_CAPTION_BYTES = 256
+#: How often it is noted that a connection is in use.
+FEED_NOTE_SECONDS = 600.0
 
 
 class MllpDoor:
@@ -56,13 +58,18 @@ class MllpDoor:
         recorder: FrameRecorder,
         feeds: Callable[[], dict[str, Feed]],
         note_refusal: Callable[[str, str, str], None],
+        note_caller: Callable[[str, str, str], None],
         note_left: Callable[[], None],
         context: Callable[[], ssl.SSLContext] | None = None,
         limits: DoorLimits = USUAL_LIMITS,
     ) -> None:
-        """`source`: where connections come from (edge.scp.ports.hand_on). `note_left`: one has ended."""
+        """`source`: where connections come from (edge.scp.ports.hand_on). `note_left`: one has ended.
+
+        `note_caller` gets the address, the feed that is admitted, and what a caller lacks that is refused.
+        """
         self._source, self._recorder, self._feeds, self._context = source, recorder, feeds, context
-        self._note_refusal, self._note_left, self._limits = note_refusal, note_left, limits
+        self._note_refusal, self._note_caller, self._note_left = note_refusal, note_caller, note_left
+        self._limits = limits
         source.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(source, READABLE)
@@ -131,28 +138,41 @@ class MllpDoor:
                 continue
             sock = socket.socket(fileno=descriptors[0])
             feed = find_feed(self._feeds(), address)
-            if why := self._refusal(feed, address):
+            if feed is None:
+                self._refuse(sock, address, "no [feed] names its address", is_mistaken=True)
+            elif why := self._refusal(feed):
                 self._refuse(sock, address, why)
-            elif feed is not None:
+            else:
                 self._admit(sock, address, feed, is_secure)
 
-    def _refusal(self, feed: Feed | None, address: str) -> str:
-        if feed is None:
-            return "no [feed] names its address"
+    def _refusal(self, feed: Feed) -> str:
         if len(self._connections) >= self._limits.connections:
             return "there are as many HL7 connections as there may be"
         if Counter(each.feed.name for each in self._connections)[feed.name] >= self._limits.feed_connections:
             return f"feed {feed.name} has as many connections as it may have"
         return ""
 
-    def _refuse(self, sock: socket.socket, address: str, why: str) -> None:
-        self._note_refusal(address, "", f"HL7: {why}")
+    def _refuse(self, sock: socket.socket, address: str, why: str, *, is_mistaken: bool = False) -> None:
+        self._note(address, why, is_mistaken)
         sock.close()
         self._note_left()
 
+    def _note(self, address: str, why: str, is_mistaken: bool) -> None:
+        """Note a refusal; one that a person has to correct is listed with the equipment that is refused, too."""
+        self._note_refusal(address, "", f"HL7: {why}")
+        if is_mistaken:
+            self._note_caller(address, "", f"HL7: {why}")
+
+    def _note_let_in(self, each: Connection) -> None:
+        """Note now and then that a feed calls: it ends what is listed of its address."""
+        now = time.monotonic()
+        if now >= each.note_due:
+            each.note_due = now + FEED_NOTE_SECONDS
+            self._note_caller(each.address, each.feed.name, "")
+
     def _admit(self, sock: socket.socket, address: str, feed: Feed, is_secure: bool) -> None:
         if feed.certificate and not is_secure:
-            return self._refuse(sock, address, "it must call over TLS")
+            return self._refuse(sock, address, "it must call over TLS", is_mistaken=True)
         sock.setblocking(False)
         keep_alive(sock)
         each = Connection(sock, address, feed, FrameReader(self._limits.frame_bytes), is_secure, is_secure)
@@ -166,11 +186,11 @@ class MllpDoor:
         self._watch(each, READABLE)
         return None
 
-    def _close(self, each: Connection, why: str = "") -> None:
+    def _close(self, each: Connection, why: str = "", *, is_mistaken: bool = False) -> None:
         if each not in self._connections:
             return
         if why:
-            self._note_refusal(each.address, "", f"HL7: {why}")
+            self._note(each.address, why, is_mistaken)
         self._connections.discard(each)
         self._timed.discard(each)
         self._busy.pop(each, None)
@@ -193,7 +213,7 @@ class MllpDoor:
         except ssl.SSLWantWriteError:
             self._watch(each, WRITABLE)
         except ssl.SSLError as error:
-            self._close(each, f"no TLS with it: {tls.explain(error)}")
+            self._close(each, f"no TLS with it: {tls.explain(error)}", is_mistaken=not tls.has_left(error))
         except FrameTooLong:
             self._close(each, f"a frame has more than {self._limits.frame_bytes} bytes")
         except OSError:
@@ -222,7 +242,7 @@ class MllpDoor:
             each.shakes_hands = False
             self._time(each, None)
             if why := certificate_fault(each):
-                return self._close(each, why)
+                return self._close(each, why, is_mistaken=True)
         if each.answers:
             self._send(each)
         if events & READABLE or each.is_tls:
@@ -235,6 +255,7 @@ class MllpDoor:
             data = each.sock.recv(RECEIVE_BYTES)
             if not data:
                 return self._close(each)
+            self._note_let_in(each)
             self._take(each, data)
             if each not in self._connections or (not each.is_tls and len(data) < RECEIVE_BYTES):
                 return None

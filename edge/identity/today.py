@@ -35,15 +35,11 @@ class PatientToday:
 
 @dataclass(frozen=True, slots=True)
 class DemographicsToday:
-    """`patient` None: nobody knows the number, or several authorities do (`is_ambiguous`), or no feed is there.
+    """`patient` None: nobody knows the number, or several authorities do, or no feed is there.
 
-    `is_assigned`: a person decided that the image is this patient's; then `assigned_by` and `assigned_at` say who and
-    when, and `patient` is that decision's.
+    `assigned_at`: when a person decided that the image is this patient's, seconds since 1970; else 0.
     """
 
     patient: PatientToday | None = None
     order: Order | None = None
-    is_ambiguous: bool = False
-    is_assigned: bool = False
-    assigned_by: str = ""
     assigned_at: float = 0.0

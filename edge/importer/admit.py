@@ -6,40 +6,29 @@ by another way, is skipped. After a crash the objects that were not counted come
 
 from __future__ import annotations
 
-import hashlib
 import io
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, cast
 
 from edge.dicom.command import SUCCESS
 from edge.errors import TransformError, Transient
-from edge.importer.localize import ImportDecision, NeedsUtf8, localize, to_utf8
+from edge.importer.localize import ImportDecision, localize
 from edge.importer.staging import STAGED_FOLDER
 from edge.importer.whose import LocalIdentity
-from edge.importer.wrap import WrappedObject, wrap
+from edge.importer.wrap import WrappedObject, read_pieces, wrap
 from edge.model import ContextKey, Origin
 from edge.scp.recorder import Recorder
 from edge.scp.response import CANNOT_UNDERSTAND
 from edge.store import imports
 from edge.store.database import Store
 from edge.store.imports import ImportObject, ImportStudy
-from edge.text import MIB
-from edge.transform.elements import DataSet
-from edge.transform.recode import ConversionRequest, open_plain
-from edge.transform.syntaxes import DEFLATED_EXPLICIT, EXPLICIT_LITTLE
-
-log = logging.getLogger(__name__)
+from edge.transform.copying import digests_of, encode_pieces, read_plain
 
 #: The calling AE title of what is imported; routes may name it.
 IMPORT_AE = "IMPORT"
 #: Objects of one transaction.
 _BATCH = 20
-_MOST_INFLATED = 4096 * MIB
 
 
 class Admitter:
@@ -100,71 +89,28 @@ class Admitter:
 
     def _bring_in_dicom(self, study: ImportStudy, found: ImportObject, identity: LocalIdentity) -> tuple[str, str]:
         decision = ImportDecision(self._titles()[1], f"import {study.batch_id}", study.decided_at or 0.0)
-        with _open_data_set(self._folder / found.path, found) as (data_set, raw):
-            kind = ContextKey(found.sop_class_uid, found.transfer_syntax_uid)
-            try:
-                parts = localize(data_set, identity, decision)
-            except NeedsUtf8:
-                with TemporaryFile() as other:
-                    to_utf8(data_set, other)
-                    changed = DataSet(cast("IO[bytes]", other), 0, other.tell(), data_set.syntax)
-                    parts = localize(changed, identity, decision)
-                    assert parts is not None
-                    return self._record(study, _make_changed(kind, found, parts))
-            if parts is None:
-                digest = hashlib.sha256()
-                for chunk in _read(raw, found.dataset_offset):
-                    digest.update(chunk)
-                with self._db.reading() as conn:
-                    if imports.is_received(conn, found.sop_instance_uid, digest.digest()):
-                        return "known", "received before"
-                return self._record(
-                    study, WrappedObject(kind, found.sop_instance_uid, _read(raw, found.dataset_offset))
-                )
-            return self._record(study, _make_changed(kind, found, parts))
+        path, offset, syntax = self._folder / found.path, found.dataset_offset, found.transfer_syntax_uid
+        kind = ContextKey(found.sop_class_uid, syntax)
+        with (
+            path.open("rb") as file,
+            read_plain(file.fileno(), offset, file.seek(0, io.SEEK_END) - offset, syntax, path.parent) as plain,
+        ):
+            parts = localize(plain, syntax, identity, decision)
+            if parts is not None:
+                return self._record(study, WrappedObject(kind, found.sop_instance_uid, encode_pieces(parts, syntax)))
+            with self._db.reading() as conn:
+                if imports.is_received(conn, found.sop_instance_uid, digests_of(path, offset)[0]):
+                    return "known", "received before"
+            return self._record(study, WrappedObject(kind, found.sop_instance_uid, read_pieces(file, offset)))
 
     def _record(self, study: ImportStudy, made: WrappedObject) -> tuple[str, str]:
         """Append one object to the journal. Raises Transient where nothing is accepted now."""
         called, _ = self._titles()
         origin = Origin(IMPORT_AE, called, f"import {study.batch_id}", time.time())
         recording = self._recorder.begin(made.kind, made.sop_instance_uid, origin)
-        try:
-            for chunk in made.parts:
-                recording.write([memoryview(chunk)])
-        except BaseException:
-            recording.discard()
-            raise
-        answer = self._recorder.accept(recording, made.kind, made.sop_instance_uid, origin)
+        answer = self._recorder.receive(recording, made.kind, made.sop_instance_uid, origin, made.read_into)
         if answer.status == SUCCESS:
             return "imported", ""
         if answer.status == CANNOT_UNDERSTAND:
             return "failed", answer.comment
         raise Transient(f"an import waits: {answer.comment}")
-
-
-def _make_changed(kind: ContextKey, found: ImportObject, parts: Iterator[bytes]) -> WrappedObject:
-    """A changed data set; one that was deflated leaves inflated, for its bytes are others in any case."""
-    if kind.transfer_syntax_uid == DEFLATED_EXPLICIT:
-        kind = ContextKey(kind.sop_class_uid, EXPLICIT_LITTLE)
-    return WrappedObject(kind, found.sop_instance_uid, parts)
-
-
-@contextmanager
-def _open_data_set(path: Path, found: ImportObject) -> Iterator[tuple[DataSet, IO[bytes]]]:
-    """The data set of a staged file, inflated where it is deflated, and the file."""
-    request = ConversionRequest(
-        found.dataset_offset, found.transfer_syntax_uid, found.transfer_syntax_uid, _MOST_INFLATED
-    )
-    with (
-        path.open("rb") as file,
-        TemporaryFile(dir=path.parent) as scratch,
-        path.open("rb") as raw,
-        open_plain(file, scratch.fileno(), request) as data_set,
-    ):
-        yield data_set, raw
-
-
-def _read(file: IO[bytes], offset: int) -> Iterator[bytes]:
-    file.seek(offset, io.SEEK_SET)
-    while chunk := file.read(MIB):
-        yield chunk

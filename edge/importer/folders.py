@@ -13,7 +13,6 @@ from pathlib import Path
 
 REFUSED_FOLDER = "refused"
 #: A file's name, and (size, time of change).
-_Seen = dict[str, tuple[int, int]]
 
 
 @dataclass(slots=True)

@@ -33,7 +33,6 @@ DISC_FACTS: Mapping[int, str] = {
     0x0020000D: "study_uid",
     0x0020000E: "series_uid",
 }
-_MEDIA = 0x00041130  # File-set ID, with which a directory begins
 
 
 class FileKind(str, Enum):
@@ -92,11 +91,8 @@ def _dicom_file(fd: int, size: int, head: bytes) -> Recognized:
 
 
 def _data_set(fd: int, size: int, offset: int, syntax: str) -> Recognized:
-    def read(at: int, count: int) -> bytes:
-        return os.pread(fd, count, offset + at)
-
     try:
-        found = header.scan(read, size - offset, syntax, frozenset(DISC_FACTS), frozenset())
+        found = header.scan(header.read_at(fd, offset), size - offset, syntax, frozenset(DISC_FACTS), frozenset())
     except Unreadable as error:
         return Recognized(FileKind.BROKEN, fault=str(error))
     facts = {name: text for tag, name in DISC_FACTS.items() if (text := _text(found.get(tag, ())))}

@@ -21,6 +21,7 @@ from edge.errors import StorageFull, Unreadable
 from edge.importer.directory import MAX_DIRECTORY, compare_directory, list_referenced
 from edge.importer.recognize import FileKind, Recognized, recognize
 from edge.importer.sources import SkipCode, SkippedFile, SourceFile, SourceWalk
+from edge.journal.segment import sync_folder
 from edge.text import MIB
 
 #: Where staged files are, below the data directory.
@@ -175,11 +176,7 @@ class Stager:
         """Make the names of the staged files durable, then enter them."""
         if not self._entered:
             return
-        fd = os.open(self._folder / str(self._progress.batch), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(self._folder / str(self._progress.batch))
         self._change("import-add", batch=self._progress.batch, objects=self._entered)
         self._entered = []
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from struct import unpack
@@ -41,7 +41,12 @@ class WrappedObject:
 
     kind: ContextKey
     sop_instance_uid: str
-    parts: Iterator[bytes]  # of its data set
+    parts: Iterable[bytes]  # of its data set
+
+    def read_into(self, sink: Callable[[list[memoryview]], None]) -> None:
+        """Hand its data set to a sink."""
+        for part in self.parts:
+            sink([memoryview(part)])
 
 
 Value = str | Sequence[Attributes]
@@ -122,7 +127,7 @@ def _document(sop_class: str, mime: str, modality: str, more: Mapping[int, Value
         before = {tag: value for tag, value in values.items() if tag < _DOCUMENT_TAG}
         behind = {tag: value for tag, value in values.items() if tag > _DOCUMENT_TAG}
         head = _encode(before) + _ENCAPSULATED_DOCUMENT + size.to_bytes(4, "little")
-        parts = chain([head], _read(file), [bytes(found.size % 2) + _encode(behind)])
+        parts = chain([head], read_pieces(file), [bytes(found.size % 2) + _encode(behind)])
         return WrappedObject(ContextKey(sop_class, _EXPLICIT), common[0x00080018], parts)
 
     return make
@@ -153,7 +158,7 @@ def _png(file: IO[bytes], found: ImportObject, common: dict[int, str]) -> Wrappe
     data = b"".join(rows)
     padded = len(data) + len(data) % 2
     head = _PIXEL_DATA + b"OB\0\0" + padded.to_bytes(4, "little")
-    parts = iter((_encode(values | {0x00080016: _PHOTO}), head, data, bytes(len(data) % 2)))
+    parts = (_encode(values | {0x00080016: _PHOTO}), head, data, bytes(len(data) % 2))
     return WrappedObject(ContextKey(_PHOTO, _EXPLICIT), common[0x00080018], parts)
 
 
@@ -197,7 +202,7 @@ def _encapsulate(
     head = _PIXEL_DATA + b"OB\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\0\0\0\0"
     head += b"\xfe\xff\x00\xe0" + size.to_bytes(4, "little")
     tail = bytes(found.size % 2) + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    parts = chain([_encode(values | {0x00080016: sop_class}), head], _read(file), [tail])
+    parts = chain([_encode(values | {0x00080016: sop_class}), head], read_pieces(file), [tail])
     return WrappedObject(ContextKey(sop_class, syntax), str(values[0x00080018]), parts)
 
 
@@ -206,8 +211,9 @@ def _encode(values: Mapping[int, Value]) -> bytes:
     return encode_items(made, _EXPLICIT)
 
 
-def _read(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
+def read_pieces(file: IO[bytes], offset: int = 0) -> Iterator[bytes]:
+    """All of a file from `offset` on."""
+    file.seek(offset)
     while chunk := file.read(MIB):
         yield chunk
 

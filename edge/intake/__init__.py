@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -43,12 +42,11 @@ class Intake:
         spool: Spool,
         policy: Policy,
         queued: Callable[[Iterable[str]], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """`queued` is called after the commit with the destinations that have new work."""
         self._db, self.spool, self.policy = db, spool, policy
-        self.queued, self._clock = queued, clock
-        self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming), clock)
+        self.queued = queued
+        self.quarantine = QuarantineShare(db, lambda: total_bytes(spool.incoming))
         self.may_reject: Callable[[Origin], bool] = lambda _: False
         self.memory, self.checks = Memory(), CheckMemory()
         with db.reading() as conn:
@@ -154,10 +152,7 @@ class Intake:
         meta = self.spool.read_meta(name)
         with self.spool.path_of(name).open("rb") as file:
             length = os.fstat(file.fileno()).st_size - meta.dataset_offset
-
-            def read(at: int, n: int) -> bytes:
-                return os.pread(file.fileno(), n, meta.dataset_offset + at)
-
+            read = header.read_at(file.fileno(), meta.dataset_offset)
             return header.references(read, length, meta.kind.transfer_syntax_uid)
 
     # -- what did not come by an association --------------------------------------------------------------------------
@@ -204,14 +199,11 @@ class Intake:
         with self.spool.path_of(name).open("rb") as file:
             offset, fd = meta.dataset_offset, file.fileno()
             length = os.fstat(fd).st_size - offset
-            read = lambda at, n: os.pread(fd, n, offset + at)  # noqa: E731
-            return compact.compact_header(read, length, meta.kind.transfer_syntax_uid)
+            return compact.compact_header(header.read_at(fd, offset), length, meta.kind.transfer_syntax_uid)
 
     def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
         """The facts of a file of the spool."""
         with self.spool.path_of(name).open("rb") as file:
             offset = self.spool.read_meta(name).dataset_offset
             length = os.fstat(file.fileno()).st_size - offset
-            return read_header(
-                lambda at, n: os.pread(file.fileno(), n, offset + at), length, kind, uid, origin, policy.header
-            )
+            return read_header(header.read_at(file.fileno(), offset), length, kind, uid, origin, policy.header)

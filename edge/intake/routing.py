@@ -14,7 +14,7 @@ from typing import Any
 
 from edge.config.conditions import FACTS, Condition, compile_condition
 from edge.config.files import Key, fault_line
-from edge.config.sections import Config, hold_key
+from edge.config.sections import HOLD_PREFIX, Config
 from edge.config.values import Unfit, read_parts
 from edge.errors import ConfigError
 from edge.model import Assignment, Companion, Decision, InstanceHeader, Priority, Values
@@ -162,7 +162,7 @@ class RoutingRules:
         by_study = (hold for hold in self.holds if facts.first("StudyInstanceUID") in hold.studies)
         # A rule's hold first: a study's can be found again later, a rule's cannot, for the header is read only once.
         hold = next(chain(by_rule, by_study), None)
-        return hold_key(hold.name) if hold else ""
+        return HOLD_PREFIX + hold.name if hold else ""
 
     @property
     def asked_by_retention(self) -> frozenset[str]:

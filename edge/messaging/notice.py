@@ -12,6 +12,7 @@ from typing import Any
 
 from edge.errors import Permanent
 from edge.monitor.escalation import CLOSED, ESCALATED, OPENED
+from edge.monitor.notice_document import notice_json
 from edge.text import from_iso, iso, moment_text, printable, span
 
 #: What the directive, under which the site reports to the central office, calls its notices.
@@ -139,23 +140,20 @@ def log_line(notice: Notice) -> str:
     return f"site {notice.site_id} ({notice.site_name}): " + " | ".join(part for part in parts if part)
 
 
-def example(site_id: str, site_name: str, version: str, at: float) -> str:
+def example(site_id: str, site_name: str, at: float) -> str:
     """The body of a notice with which a channel is tried."""
-    moment = iso(at)
-    made = {
-        "notice": f"test-{moment}",
-        "event": OPENED,
-        "kind": TEST,
-        "subject": "",
-        "severity": "minor",
-        "since": moment,
-        "at": moment,
-        "ended": None,
-        "duration_seconds": None,
-        "text": "This is a test: somebody typed `edge notify test` to see whether notices arrive.",
-        "means": "Nothing: images go their way.",
-        "do": "Nothing.",
-        "site": {"id": site_id, "name": site_name},
-        "version": version,
-    }
+    made = notice_json(
+        f"test-{iso(at)}",
+        OPENED,
+        (site_id, site_name),
+        at,
+        kind=TEST,
+        subject="",
+        severity="minor",
+        since=at,
+        ended=None,
+        text="This is a test: somebody typed `edge notify test` to see whether notices arrive.",
+        means="Nothing: images go their way.",
+        do="Nothing.",
+    )
     return json.dumps(made)

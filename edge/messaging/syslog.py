@@ -21,7 +21,7 @@ from edge.messaging.line import WAIT_SECONDS, Cutter, in_words, open_connection
 from edge.network.sockets import unsent_bytes
 
 # Severities (RFC 5424 section 6.2.1), and the facilities that are used here.
-SYSLOG_CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6
+SYSLOG_CRITICAL, ERROR, WARNING, NOTICE = 2, 3, 4, 5
 DAEMON, AUTHPRIV = 3, 10
 
 SYSLOG_PORTS = {"udp": 514, "tcp": 601, "tls": 6514}

@@ -9,15 +9,15 @@ import json
 import re
 from datetime import date
 
-from edge import __version__
 from edge.config.channels import announcement_channels
 from edge.config.sections import Config
 from edge.errors import EdgeError
 from edge.monitor.escalation import OPENED
+from edge.monitor.notice_document import notice_json
 from edge.store import equipment, outbox
 from edge.store.database import Transaction
 from edge.store.equipment import Announcement
-from edge.text import iso, printable, size
+from edge.text import printable, size
 
 ANNOUNCED_KINDS = ("equipment", "storage", "requirement")
 ANNOUNCED = "announced"
@@ -77,21 +77,20 @@ def announcement_body(made: Announcement, site_id: str, site_name: str) -> dict[
     """The notice, as channels and the central office receive it (edge.messaging.notice)."""
     expected = made.expected_bytes_per_month
     amount = "" if expected is None else f"; {size(expected)} a month expected"
-    return {
-        "notice": f"announced-{made.id}",
-        "event": OPENED,
-        "kind": ANNOUNCED,
-        "subject": made.kind,
-        "severity": "minor",
-        "directive": made.kind if made.kind != "requirement" else None,
-        "since": iso(made.at),
-        "at": iso(made.at),
-        "ended": iso(made.at),
-        "duration_seconds": None,
-        "text": f"{made.who} announces {made.kind} from {made.from_date} on{amount}: {made.said}",
-        "means": "",
-        "do": "",
-        "announced": {"kind": made.kind, "from": made.from_date, "expected_bytes_per_month": expected},
-        "site": {"id": site_id, "name": site_name},
-        "version": __version__,
-    }
+    return notice_json(
+        f"announced-{made.id}",
+        OPENED,
+        (site_id, site_name),
+        made.at,
+        kind=ANNOUNCED,
+        subject=made.kind,
+        severity="minor",
+        since=made.at,
+        ended=made.at,
+        text=f"{made.who} announces {made.kind} from {made.from_date} on{amount}: {made.said}",
+        means="",
+        do="",
+        duration_seconds=None,
+        directive=made.kind if made.kind != "requirement" else None,
+        announced={"kind": made.kind, "from": made.from_date, "expected_bytes_per_month": expected},
+    )

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge import __version__
 from edge.config.alarms import ALERT_KINDS, ALERT_SEVERITIES, OUTSIDERS, Alarm, alarms
 from edge.config.channels import channels_for
 from edge.config.maintenance import PlannedWork, explains, windows_of
@@ -31,12 +30,13 @@ from edge.identity.checks import CheckResult
 from edge.monitor.alerts.decisions import NOT_HELD
 from edge.monitor.alerts.identity import FINDING_KINDS, NOT_HELD_ORDER
 from edge.monitor.escalation import CLOSED, ESCALATED, OpenCondition, notice_due
+from edge.monitor.notice_document import notice_json
 from edge.monitor.snapshot_model import Alert, Snapshot
 from edge.network.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
 from edge.store import alert_records, identity_checks, identity_findings, ledger, outbox, patients, tallies
 from edge.store.alert_records import AlertRecord
 from edge.store.database import Store, Transaction
-from edge.text import as_sentence, iso, iso_or_none
+from edge.text import as_sentence
 from edge.worker import ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -104,26 +104,24 @@ def body(
     number: int, event: str, record: AlertRecord, at: float, site: SiteSection, ended: float | None, url: str = ""
 ) -> dict[str, Any]:
     """A notice, as channels and the central office receive it. No PHI. `url`: of the console; empty: not known."""
-    return {
-        "notice": number,
-        "event": event,
-        "alert": record.id,
-        "kind": record.kind,
-        "subject": record.subject,
-        "severity": record.severity,
-        "directive": ALERT_KINDS[record.kind].directive or None,
-        "since": iso(record.since),
-        "at": iso(at),
-        "ended": iso_or_none(ended),
-        "duration_seconds": None if ended is None else round(max(0.0, ended - record.since), 1),
-        "text": as_sentence(record.what),
-        "means": as_sentence(record.means),
-        "do": as_sentence(record.advise()),
-        "runbook": f"{url}/help/alerts/{record.kind}" if url else None,
-        "acknowledged": record.acknowledged_by or None,
-        "site": {"id": site.id, "name": site.name},
-        "version": __version__,
-    }
+    return notice_json(
+        number,
+        event,
+        (site.id, site.name),
+        at,
+        kind=record.kind,
+        subject=record.subject,
+        severity=record.severity,
+        since=record.since,
+        ended=ended,
+        text=as_sentence(record.what),
+        means=as_sentence(record.means),
+        do=as_sentence(record.advise()),
+        alert=record.id,
+        directive=ALERT_KINDS[record.kind].directive or None,
+        runbook=f"{url}/help/alerts/{record.kind}" if url else None,
+        acknowledged=record.acknowledged_by or None,
+    )
 
 
 #: A sentence of the last notice in an hour of alerts that outsiders cause.

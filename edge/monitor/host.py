@@ -147,10 +147,10 @@ def disk_faults(data_dir: Path, root: Path = ROOT) -> Iterator[str]:
             yield f"the kernel says that {name} is {state}"
 
 
-def smart_faults(data_dir: Path, root: Path = ROOT) -> Iterator[str]:
+def smart_faults(data_dir: Path) -> Iterator[str]:
     """The faults that SMART reports of it; may take seconds."""
-    for name in devices(device_number(data_dir), root):
-        block, device = root / "sys/class/block" / name, root / "dev" / name
+    for name in devices(device_number(data_dir)):
+        block, device = ROOT / "sys/class/block" / name, ROOT / "dev" / name
         if (block / "partition").exists() or not (block / "device").exists() or not os.access(device, os.R_OK):
             continue
         status, output = _output_of("smartctl", "--health", "--json", str(device), seconds=SMART_SECONDS)

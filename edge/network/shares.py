@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -69,6 +70,12 @@ def parse_address(address: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found
+
+
+def is_within(address: str, networks: Iterable[str]) -> bool:
+    """Check whether an address is in one of the networks."""
+    found = parse_address(address)
+    return found is not None and any(found in ip_network(network) for network in networks)
 
 
 def caller_of(address: str) -> str:
@@ -159,8 +166,9 @@ class Budget:
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, share: Share, seconds: float = MINUTE_SECONDS) -> Budget:
-        return cls(share.all, seconds, share.each)
+    def create(cls, share: Share) -> Budget:
+        """A limit per minute."""
+        return cls(share.all, MINUTE_SECONDS, share.each)
 
     def take(self, now: float, caller: str = "") -> int | None:
         """Take one. Returns how many were refused since the last one that was taken; None: refused."""

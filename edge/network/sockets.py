@@ -14,7 +14,9 @@ import select
 import socket
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 #: The first descriptor that is handed over.
@@ -79,6 +81,27 @@ def listen_on(host: str, port: int) -> socket.socket:
     return socket.create_server(
         address, family=family, backlog=512, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
     )
+
+
+@contextmanager
+def socket_address(folder: Path, name: str) -> Iterator[str]:
+    """A short path to a Unix socket in a folder, valid inside: an address has 107 bytes."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
+
+
+def listen_in(folder: Path, name: str, backlog: int) -> socket.socket:
+    """Listen on a Unix socket that its owner alone reaches; another run's is replaced. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX)
+    os.fchmod(sock.fileno(), 0o600)  # before bind: the name never exists with another mode (Linux)
+    (folder / name).unlink(missing_ok=True)
+    with socket_address(folder, name) as address:
+        sock.bind(address)
+    sock.listen(backlog)
+    return sock
 
 
 def listening_address(host: str, port: int) -> tuple[int, tuple[Any, ...]]:

@@ -34,7 +34,7 @@ MOST_ANSWERS = 10_000
 #: Questions to one archive at a time; others count it as busy.
 MOST_AT_ONCE = 8
 CIRCUIT_OPEN, BUSY, NO_ANSWER, CUT = "down", "busy", "no answer in time", "more answers than are taken"
-_ISSUER, _RETRIEVE_AE = "IssuerOfPatientID", 0x00080054
+_ISSUER = "IssuerOfPatientID"
 
 
 class ArchiveQuestion:

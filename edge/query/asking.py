@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import socket
 import struct
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from edge.network.frames import receive_frame, send_frame
+from edge.network.sockets import listen_in, socket_address
 
 SOCKET_NAME = "answers.sock"
 #: A door waits this long for a process that answers; one that died is replaced within a second.
@@ -71,6 +70,7 @@ class QueryEnd:
     sent: Mapping[int, int] = field(default_factory=dict)  # of a retrieval: the catalog's number of a study -> objects
     seconds: float = 0.0  # that it took
     is_recorded: bool = True  # in the ledger; else it is counted alone
+    comment: str = ""  # Error Comment (0000,0902) of the answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,16 +150,6 @@ class AnswerBatch:
         return cls(answers, **{**said, "left_out": tuple(said["left_out"])})
 
 
-@contextmanager
-def socket_address(data_dir: Path) -> Iterator[str]:
-    """A short path to the socket, valid inside: an address has 107 bytes."""
-    fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}/{SOCKET_NAME}"
-    finally:
-        os.close(fd)
-
-
 class Asker:
     """The client of the answering process. Thread-safe: each question has a connection of its own."""
 
@@ -196,7 +186,7 @@ class Asker:
             sock = socket.socket(socket.AF_UNIX)
             try:
                 sock.settimeout(PULL_SECONDS)
-                with socket_address(self._data_dir) as address:
+                with socket_address(self._data_dir, SOCKET_NAME) as address:
                     sock.connect(address)
                 return sock
             except OSError as error:
@@ -207,11 +197,5 @@ class Asker:
 
 
 def listen_for_doors(data_dir: Path) -> socket.socket:
-    """The socket on which doors ask, for the process that answers; another run's is replaced. Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX)
-    os.fchmod(sock.fileno(), 0o600)  # before bind: the name never exists with another mode (Linux)
-    (data_dir / SOCKET_NAME).unlink(missing_ok=True)
-    with socket_address(data_dir) as address:
-        sock.bind(address)
-    sock.listen(256)
-    return sock
+    """The socket on which doors ask, for the process that answers. Raises OSError."""
+    return listen_in(data_dir, SOCKET_NAME, 256)

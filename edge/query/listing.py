@@ -16,7 +16,6 @@ from edge.query.matching import QUERY_LEVEL, is_universal
 from edge.query.worklist import ENDED_STATUSES, WorklistItem
 from edge.store import worklist
 from edge.store.database import Transaction
-from edge.text import scheduled_text
 
 #: Items of the worklist that are listed for people.
 MOST_LISTED_ITEMS = 5_000
@@ -41,11 +40,6 @@ class ListedItem:
     def is_ended(self) -> bool:
         """Is the step over? Modalities are not served it any more."""
         return self.status in ENDED_STATUSES
-
-    @property
-    def scheduled_text(self) -> str:
-        """`2026-01-02 10:15`."""
-        return scheduled_text(self.scheduled)
 
 
 def list_item(found: WorklistItem) -> ListedItem:

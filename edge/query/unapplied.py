@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.dicom.header import HeaderSearch, read_header
+from edge.dicom.header import HeaderSearch, read_at, read_header
 from edge.errors import Unreadable
 from edge.journal import segment
 from edge.journal.control import RingControl, SegmentState
@@ -133,7 +133,7 @@ def _reread(folder: Path, head: RecordHead, header: InstanceHeader, search: Head
     try:
         kind = ContextKey(header.sop_class_uid, header.transfer_syntax_uid)
         return read_header(
-            lambda at, count: os.pread(fd, count, begin + at),
+            read_at(fd, begin),
             head.body_length,
             kind,
             header.sop_instance_uid,

@@ -8,7 +8,6 @@ must be the very archive that was asked, by its address or its certificate.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from fnmatch import fnmatchcase
 from edge.config.kinds import QUERY_SERVICES
 from edge.config.sections import Config, Destination, Modality
 from edge.model import UNNAMED_CALLER
+from edge.network.shares import is_within, parse_address
 from edge.network.tls import Certificate
 
 _WILDCARDS = str.maketrans("", "", "*?[]!")
@@ -93,15 +93,7 @@ def _lacks(pattern: str, certificate: Certificate | None) -> str:
 def _is(modality: Modality, calling_ae: str, address: str) -> bool:
     if not fnmatchcase(calling_ae, modality.ae_title):
         return False
-    return not modality.hosts or _is_within(address, modality.hosts)
-
-
-def _is_within(address: str, hosts: tuple[str, ...]) -> bool:
-    try:
-        found = ipaddress.ip_address(_plain(address))
-    except ValueError:
-        return False
-    return any(found in ipaddress.ip_network(host, strict=False) for host in hosts)
+    return not modality.hosts or is_within(address, modality.hosts)
 
 
 # -- whose report is proof --------------------------------------------------------------------------------------------
@@ -114,6 +106,11 @@ class Caller:
     ae_title: str
     address: str
     certificate: Certificate | None = None
+
+
+def nameless(address: str, lacks: str) -> tuple[Caller, Admission]:
+    """A caller that is refused without an AE title, as it is listed with the equipment that is refused."""
+    return Caller("", address), Admission(lacks=lacks)
 
 
 def reporters(config: Config, calling_ae: str) -> Iterator[Destination]:
@@ -148,7 +145,7 @@ def identity_fault(destination: Destination, caller: Caller, addresses_of: Calla
         return why
     if destination.certificate or _bears_name(destination, caller.certificate):
         return ""
-    if _is_within(caller.address, destination.hosts) or _same(caller.address, addresses_of(destination.host)):
+    if is_within(caller.address, destination.hosts) or _same(caller.address, addresses_of(destination.host)):
         return ""
     return f"{caller.address} is no address of destination {destination.name}"
 
@@ -158,17 +155,8 @@ def _bears_name(destination: Destination, certificate: Certificate | None) -> bo
 
 
 def _same(address: str, addresses: frozenset[str]) -> bool:
-    return _plain(address) in map(_plain, addresses)
-
-
-def _plain(address: str) -> str:
-    """One spelling of an address: without zone, an IPv4 one without the prefix of IPv6."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+    found = parse_address(address)
+    return found is not None and found in map(parse_address, addresses)
 
 
 class Resolver:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict, deque
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from typing import Protocol
 
 from edge.config.sections import Config, Destination
@@ -23,7 +23,7 @@ from edge.query.fetching import Fetcher, ReadInto, open_fetcher
 from edge.query.levels import tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.matching import QUERY_LEVEL
-from edge.scp.gateway_link import GatewayLink
+from edge.scp.gateway_link import GatewayLink, reading_studies
 from edge.scp.recorder import Recorder
 from edge.scp.response import answer_for
 
@@ -70,9 +70,6 @@ class FetchProgress(Protocol):
 
     def carry_all(self, wanted: list[Located], carrier: Carrier) -> None:
         """Carry what is here now."""
-
-    def reading(self, here: list[Located]) -> AbstractContextManager[None]:
-        """Inside, nothing of these studies is evicted."""
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
         """Note that these do not come."""
@@ -164,12 +161,7 @@ class ThroughFetch:
             recording = recorder.begin(kind, uid, origin)
         except (Hindered, StorageUnhealthy, MemoryError) as error:
             return answer_for(error).status
-        try:
-            read_into(recording.write)
-        except BaseException:
-            recording.discard()
-            raise
-        return recorder.accept(recording, kind, uid, origin).status
+        return recorder.receive(recording, kind, uid, origin, read_into).status
 
     def _carry_what_is_here(
         self,
@@ -185,7 +177,7 @@ class ThroughFetch:
             out_of.pop(each.sop_instance_uid, None)
         if found:
             carrier.prepare(found)
-            with retrieval.reading(found):
+            with reading_studies(self._door.link, (each.study_id for each in found)):
                 retrieval.carry_all(found, carrier)
 
     def _locate(self, uids: list[str]) -> list[Located]:

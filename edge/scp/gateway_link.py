@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,6 +135,19 @@ class KnownSteps(Protocol):
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
         """End a message: it is on record, or not."""
+
+
+@contextmanager
+def reading_studies(link: GatewayLink, studies: Iterable[int]) -> Iterator[None]:
+    """Inside, nothing of these studies is evicted."""
+    if not (read := sorted(set(studies))):
+        yield
+        return
+    link.note_reading(read, True)
+    try:
+        yield
+    finally:
+        link.note_reading(read, False)
 
 
 class LocalLink:

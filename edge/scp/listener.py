@@ -23,6 +23,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -31,7 +32,7 @@ from edge.errors import Cause, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import Full, Places, Share, caller_of
-from edge.scp.admission import Admission, Caller
+from edge.scp.admission import nameless
 from edge.scp.capacity import Limit
 from edge.scp.gateway_link import GatewayLink
 from edge.scp.ports import MOST_SAID_BYTES
@@ -100,11 +101,9 @@ class PendingConnection:
         """The name that it gives itself, as far as that has come; empty while the handshake goes on."""
         if not self.data or not protocol.is_plain(self.data[0]):
             return ""
-        try:
+        with suppress(OSError):  # no more has come
             self.sock.setblocking(False)
             self.data += self.sock.recv(max(protocol.title_bytes - len(self.data), 0))
-        except OSError:
-            pass  # no more has come
         return protocol.title(self.data)
 
     def lateness(self, protocol: WireProtocol) -> str:
@@ -236,21 +235,17 @@ class ConnectionListener:
         except ssl.SSLError as error:
             why = f"no TLS with it: {tls.explain(error)}"
             if not tls.has_left(error):
-                self._note_mistaken(caller, tls.explain(error))
+                self._link.note_call(*nameless(caller.address, tls.explain(error)), (), 0)
             self._drop(caller, why)
         except OSError as error:
             self._drop(caller, str(error.strerror or error))
         except CallerRefused as error:
             if error.is_mistaken:
-                self._note_mistaken(caller, str(error))
+                self._link.note_call(*nameless(caller.address, str(error)), (), 0)
             self._drop(caller, str(error), error.answer)
         except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
             log.error("a caller at the door: %s", place_of(error))
             self._drop(caller, "an unexpected fault of ours")
-
-    def _note_mistaken(self, caller: PendingConnection, lacks: str) -> None:
-        """List it with the equipment that is refused: it had no chance to say its name."""
-        self._link.note_call(Caller("", caller.address), Admission(lacks=lacks), (), 0)
 
     def _watch(self, caller: PendingConnection, events: int) -> None:
         key = self._selector.get_key(caller.fd)
@@ -310,11 +305,9 @@ class ConnectionListener:
             self._link.note_hindrance(cause)
         self._link.note_refusal(caller.address, "", why)
         caller.data.clear()
-        try:
+        with suppress(OSError):  # it has gone: nobody is left to tell
             caller.sock.settimeout(0.0)
             caller.sock.send(self._protocol.too_many)
-        except OSError:
-            pass  # it has gone: nobody is left to tell
         caller.sock.close()
 
     def _serve_one(self, caller: PendingConnection, place: int) -> None:
@@ -396,8 +389,6 @@ def _weigh(caller: PendingConnection) -> int:
 
 def _close(sock: socket.socket) -> None:
     """Close, without resetting the connection under an alert that tells the peer why: first read what it has sent."""
-    try:
+    with suppress(OSError):  # nothing was left to read, or it has gone
         socket.socket.recv(sock, USUAL_BYTES)
-    except OSError:
-        pass  # nothing was left to read, or it has gone
     sock.close()

@@ -29,6 +29,7 @@ from edge.journal.door import DoorPlan, JournalDoor
 from edge.network.frames import receive_frame, send_frame
 from edge.network.sockets import wait_readable
 from edge.network.tls import Keyring, TlsError
+from edge.scp.admission import Admission, Caller
 from edge.scp.association import Receiver
 from edge.scp.dicom_protocol import DicomProtocol
 from edge.scp.listener import ConnectionListener, WireProtocol
@@ -223,7 +224,11 @@ class Hl7ReceivingProcess(OrderedProcess):
         ask = self._link
         recorder = FrameRecorder(self._journal, self._guard.check_room, ask.fail)
         feeds = lambda: self._config.feeds  # noqa: E731
-        return MllpDoor(feed, recorder, feeds, ask.note_refusal, ask.note_left, self._context())
+
+        def note_caller(address: str, feed: str, lacks: str) -> None:
+            ask.note_call(Caller("", address), Admission(feed and f"feed.{feed}", lacks=lacks), (), 0)
+
+        return MllpDoor(feed, recorder, feeds, ask.note_refusal, note_caller, ask.note_left, self._context())
 
 
 def _raise_descriptor_limit() -> None:

@@ -185,6 +185,22 @@ class Recorder:
             raise hindrance.error_for(cause, f"what came {MOST_LAG_SECONDS:.0f} s ago is not stored away yet")
         return Recording(self._journal, preamble_and_meta(kind, sop_instance_uid, origin), self._check_room, patience)
 
+    def receive(
+        self,
+        recording: Recording,
+        kind: ContextKey,
+        sop_instance_uid: str,
+        origin: Origin,
+        read_into: Callable[[Callable[[list[memoryview]], None]], None],
+    ) -> StoreResponse:
+        """Take in an object that `read_into` hands to a sink, and accept it. Raises what `read_into` raises."""
+        try:
+            read_into(recording.write)
+        except BaseException:
+            recording.discard()
+            raise
+        return self.accept(recording, kind, sop_instance_uid, origin)
+
     def record(self, recording: Recording, kind: int, facts: bytes) -> None:
         """Make a received message durable: when this returns, it may be answered. The recording is used up.
 

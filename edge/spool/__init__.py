@@ -26,11 +26,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.dicom import part10
 from edge.errors import Cause, StorageUnhealthy, hindrance
 from edge.model import ContextKey, Origin
 from edge.spool.room import ROOM_EVERY
+
+if TYPE_CHECKING:
+    import xxhash
 
 log = logging.getLogger(__name__)
 
@@ -298,16 +302,20 @@ class Spool:
 
     def digest(self, name: str, offset: int) -> bytes:
         """Compute the SHA-256 of a spooled data set from the disk."""
-        digest = hashlib.sha256()
         with self.path_of(name).open("rb", buffering=0) as file:
-            file.seek(offset)
-            buffer = memoryview(bytearray(HASH_CHUNK))
-            while count := file.readinto(buffer):
-                digest.update(buffer[:count])
-        return digest.digest()
+            return digest_from(file.fileno(), offset, hashlib.sha256())
 
     def close(self) -> None:
         self.helpers.shutdown()
+
+
+def digest_from(fd: int, offset: int, running: hashlib._Hash | xxhash.xxh3_128) -> bytes:
+    """The digest of an open file, from `offset` on. Raises OSError."""
+    buffer = memoryview(bytearray(HASH_CHUNK))
+    while count := os.preadv(fd, [buffer], offset):
+        running.update(buffer[:count])
+        offset += count
+    return running.digest()
 
 
 def sync_file_system(fd: int) -> None:

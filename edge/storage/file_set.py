@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, cast
 from edge.config.sections import Config
 from edge.dicom import header, part10
 from edge.dicom.dicomdir import WANTED, ListedFile, build_dicomdir
-from edge.dicom.elements import DEFLATED
+from edge.dicom.elements import plain_syntax
 from edge.errors import EdgeError, TransformError, Unreadable
 from edge.model import InstanceHeader, InstanceState, Origin, Values
 from edge.store.database import Transaction
@@ -33,7 +33,6 @@ from edge.transform.correct import correct_data_set
 from edge.transform.corrections import NO_FACTS, NO_RULES, TodayFacts, modifying_system
 from edge.transform.demographics import facts_from
 from edge.transform.editing import Edit, edited_pieces
-from edge.transform.syntaxes import EXPLICIT_LITTLE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -133,7 +132,7 @@ def _read_export(
 
 
 def _scan(plain: PlainDataSet, syntax: str) -> dict[int, Values]:
-    return header.scan(plain.read, plain.length, EXPLICIT_LITTLE if syntax in DEFLATED else syntax, WANTED, frozenset())
+    return header.scan(plain.read, plain.length, plain_syntax(syntax), WANTED, frozenset())
 
 
 def export_folder(

@@ -8,7 +8,6 @@ are. `edge.store.operator_actions` has the decisions about single deliveries.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.kept_files import FileRow
 from edge.store.patients import Placed
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Held for one of these, a delivery is moved where its instance is released by its number; a person's hold is not.

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
 
-from edge.config.sections import Config, hold_key
+from edge.config.sections import HOLD_PREFIX, Config
 from edge.model import Disk
 from edge.spool import Spool
 from edge.spool.room import HYSTERESIS
@@ -278,11 +278,11 @@ def apply_holds(conn: Transaction, config: Config) -> None:
     What a rule kept at arrival stays kept as long as a hold of that name has a rule. Studies that are listed are kept
     from now on, and let go when they no longer are. What is kept for another reason than a [hold] stays so.
     """
-    known = {hold.key: hold for hold in config.holds.values()}
-    for key in eviction.holds(conn, hold_key("")):
+    known = {HOLD_PREFIX + name: hold for name, hold in config.holds.items()}
+    for key in eviction.holds(conn, HOLD_PREFIX):
         hold = known.get(key)
         if hold is None or not hold.when:
             eviction.unhold(conn, key, but_studies=hold.studies if hold else ())
-    for hold in known.values():
+    for key, hold in known.items():
         for study_uid in hold.studies:
-            eviction.hold_study(conn, study_uid, hold.key)
+            eviction.hold_study(conn, study_uid, key)

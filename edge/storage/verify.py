@@ -17,11 +17,10 @@ from pathlib import Path
 from edge.dicom import header, part10
 from edge.errors import Unreadable, hindrance
 from edge.model import InstanceState
+from edge.spool import digest_from
 from edge.store.database import Transaction
 from edge.store.gateway_values import recall, remember
 from edge.store.kept_files import FileRow
-
-_READ_BYTES = 1 << 20
 
 
 class Part(Enum):
@@ -73,7 +72,7 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         size = os.fstat(fd).st_size
         head = os.pread(fd, row.dataset_offset, 0)
-        digest = _digest(fd, row.dataset_offset)
+        digest = digest_from(fd, row.dataset_offset, hashlib.sha256())
         wrong = check_row(fd, row) if digest == row.sha256 else ""
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
@@ -88,14 +87,6 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
     if text:
         return Damage(row, Part.HEAD, text)
     return Damage(row, Part.ROW, wrong) if wrong else None
-
-
-def _digest(fd: int, offset: int) -> bytes:
-    digest = hashlib.sha256()
-    while chunk := os.pread(fd, _READ_BYTES, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-    return digest.digest()
 
 
 def check_head(head: bytes, row: FileRow, versions: Collection[str]) -> str:
@@ -126,7 +117,7 @@ def check_row(fd: int, row: FileRow) -> str:
     length = size - offset
     try:
         found = header.scan(
-            lambda at, n: os.pread(fd, n, offset + at),
+            header.read_at(fd, offset),
             length,
             row.kind.transfer_syntax_uid,
             frozenset((_STUDY, _SERIES)),

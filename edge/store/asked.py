@@ -28,6 +28,7 @@ class AskedRow:
     status: int
     seconds: float | None  # that it took
     left_out: tuple[str, ...]  # archives that did not answer
+    comment: str  # Error Comment of the answer
     syntax: str
     identifier: bytes  # which names patients; long ones are cut
 
@@ -60,6 +61,7 @@ def _make_asked_row(row: CatalogRow) -> AskedRow:
         said.get("status", 0),
         said.get("seconds"),
         tuple(said.get("left_out", ())),
+        said.get("comment", ""),
         said.get("syntax", ""),
         base64.b64decode(said.get("identifier", "")),
     )

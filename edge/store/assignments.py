@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from edge.store.database import Transaction
 
+#: What a person decides about a study's held images.
+STUDY_DECISIONS = ASSIGN, AS_IS, DO_NOT_SEND = "assign", "as-is", "do-not-send"
+
 
 def find_study_id(conn: Transaction, study_uid: str) -> int | None:
     row = conn.execute("SELECT id FROM study WHERE study_uid = ?", (study_uid,)).fetchone()

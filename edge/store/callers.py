@@ -32,7 +32,17 @@ class Calls:
 
 
 def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) -> None:
-    """Write down who called. `ae_title` is empty where a caller was refused before it said its name."""
+    """Write down who called. `ae_title` is empty where a caller was refused before it said its name, or has none.
+
+    Of a caller without a name that is admitted (a feed of HL7) nothing is kept: it ends what is kept of its refusals.
+    """
+    if heard.modality:
+        conn.execute(
+            "DELETE FROM peer WHERE ae_title = '' AND address = ? AND last_seen < ?",
+            (address, heard.last_seen - NAMELESS_SECONDS),
+        )
+        if not ae_title:
+            return
     contexts = json.dumps(heard.contexts, separators=(",", ":"))
     given = asdict(heard) | {"ae_title": ae_title, "address": address, "contexts": contexts}
     conn.execute(
@@ -45,11 +55,6 @@ def remember_peer(conn: Transaction, ae_title: str, address: str, heard: Calls) 
         " refused = excluded.refused, certificate_expires = excluded.certificate_expires",
         given,
     )
-    if heard.modality:
-        conn.execute(
-            "DELETE FROM peer WHERE ae_title = '' AND address = ? AND last_seen < ?",
-            (address, heard.last_seen - NAMELESS_SECONDS),
-        )
     if heard.contexts:
         conn.execute(
             "UPDATE peer SET contexts = :contexts"

@@ -99,7 +99,7 @@ def _take_out(conn: Transaction, found: Range, seq: int, before: bytes) -> None:
         conn.execute("INSERT INTO folded_ledger VALUES (?, ?, ?)", (seq + 1, found.last, found.last_hash))
 
 
-def begin_folded(conn: Transaction, rows: Sequence[LedgerRow], before: Mapping[int, bytes]) -> None:
+def begin_folded(conn: Transaction, rows: Sequence[LedgerRow]) -> None:
     """Let an empty ledger be one of which everything is in files, so that these rows can be brought back."""
     if rows:
         last = max(rows, key=lambda row: int(row["seq"]))

@@ -11,7 +11,6 @@ Numbers are never used twice: the study with the greatest number of any kind sta
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ from edge.store.folded_files import Block, FoldedFiles, Record
 from edge.store.folded_study import is_folded
 
 __all__ = ["is_folded"]
-log = logging.getLogger(__name__)
 
 FOLD_AFTER_SECONDS = 365 * 86400.0
 #: Instances deleted in one transaction: receivers wait while it runs.

@@ -57,7 +57,7 @@ def check_study_facts(conn: Transaction, study_facts: int, now: float) -> Identi
     patients = _patients_of(conn, row[6], row[7], row[12])
     found = _orders_of(conn, study_facts, row, patients)
     differs_in = () if patients or not found else _differences(Patient(*tuple(row)[6:12]), found[0])
-    is_duplicate = _is_duplicate(conn, study_facts, row)
+    is_duplicate = _is_duplicate(conn, row)
     check = check_identity(image, patients, found, differs_in, is_duplicate=is_duplicate)
     _keep(conn, study_facts, row[0], check, now)
     return check
@@ -127,7 +127,7 @@ def _differences(image: Patient, order: Order) -> tuple[str, ...]:
     return found.differs_in if found.likeness is Likeness.DIFFERENT else ()
 
 
-def _is_duplicate(conn: Transaction, study_facts: int, row: Sequence[str]) -> bool:
+def _is_duplicate(conn: Transaction, row: Sequence[str]) -> bool:
     """The same patient, description and day under another Study UID."""
     if not (row[3] and row[5] and row[6]):
         return False

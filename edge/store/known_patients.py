@@ -90,14 +90,13 @@ def _create(
     identifiers: Iterable[Identifier],
     facts: PatientFacts,
     source: ChangeSource,
-    kind: str = "created",
 ) -> int:
     (patient,) = conn.execute(
         "INSERT INTO known_patient (feed, changed_at, folded_name) VALUES (?, ?, '') RETURNING id",
         (source.feed, source.at),
     ).fetchone()
     enter_identifiers(conn, patient, identifiers)
-    _set_facts(conn, patient, facts, source, kind)
+    _set_facts(conn, patient, facts, source, "created")
     return int(patient)
 
 

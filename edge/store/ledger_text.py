@@ -252,7 +252,8 @@ def _query(p: Payload) -> str:
     if "times" in p:
         return f"{p['times']} more queries"
     lacks = f", without {', '.join(p['left_out'])}" if p["left_out"] else ""
-    return _add_address(p, f"{p['what']}: {p['answers']} answers, status {p['status']:04X}{lacks}")
+    comment = f": {p['comment']}" if "comment" in p else ""
+    return _add_address(p, f"{p['what']}: {p['answers']} answers, status {p['status']:04X}{lacks}{comment}")
 
 
 def _only_reason(p: Payload) -> str:

@@ -41,11 +41,10 @@ class QuarantineShare:
         self,
         db: Store,
         total_bytes: Callable[[], int],
-        clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`total_bytes`: of the file system."""
-        self._db, self._total_bytes, self._clock, self._monotonic = db, total_bytes, clock, monotonic
+        self._db, self._total_bytes, self._monotonic = db, total_bytes, monotonic
         self._lock = threading.Lock()
         self._held: Counter[str] | None = None  # bytes by caller; None: not yet asked for
         self._read_at = 0.0
@@ -78,7 +77,7 @@ class QuarantineShare:
         return self._held
 
     def _note(self, sender: str, address: str) -> None:
-        now, known = self._clock(), self._unkept
+        now, known = time.time(), self._unkept
         found = replace(known, count=known.count + 1) if known else Unkept(1, now, now, sender, address)
         self._unkept = replace(found, last=now, sender=sender, address=address)
 

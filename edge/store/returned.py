@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
-from edge.dicom.compact import plain_syntax
+from edge.dicom.elements import plain_syntax
 from edge.dicom.items import Attributes, decode_items
 from edge.errors import Shortage, Unreadable
 from edge.store import header_progress, headers

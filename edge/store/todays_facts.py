@@ -11,10 +11,10 @@ from edge.store import orders, resolved_patients
 from edge.store.database import Transaction
 
 _SAID = """
-SELECT p.patient_id, p.issuer, f.accession, s.study_uid, c.order_id, a.identifier_id, a.person, a.assigned_at
+SELECT p.patient_id, p.issuer, c.order_id, a.identifier_id, a.assigned_at
 FROM instance x JOIN series r ON r.id = x.series_id JOIN study_facts f ON f.id = r.study_facts_id
-JOIN study s ON s.id = f.study_id JOIN patient p ON p.id = f.patient_key
-LEFT JOIN identity_check c ON c.study_facts_id = f.id LEFT JOIN study_assignment a ON a.study_id = s.id
+JOIN patient p ON p.id = f.patient_key
+LEFT JOIN identity_check c ON c.study_facts_id = f.id LEFT JOIN study_assignment a ON a.study_id = f.study_id
 WHERE x.id = ?
 """
 
@@ -27,20 +27,19 @@ def read_today(conn: Transaction, instance: int) -> DemographicsToday:
     row = conn.execute(_SAID, (instance,)).fetchone()
     if row is None:
         return DemographicsToday()
-    number, issuer, _, _, order_id, assigned, person, assigned_at = row
+    number, issuer, order_id, assigned, assigned_at = row
     found = next(iter(orders.read_orders(conn, [order_id])), None) if order_id is not None else None
     if assigned is not None:
         patient = resolved_patients.resolve_assigned(conn, assigned)
-        return DemographicsToday(patient, found, False, True, person, assigned_at)
+        return DemographicsToday(patient, found, assigned_at=assigned_at)
     return replace(read_today_of(conn, number, issuer), order=found)
 
 
 def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsToday:
     """The same for an object that is not here, by its Patient ID and issuer."""
     resolved = resolved_patients.resolve_identifier(conn, number, issuer)
-    if len({each.patient_key for each in resolved}) > 1:
-        return DemographicsToday(is_ambiguous=True)
-    return DemographicsToday(resolved[0] if resolved else None)
+    is_one = len({each.patient_key for each in resolved}) == 1
+    return DemographicsToday(resolved[0] if is_one else None)
 
 
 def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, issuer: str) -> DemographicsToday:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def open_in_memory(records: Sequence[Record]) -> Iterator[Transaction]:
     """A catalog in memory that has these studies and the ledger's rows about them, to be asked like the catalog."""
     with closing(open_empty_catalog()) as conn:
-        folded_ledger.begin_folded(conn, [row for each in records for row in rows_of(each, "ledger")], befores(records))
+        folded_ledger.begin_folded(conn, [row for each in records for row in rows_of(each, "ledger")])
         for each in records:
             unfold(conn, each)
         yield conn

@@ -10,11 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
+from edge.config import secret
+from edge.config.sections import Destination
 from edge.dicom.elements import vr_of
 
 #: Coded as the copies say it (PS3.16 CID 7050).
@@ -122,5 +125,11 @@ class Deidentification:
         return 1 + int.from_bytes(self._hash("days", patient)[:4], "big") % 3650
 
 
-def options_of(retain: Collection[str], clean: Collection[str]) -> frozenset[str]:
-    return frozenset((*retain, *clean))
+def read_project(
+    destination: Destination, read_key: Callable[[Path], bytes] = secret.read_key
+) -> Deidentification | None:
+    """The project whose copies a destination gets, with its key. Raises SecretError."""
+    if destination.deidentify == "none":
+        return None
+    options = frozenset((*destination.retain, *destination.clean))
+    return Deidentification(destination.project, read_key(Path(destination.project_key)), options)

@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 import xxhash
 
 from edge.dicom.elements import DEFLATED
-from edge.dicom.header import Read
+from edge.dicom.header import Read, read_at
 from edge.errors import TransformError
 from edge.text import MIB
 
@@ -50,7 +50,7 @@ class WrittenCopy:
 def read_plain(fd: int, offset: int, length: int, transfer_syntax_uid: str, folder: Path) -> Iterator[PlainDataSet]:
     """The data set at `offset` of an open file. Raises TransformError, OSError where the disk fails."""
     if transfer_syntax_uid not in DEFLATED:
-        yield PlainDataSet(lambda at, count: os.pread(fd, count, offset + at), length)
+        yield PlainDataSet(read_at(fd, offset), length)
         return
     with TemporaryFile(buffering=0, dir=folder) as plain:
         inflated = 0
@@ -59,7 +59,7 @@ def read_plain(fd: int, offset: int, length: int, transfer_syntax_uid: str, fold
             if inflated > LARGEST_INFLATED:
                 raise TransformError(f"too large to change: more than {LARGEST_INFLATED // MIB} MiB inflated")
         inner = plain.fileno()
-        yield PlainDataSet(lambda at, count: os.pread(inner, count, at), inflated)
+        yield PlainDataSet(read_at(inner, 0), inflated)
 
 
 def _inflate(fd: int, offset: int, length: int) -> Iterator[bytes]:

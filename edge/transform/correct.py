@@ -16,7 +16,6 @@ from edge.config.legal_values import value_fault
 from edge.dicom import charset as character_sets
 from edge.dicom.elements import (
     CHARACTER_SET,
-    DEFLATED,
     LOCAL_TEXT,
     NUMBERS,
     OPAQUE,
@@ -24,11 +23,12 @@ from edge.dicom.elements import (
     Form,
     encode_values,
     is_sequence,
+    plain_syntax,
     resets_of,
     to_bytes,
     to_values,
 )
-from edge.dicom.header import MAX_VALUE, Read, scan
+from edge.dicom.header import MAX_VALUE, Read, read_from, scan
 from edge.errors import TransformError
 from edge.model import GuessedText, InstanceHeader, Values
 from edge.transform.corrections import Attribute, AttributeCorrection, AttributeValues, CorrectionRules, TodayFacts
@@ -48,7 +48,6 @@ from edge.transform.editing import (
     vr_name,
     written_vr,
 )
-from edge.transform.syntaxes import EXPLICIT_LITTLE
 
 _ORIGINAL_ATTRIBUTES, MODIFIED, NONCONFORMING = 0x04000561, 0x04000550, 0x04000551
 _NONCONFORMING_VALUE, _MODIFIED_AT, _SYSTEM, _SOURCE, _REASON = (
@@ -67,12 +66,22 @@ UTF_8 = "ISO_IR 192"
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """How an original becomes the copy that goes out, and what people see of it."""
+    """How an original becomes the copy that goes out."""
 
     edits: tuple[Edit, ...]
     correction: AttributeCorrection
-    before: AttributeValues  # of the attributes that change
-    is_utf8: bool = False  # the whole data set has become ISO_IR 192
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLevel:
+    """The attributes of a data set's first level that a correction may change, as they are."""
+
+    read: Read
+    length: int
+    top: TopLevel
+    found: dict[int, FoundElement]
+    charset: Values
+    values: AttributeValues
 
 
 def correct_data_set(
@@ -89,34 +98,45 @@ def correct_data_set(
     `system`: for Modifying System (0400,0563). Raises RuleFailed, TransformError, and Unreadable for what cannot be
     walked.
     """
-    form = form_of(read, transfer_syntax_uid)
-    window = open_window(read, length)
-    top = read_top_level(window, form, _ORIGINAL_ATTRIBUTES)
-    tags = rules.tags
+    first = read_first_level(read, length, transfer_syntax_uid, rules.tags)
+    header = _with_nested(header, read, length, transfer_syntax_uid, rules, first.values)
+    correction = rules.correct(header, first.values, facts)
+    return None if correction is None else write_correction(first, correction, system, header.origin.calling_ae)
+
+
+def read_first_level(read: Read, length: int, transfer_syntax_uid: str, tags: Collection[int]) -> FirstLevel:
+    """What a data set, which is not deflated, has of these attributes. Raises TransformError, Unreadable."""
+    top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _ORIGINAL_ATTRIBUTES)
     found = {each.tag: each for each in reversed(top.elements) if each.tag in tags or each.tag == CHARACTER_SET}
-    charset = _charset_of(top, found)
-    before = {tag: _attribute(top, each, charset) for tag, each in found.items()}
-    correction = rules.correct(_with_nested(header, read, length, transfer_syntax_uid, rules, before), before, facts)
-    if correction is None:
-        return None
+    charset = top.charset()
+    return FirstLevel(
+        read, length, top, found, charset, {tag: _attribute(top, each, charset) for tag, each in found.items()}
+    )
+
+
+def write_correction(first: FirstLevel, correction: AttributeCorrection, system: str, source: str) -> Corrected:
+    """The edits that make it so, and keep what was before.
+
+    `system` and `source`: for Modifying System (0400,0563) and Source of Previous Values (0400,0564). Raises
+    TransformError, and Unreadable for what cannot be walked.
+    """
+    top, found, charset = first.top, first.found, first.charset
     now = correction.attributes.get(CHARACTER_SET)
-    encoded = _encode_all(correction, found, now.values or () if now is not None else charset, form)
+    encoded = _encode_all(correction, found, now.values or () if now is not None else charset, top.form)
     is_utf8 = encoded is None
     if encoded is None:
         into_utf8 = {CHARACTER_SET: Attribute("CS", (UTF_8,)), **_without_charset(correction.attributes)}
         correction = replace(correction, attributes=into_utf8)
-        encoded = _encode_all(correction, found, (UTF_8,), form)
+        encoded = _encode_all(correction, found, (UTF_8,), top.form)
     if encoded is None:
         raise TransformError("cannot be corrected: a new value cannot be encoded")
-    originals = _originals(top, found, charset, correction)
-    record = _record(correction, originals, system, header.origin.calling_ae, form)
-    shown = {tag: before[tag] for tag in correction.attributes if tag in before}
+    record = _record(correction, _originals(top, found, charset, correction), system, source, top.form)
     if not is_utf8:
         edits = top_level_edits(top, encoded | {_ORIGINAL_ATTRIBUTES: _append_record(top, record)})
     else:
         record = _append_record(_sequence_in_utf8(top, charset), record)
-        edits = _edits_into_utf8(read, length, top, charset, encoded | {_ORIGINAL_ATTRIBUTES: record})
-    return Corrected(tuple(edits), correction, shown, is_utf8)
+        edits = _edits_into_utf8(first, encoded | {_ORIGINAL_ATTRIBUTES: record})
+    return Corrected(tuple(edits), correction)
 
 
 def _with_nested(
@@ -131,8 +151,7 @@ def _with_nested(
     nested = {tag: keyword for tag, keyword in rules.nested_tags.items() if tag not in found}
     if not nested:
         return header
-    syntax = EXPLICIT_LITTLE if transfer_syntax_uid in DEFLATED else transfer_syntax_uid
-    inside = scan(read, length, syntax, frozenset(nested), frozenset(nested))
+    inside = scan(read, length, plain_syntax(transfer_syntax_uid), frozenset(nested), frozenset(nested))
     return replace(
         header, attributes=header.attributes | {nested[tag]: values for tag, values in inside.items() if tag in nested}
     )
@@ -143,11 +162,6 @@ def _without_charset(attributes: AttributeValues) -> AttributeValues:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def _charset_of(top: TopLevel, found: Mapping[int, FoundElement]) -> Values:
-    declared = found.get(CHARACTER_SET)
-    return () if declared is None else to_values("CS", top.value(declared), top.form.order, ())
 
 
 def _attribute(top: TopLevel, found: FoundElement, charset: Values) -> Attribute:
@@ -324,22 +338,17 @@ class _IntoUtf8:
         return encode_element(tag, written_vr(vr, name), converted + b" " * (len(converted) & 1), form)
 
 
-def _edits_into_utf8(read: Read, length: int, top: TopLevel, charset: Values, elements: dict[int, bytes]) -> list[Edit]:
+def _edits_into_utf8(first: FirstLevel, elements: dict[int, bytes]) -> list[Edit]:
     """The edits of a data set that becomes ISO_IR 192 and gets these elements of the first level."""
-    visitor = _IntoUtf8(charset, elements.keys())
-    return DeepEdit(open_window(read, length), top.form, visitor, elements).run()
+    visitor = _IntoUtf8(first.charset, elements.keys())
+    return DeepEdit(open_window(first.read, first.length), first.top.form, visitor, elements).run()
 
 
 def _sequence_in_utf8(top: TopLevel, charset: Values) -> TopLevel:
     """Original Attributes Sequence alone, its text in ISO_IR 192."""
     found = top.find(_ORIGINAL_ATTRIBUTES)
     data = b"" if found is None else top.window.value(found.head, found.end - found.head)
-    read = reading(data)
+    read = read_from(data)
     edits = DeepEdit(open_window(read, len(data)), top.form, _IntoUtf8(charset), {}).run()
     data = b"".join(edited_pieces(read, len(data), edits))
-    return read_top_level(open_window(reading(data), len(data)), top.form, _ORIGINAL_ATTRIBUTES)
-
-
-def reading(data: bytes) -> Read:
-    """Read bytes in memory as a data set."""
-    return lambda at, count: data[at : at + count]
+    return read_top_level(open_window(read_from(data), len(data)), top.form, _ORIGINAL_ATTRIBUTES)

@@ -10,7 +10,7 @@ A rule that fails raises RuleFailed with its name: the object is held, never sen
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -73,7 +73,6 @@ class CompiledCoercion:
     """A [coerce] rule, compiled."""
 
     name: str
-    to: frozenset[str]  # empty: every destination
     conditions: tuple[Condition, ...]
     steps: tuple[Step, ...]
     touched: frozenset[int]
@@ -213,7 +212,7 @@ def _is_same_name(here: str, today: str) -> bool:
 # -- the steps ---------------------------------------------------------------------------------------------------------
 
 
-def compile_coercion(rule: Coercion, since: float = 0.0) -> CompiledCoercion:
+def compile_coercion(rule: Coercion, since: float) -> CompiledCoercion:
     """The steps of a rule, in the order in which they are applied."""
     made = (
         *(_setting(each) for each in rule.set),
@@ -231,17 +230,12 @@ def compile_coercion(rule: Coercion, since: float = 0.0) -> CompiledCoercion:
     if any(each.vr == "SQ" for each in rule.issuer):
         touched.add(_ACCESSION)
     conditions = tuple(compile_condition(keyword, value) for keyword, value in rule.when.items())
-    return CompiledCoercion(
-        rule.name, frozenset(rule.to), conditions, made, frozenset(touched), bool(rule.from_order), since
-    )
+    return CompiledCoercion(rule.name, conditions, made, frozenset(touched), bool(rule.from_order), since)
 
 
-def rules_for(
-    coercions: Mapping[str, Coercion], destination: str, since: Callable[[str], float] = lambda _: 0.0
-) -> CorrectionRules:
-    """The rules of a configuration for one destination, in the order of its files."""
-    meant = [each for each in coercions.values() if not each.to or destination in each.to]
-    return CorrectionRules(tuple(compile_coercion(each, since(each.name)) for each in meant))
+def rules_for(coercions: Iterable[Coercion], since: Callable[[str], float] = lambda _: 0.0) -> CorrectionRules:
+    """The rules for one destination, from those that the configuration has for it (`Config.coercions_for`)."""
+    return CorrectionRules(tuple(compile_coercion(each, since(each.name)) for each in coercions))
 
 
 _ACCESSION = 0x00080050

@@ -138,8 +138,7 @@ class _FirstLevel:
     def __init__(self, top: TopLevel) -> None:
         self._top = top
         self._there = {each.tag: each for each in reversed(top.elements)}
-        declared = self._there.get(CHARACTER_SET)
-        self.charset: Values = () if declared is None else to_values("CS", top.value(declared), "<", ())
+        self.charset = top.charset()
 
     def text(self, tag: int) -> str:
         """The first value; empty where there is none."""

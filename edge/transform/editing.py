@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from edge.dicom.elements import (
+    CHARACTER_SET,
     EXPLICIT,
     FORMS,
     IMPLICIT,
@@ -24,11 +25,13 @@ from edge.dicom.elements import (
     SEQUENCE_END,
     UNDEFINED,
     Form,
+    to_values,
     vr_of,
     write_head,
 )
 from edge.dicom.header import END_OF_DATA, Read, Walk, Window
 from edge.errors import TransformError
+from edge.model import Values
 from edge.text import MIB
 
 PIECE_BYTES = MIB
@@ -88,6 +91,11 @@ class TopLevel:
     def value(self, found: FoundElement) -> bytes:
         """The bytes of an element's value, its delimiter included where its length is undefined."""
         return self.window.value(found.start, found.end - found.start)
+
+    def charset(self) -> Values:
+        """What Specific Character Set (0008,0005) declares."""
+        found = self.find(CHARACTER_SET)
+        return () if found is None else to_values("CS", self.value(found), self.form.order, ())
 
     def place_for(self, tag: int) -> int:
         """Where an element of this tag belongs: before the first that is greater."""

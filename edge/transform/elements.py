@@ -14,6 +14,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import IO, Literal, NamedTuple, Protocol
 
+from edge.dicom.elements import EXPLICIT, IMPLICIT, SHORT_VRS, write_head
 from edge.errors import TransformError
 from edge.model.dictionary import dictionary_vr
 from edge.text import MIB
@@ -26,11 +27,8 @@ PIXEL_DATA_TAG = 0x7FE00010
 
 #: Value Representations (PS3.5 section 6.2) by the width of their length field in Explicit VR (section 7.1.2).
 LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
-_SHORT = frozenset(
-    ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI")
-) | {"UL", "US"}
+_SHORT = frozenset(each.decode() for each in SHORT_VRS)
 _LITTLE, _BIG = Struct("<HHL"), Struct(">HHL")  # tag, and length where VRs are implicit
-_SHORT_HEAD, _LONG_HEAD = Struct("<HH2sH"), Struct("<HH2sHL")
 #: Bytes in a word, where byte order matters (PS3.5 section 7.3). UN is little endian everywhere (section 6.2.2).
 WORD = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
@@ -201,16 +199,10 @@ class ElementWriter:
     """Writes elements in little endian."""
 
     def __init__(self, out: ByteSink, explicit: bool) -> None:
-        self._out, self._explicit = out, explicit
+        self._out, self._form = out, EXPLICIT if explicit else IMPLICIT
 
     def head(self, tag: int, vr: str, length: int) -> None:
-        if not self._explicit or not vr:
-            head = _LITTLE.pack(tag >> 16, tag & 0xFFFF, length)
-        elif vr in LONG_VRS:
-            head = _LONG_HEAD.pack(tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
-        else:
-            head = _SHORT_HEAD.pack(tag >> 16, tag & 0xFFFF, vr.encode(), length)
-        self._out.write(head)
+        self._out.write(write_head(tag, vr, length, self._form))
 
     def write(self, data: bytes) -> None:
         self._out.write(data)

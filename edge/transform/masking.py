@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edge.config.conditions import FACTS, Condition, compile_condition
 from edge.config.masks import Area, Mask
+from edge.dicom.header import read_at
 from edge.dicom.pixel_data import find_pixel_data
 from edge.errors import TransformError
 from edge.model import InstanceHeader, Values
@@ -110,7 +111,7 @@ def blacken(path: Path, dataset_offset: int, transfer_syntax_uid: str, image: Im
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         length = os.fstat(fd).st_size - dataset_offset
-        pixels = find_pixel_data(lambda at, n: os.pread(fd, n, dataset_offset + at), length, transfer_syntax_uid)
+        pixels = find_pixel_data(read_at(fd, dataset_offset), length, transfer_syntax_uid)
         if pixels.is_encapsulated or pixels.value.count < image.size:
             raise TransformError("cannot be masked: its pixels are not those that its header describes")
         order = ">" if transfer_syntax_uid == BIG_ENDIAN else "<"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
 from edge.config import secret
-from edge.config.sections import Destination
+from edge.config.sections import Config, Destination
 from edge.dicom.elements import OPAQUE, to_values
-from edge.dicom.header import MAX_VALUE, Read
+from edge.dicom.header import MAX_VALUE, Read, read_from
 from edge.errors import TransformError, Unreadable
 from edge.model import InstanceHeader
 from edge.model.dictionary import keyword_for_tag
-from edge.transform.confidentiality import Deidentification, options_of
+from edge.transform.confidentiality import Deidentification, read_project
 from edge.transform.copying import PlainDataSet, read_plain
-from edge.transform.correct import correct_data_set, reading
-from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts
+from edge.transform.correct import correct_data_set
+from edge.transform.corrections import CorrectionRules, RuleFailed, TodayFacts, modifying_system, rules_for
 from edge.transform.deidentify import deidentify, pixel_risk, read_header_values
 from edge.transform.editing import Edit, edited_length, edited_pieces, form_of, open_window, read_top_level, vr_name
-from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, choose_mask
+from edge.transform.masking import IMAGE_KEYWORDS, CompiledMask, choose_mask, compile_masks
 
 #: Edits of the header are shown; the pixels behind it are not read.
 _BEFORE_PIXELS = 0x7FDFFFFF
@@ -54,8 +55,8 @@ class PreviewSteps:
     corrections: CorrectionRules
     facts: TodayFacts
     system: str
-    project: Deidentification | None = None
-    masks: tuple[CompiledMask, ...] = ()
+    project: Deidentification | None
+    masks: tuple[CompiledMask, ...]
     compress: str = ""
 
 
@@ -102,22 +103,34 @@ def _find_mask(read: Read, length: int, header: InstanceHeader, steps: PreviewSt
     return (mask, "") if mask is not None else (None, f"{risk}; {fault}" if fault else risk)
 
 
-def preview_project(destination: Destination) -> Deidentification | None:
-    """The project of a destination. Who asks may lack the right to read its key: what is shown is only like it then."""
-    if destination.deidentify == "none":
-        return None
+def preview_steps(
+    config: Config, destination: Destination, since: Callable[[str], float], facts: TodayFacts
+) -> PreviewSteps:
+    """What a configuration does to a destination's copies. `since`: when a rule became active, by its name."""
+    return PreviewSteps(
+        destination.name,
+        rules_for(config.coercions_for(destination.name), since),
+        facts,
+        modifying_system(config.site.id),
+        read_project(destination, _read_key),
+        compile_masks(config.masks, destination.name),
+        destination.compress if destination.compress != "none" else "",
+    )
+
+
+def _read_key(path: Path) -> bytes:
+    """Who asks may lack the right to read a project's key: what is shown is only like it then."""
     try:
-        key = secret.read_key(Path(destination.project_key))
+        return secret.read_key(path)
     except secret.SecretError:
-        key = b"not the project's key"
-    return Deidentification(destination.project, key, options_of(destination.retain, destination.clean))
+        return b"not the project's key"
 
 
 def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]:
     """The data set as it would be; of a very large one the header alone, which no edit passes."""
     if length <= _MOST_BYTES:
         data = b"".join(edited_pieces(read, length, edits))
-        return reading(data), len(data)
+        return read_from(data), len(data)
     end = max(each.at + each.size for each in edits)
     if end > _MOST_BYTES:
         raise TransformError("the changes are too far apart to be shown")
@@ -135,10 +148,7 @@ def _apply(read: Read, length: int, edits: tuple[Edit, ...]) -> tuple[Read, int]
 def _first_level(read: Read, length: int, transfer_syntax_uid: str) -> dict[int, str]:
     form = form_of(read, transfer_syntax_uid)
     top = read_top_level(open_window(read, length), form, _BEFORE_PIXELS)
-    charset = next(
-        (to_values("CS", top.value(each), form.order, ()) for each in top.elements if each.tag == 0x00080005), ()
-    )
-    found: dict[int, str] = {}
+    charset, found = top.charset(), dict[int, str]()
     for each in top.elements:
         if each.tag & 0xFFFF == 0:
             continue

@@ -67,4 +67,4 @@ def result_rule(attributes: Mapping[str, str], at: float) -> CompiledCoercion:
                 now[tag] = Attribute(there.vr, None)
 
     touched = frozenset({*(change.tag for change, _ in changes), *_REMOVED})
-    return CompiledCoercion(RESULT, frozenset(), (), (step,), touched, False, at)
+    return CompiledCoercion(RESULT, (), (step,), touched, False, at)

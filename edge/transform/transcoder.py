@@ -186,8 +186,6 @@ class _Worker:
 
     def ask(self, order: _Order) -> dict[str, Any]:
         with self._lock:
-            if self._retire:
-                self._retire.cancel()
             try:
                 answer = self._exchange(order)
             except BaseException:
@@ -202,8 +200,6 @@ class _Worker:
 
     def warm(self) -> None:
         with self._lock:
-            if self._retire:
-                self._retire.cancel()
             self._running(codecs=True)
             self._rest_later()
 
@@ -252,6 +248,8 @@ class _Worker:
         return b""
 
     def _running(self, codecs: bool) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        if self._retire:
+            self._retire.cancel()
         if self._process and (self._process.poll() is not None or (codecs and not self._codecs)):
             self._stop()
         if not self._process and not self._closed:
@@ -382,15 +380,13 @@ _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0")
 def _check_frame(answer: dict[str, Any], target: int) -> RenderedFrame:
     """Check the answer about a frame, and return the picture."""
     data = _read_checked(answer, target, _PICTURE)
-    try:
+    with suppress(TypeError):
         found = RenderedFrame(data, **answer)
         kinds = {"frames": int, "rows": int, "columns": int, "is_colour": bool}
         if found.data.startswith(_SIGNATURES) and all(
             isinstance(answer[each], kinds.get(each, (int, float))) for each in answer
         ):
             return found
-    except TypeError:
-        pass
     raise TransformError("cannot convert: the converter's answer makes no sense")
 
 

@@ -25,11 +25,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.config.sections import PagesSection
 from edge.errors import place_of
-from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, parse_address
+from edge.network.shares import FORMS_SENT, LINES, Budget, Places, ProvenCallers, caller_of, is_within, parse_address
 from edge.text import printable
 from edge.web.accounts import FAILURES_TO_LOCK, Account, Accounts, UserRole
 from edge.web.client_certificates import CLIENT_CERTIFICATE, CLIENT_DER, certificate_user
-from edge.web.hosts import is_ours, is_within
+from edge.web.hosts import is_ours
 from edge.web.ocsp import accept_all, revocation_check
 from edge.web.sessions import (
     ADMIN_SESSION_IDLE_SECONDS,

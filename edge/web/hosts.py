@@ -1,10 +1,9 @@
-"""Host names and addresses of requests: which names are ours, and which addresses are trusted. Pure."""
+"""Host names of requests: which are ours. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from ipaddress import ip_network
+from collections.abc import Collection
 
 from edge.network.shares import parse_address
 
@@ -22,9 +21,3 @@ def is_ours(host: str, names: Collection[str]) -> bool:
         return False
     name = match["name"].strip("[]").rstrip(".").lower()
     return name == "localhost" or name in names or parse_address(name) is not None
-
-
-def is_within(address: str, networks: Iterable[str]) -> bool:
-    """Check whether an address is in one of the networks."""
-    found = parse_address(address)
-    return found is not None and any(found in ip_network(network) for network in networks)

@@ -16,8 +16,7 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from edge.network import sockets
-from edge.network.shares import Full, Places, ProvenCallers, Share, caller_of, is_local_caller
-from edge.web.hosts import is_within
+from edge.network.shares import Full, Places, ProvenCallers, Share, caller_of, is_local_caller, is_within
 
 
 class _Connection(socket.socket):

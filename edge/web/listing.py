@@ -22,8 +22,12 @@ from edge.web.guard import visitor_of
 ROWS = 50
 #: The longest word that is searched for, and the longest value of a filter.
 MOST_WORD = 100
+#: Columns by which only those sort who see patient data: the order would tell others what is masked.
+MASKED_COLUMNS = frozenset({"patient", "accession", "description", "procedure", "date"})
 T = TypeVar("T")
 S = TypeVar("S")
+#: The columns of a list in memory -> what they are sorted by.
+SortKeys = Mapping[str, Callable[[T], Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,9 @@ def read_view(
     request: Request, path: str, columns: Collection[str], filters: Collection[str] = (), name: str = ""
 ) -> ListView:
     """Read the choice from the address; an address that is not about this list gets what the session remembers."""
-    session, key, query = visitor_of(request).session, f"list {path} {name}", request.query_params
+    visitor, key, query = visitor_of(request), f"list {path} {name}", request.query_params
+    session = visitor.session
+    columns = [each for each in columns if visitor.sees_patients or each not in MASKED_COLUMNS]
     is_asked = query.get("list", "") == name and query.keys() & {"sort", "down", "page", *filters}
     if not is_asked and session is not None and isinstance(kept := session.kept.get(key), ListView):
         return kept
@@ -126,15 +132,15 @@ def filter_rows(rows: Iterable[T], word: str, text: Callable[[T], str]) -> list[
     return [each for each in rows if not folded or folded in text(each).casefold()]
 
 
-def cut_page(rows: Sequence[T], view: ListView, value: Callable[[T, str], Any], size: int = ROWS) -> ListPage[T]:
-    """Sort rows by `value` of the chosen column, what is unknown last, and cut the page out; the last one at most.
+def cut_page(rows: Sequence[T], view: ListView, keys: SortKeys[T], size: int = ROWS) -> ListPage[T]:
+    """Sort rows by the chosen column, what is unknown last, and cut the page out; the last one at most.
 
     It is for rows that are in memory; `read_list_page` is for those of the catalog.
     """
-    if view.sort:
-        known = [each for each in rows if value(each, view.sort) not in (None, "")]
-        unknown = [each for each in rows if value(each, view.sort) in (None, "")]
-        known.sort(key=lambda each: _comparable(value(each, view.sort)), reverse=view.descending)
+    if key := keys.get(view.sort):
+        known = [each for each in rows if key(each) not in (None, "")]
+        unknown = [each for each in rows if key(each) in (None, "")]
+        known.sort(key=lambda each: _comparable(key(each)), reverse=view.descending)
         rows = [*known, *unknown]
     pages, page, skip = _place(view, len(rows), size)
     return ListPage(rows[skip : skip + size], page, pages, len(rows), skip + 1 if rows else 0)

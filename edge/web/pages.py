@@ -131,6 +131,11 @@ def show_person(name: str) -> str:
     return words.printable(" ".join(name.replace("^", " ").replace("=", " ").split()))
 
 
+def _or_dash(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """What shows a value, or a dash where it is not known."""
+    return lambda value: "\N{EN DASH}" if value is None else show(value)
+
+
 FILTERS = {
     "sentence": words.as_sentence,
     "person": show_person,
@@ -138,12 +143,13 @@ FILTERS = {
     "code": mark_code,
     "clock": show_time,
     "ago": show_age,
-    "span": words.span,
-    "size": words.size,
-    "percent": words.percent,
+    "span": _or_dash(words.span),
+    "size": _or_dash(words.size),
+    "percent": _or_dash(words.percent),
     "counted": words.amount,
     "printable": words.printable,
     "mask_uids": words.mask_uids,
     "pairs": lambda names: [(name, name) for name in names],
-    "number": lambda n: f"{n:,}",
+    "scheduled": words.scheduled_text,
+    "number": _or_dash("{:,}".format),
 }

@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from edge.central.accounts import record_in_journal
 from edge.central.app import PLACES
-from edge.central.metrics import may_read
 from edge.central.reports import QUESTIONS
 from edge.monitor.heartbeat import sign
+from edge.network.shares import is_within
 from edge.store import outbox
 from edge.store.outbox import Message
 from edge.web.accounts import Account, Accounts, UserRole
@@ -238,5 +238,5 @@ def test_metrics_are_for_those_that_are_named(central: CentralOffice) -> None:
     asked = set(re.findall(r"\bedge_central_\w+", DASHBOARD.read_text("utf-8")))
     assert asked - served == set()
     assert len(asked) > 5
-    assert not may_read("10.1.2.3", ("127.0.0.0/8",))
-    assert may_read("::ffff:10.1.2.3", ("10.0.0.0/8",))
+    assert not is_within("10.1.2.3", ("127.0.0.0/8",))
+    assert is_within("::ffff:10.1.2.3", ("10.0.0.0/8",))

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from edge.cli import cli, status, tables
 from edge.cli.mpps import attribute_lines
+from edge.config.edit import read_files
 from edge.daemon.changes import CHANGES
 from edge.daemon.control import Control
 from edge.dicom.items import item
@@ -69,8 +70,10 @@ class Daemon:
     def __init__(self, filled: Filled) -> None:
         self.filled = filled
         self.asked: list[dict[str, Any]] = []
+        self.files = read_files(filled.directory)
         handlers = {
             "ping": lambda _: {},
+            "configuration": lambda _: {"files": self.files},
             "status": self.status,
             **{name: partial(self._change, name) for name in CHANGES if name.startswith("queue-")},
             "destination-try": partial(CHANGES["destination-try"], filled.db),
@@ -204,6 +207,14 @@ def test_status_of_a_running_gateway_is_what_it_says(filled: Filled, daemon: Dae
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0] == "All is well: 3 images received, nothing left to send."
     assert done.stderr == ""
+
+
+def test_files_that_the_gateway_has_not_read_are_named(filled: Filled, daemon: Daemon) -> None:
+    assert "reload" not in edge(filled, "check").stdout
+    assert edge(filled, "status").stderr == ""
+    (filled.directory / "more.toml").write_text("# a change\n")
+    assert "`systemctl reload edge`" in edge(filled, "check").stdout
+    assert "`systemctl reload edge`" in edge(filled, "status").stderr
 
 
 def test_status_of_a_gateway_that_is_down(filled: Filled) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edge.cli import cli
-from edge.cli.parts import cut_part, describe_part, rows_for
+from edge.cli.parts import ListedPart, cut_part, describe_part, rows_for
 from edge.store.listing import ListPart
 from tests.support.filled import Filled
 
@@ -35,7 +37,38 @@ def test_what_is_said_of_a_part(skip: int, shown: int, total: int | None, said: 
 )
 def test_a_part_is_cut_out_of_what_was_read(skip: int, there: int, rows: list[int], total: int | None) -> None:
     part = ListPart(2, skip)
-    assert cut_part(part, list(range(there))[: rows_for(part)]) == (rows, total)
+    assert cut_part(list(range(there))[: rows_for(part)], part) == ListedPart(part, rows, total)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    with Filled(tmp_path_factory.mktemp("empty")) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("queue list", "No delivery waits."),
+        ("queue list --state held", "No such delivery."),
+        ("studies list", "Nothing has been received yet."),
+        ("studies list --search SMITH", "No such study."),
+        ("studies holds", "No study is under a legal hold."),
+        ("import list", "Nothing has been imported yet."),
+        ("maintenance list", "No work is planned."),
+        ("config history", "No state is kept yet."),
+        ("console accounts list", "There is no account; see `edge console setup`."),
+        ("orders missing", "There is none."),
+        ("hl7 list", "No HL7 message has come."),
+        ("hl7 list --relay", "Nothing waits for a relay."),
+        ("commitments list", "No modality waits for a report on storage commitment."),
+    ],
+)
+def test_a_list_without_rows_says_so(empty: Filled, command: str, said: str) -> None:
+    args = ["--config", str(empty.directory), *command.split()]
+    lines = CliRunner().invoke(cli, args).stdout.splitlines()
+    assert lines == [said]
+    assert json.loads(CliRunner().invoke(cli, [*args, "--json"]).stdout) == []
 
 
 @pytest.mark.parametrize("command", ["queue list", "instances list --state unroutable"])

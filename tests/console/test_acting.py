@@ -189,6 +189,7 @@ def test_an_alert_is_acted_upon_where_it_stands(site: ConsoleSite, browser: Brow
     operator = site.person("operator")
     given = {"csrf": csrf(operator, "/"), "id": "1", "action": "try", "reason": "x"}
     assert "This alert is over." in operator.post("/alerts/act", data=given).text
+    assert "Give a reason" in operator.post("/alerts/act", data={**given, "reason": " "}).text
     assert not heard
 
 

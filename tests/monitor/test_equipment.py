@@ -38,16 +38,21 @@ def called(filled: Filled, ae_title: str, stored_at: float | None = None, modali
     filled.db.write(lambda conn: remember_peer(conn, ae_title, "10.10.4.21", heard))
 
 
-def test_a_caller_without_a_name_is_forgotten_once_its_address_is_let_in(filled: Filled) -> None:
+@pytest.mark.parametrize(("ae_title", "name"), [("CT1", "ct1"), ("", "feed.his")])
+def test_a_caller_without_a_name_is_forgotten_once_its_address_is_let_in(
+    filled: Filled, ae_title: str, name: str
+) -> None:
     """Ten minutes later: another machine behind the same address does not hide it."""
     expired = Calls("", 50.0, 1000.0, 1, refused="its certificate has expired")
     filled.db.write(lambda conn: remember_peer(conn, "", "10.10.4.21", expired))
     remaining = []
     for at in (1100.0, 1700.0):
-        called(filled, "CT1", at)
+        called(filled, ae_title, at, name)
         with filled.db.reading() as conn:
             remaining.append([each[:4] for each in peers.refused_since(conn, 0.0)])
     assert remaining == [[("", "10.10.4.21", 50.0, "its certificate has expired")], []]
+    with filled.db.reading() as conn:
+        assert [each["ae_title"] for each in peers.all_peers(conn, 9)] == [ae_title] * bool(ae_title)
 
 
 def test_a_real_senders_offer_and_number_are_kept(tmp_path: Path) -> None:

@@ -551,9 +551,9 @@ def test_a_caller_with_another_certificate_is_not_added_once_more() -> None:
 def test_a_caller_that_was_refused_before_it_said_its_name_is_told_by_its_address() -> None:
     expired = UnknownCaller("", "10.0.0.1", 4.0, "its certificate has expired", "CT1")
     first, second = alerts(replace(QUIET, unknown_callers=(expired, replace(expired, address="::1", known_there=""))))
-    assert first.what == 'A caller at 10.0.0.1, from which "CT1" has sent, was refused before it said its AE title'
-    assert second.what == "A caller at ::1 was refused before it said its AE title"
-    assert first.means == "its certificate has expired, and none of its images is received"
+    assert first.what == 'A caller at 10.0.0.1, from which "CT1" has sent, was refused'
+    assert second.what == "A caller at ::1 was refused"
+    assert first.means == "its certificate has expired, and none of its images or messages is received"
     assert first.actions[0].command == ("edge", "alerts", "explain", "unknown-equipment")
 
 

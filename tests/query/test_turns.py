@@ -13,9 +13,10 @@ import pytest
 from edge.dicom import items
 from edge.errors import Unreadable
 from edge.network.frames import receive_frame, send_frame
+from edge.network.sockets import socket_address
 from edge.query import server
 from edge.query.answering import Answering
-from edge.query.asking import AnswerBatch, AskedQuery, Asker, NoAnswer, listen_for_doors
+from edge.query.asking import SOCKET_NAME, AnswerBatch, AskedQuery, Asker, NoAnswer, listen_for_doors
 from edge.query.find_answers import answer_find
 from edge.query.levels import QueryRefused, tag_of
 from edge.query.server import AnswerServer, next_batch
@@ -124,9 +125,7 @@ def test_what_goes_wrong_is_the_final_status(error: Exception, status: int) -> N
 
 def test_what_is_no_question_ends_its_connection_alone(folder: Path) -> None:
     answering = serve(folder, 10)
-    from edge.query.asking import socket_address
-
-    with socket.socket(socket.AF_UNIX) as sock, socket_address(folder) as address:
+    with socket.socket(socket.AF_UNIX) as sock, socket_address(folder, SOCKET_NAME) as address:
         sock.connect(address)
         send_frame(sock, b"\0\0\0\4nope")
         with pytest.raises((EOFError, ConnectionError)):

@@ -14,6 +14,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from edge.dicom import compact
+from edge.dicom.header import read_from
 from edge.errors import Unreadable
 from edge.intake.policy import Policy
 from edge.storage.backfill import Backfill
@@ -88,7 +89,7 @@ def test_it_is_read_in_every_encoding_with_sequences_of_both_lengths(syntax: str
     ds.ConceptNameCodeSequence, ds.Rows, ds.NumberOfFrames = [title], 12, "34"
     ds["RequestAttributesSequence"].is_undefined_length = True
     data = encoded(ds, syntax)
-    small = compact.compact(compact.read_from(data), len(data), syntax)
+    small = compact.compact(read_from(data), len(data), syntax)
     own = headers.instance_facts(small, syntax)
     assert (own.rows, own.frames, own.content_time, own.title) == (12, 34, "1015", "Of Interest")
     assert headers.series_facts(small, syntax)["RequestAttributesSequence"]["RequestedProcedureID"] == "RP1"
@@ -99,11 +100,11 @@ def test_long_values_and_pixels_are_left_out_and_nonsense_is_unreadable() -> Non
     ds.PatientID, ds.PatientComments, ds.ImageComments = "P1", "x" * 5000, "y"
     ds.add_new(0x00091010, "OB", bytes(300))
     data = encoded(ds, EXPLICIT)
-    small = compact.compact(compact.read_from(data), len(data), EXPLICIT)
+    small = compact.compact(read_from(data), len(data), EXPLICIT)
     left = pydicom.filereader.read_dataset(BytesIO(small), is_implicit_VR=False, is_little_endian=True)
     assert sorted(each.keyword for each in left) == ["ImageComments", "PatientID"]
     with pytest.raises(Unreadable):
-        compact.compact(compact.read_from(data[:-1]), len(data) - 1, EXPLICIT)
+        compact.compact(read_from(data[:-1]), len(data) - 1, EXPLICIT)
 
 
 def test_a_name_is_found_whatever_its_case_accents_and_empty_components(tmp_path: Path) -> None:

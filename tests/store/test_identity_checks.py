@@ -285,7 +285,6 @@ def test_several_authorities_are_never_chosen_from(clinic: Clinic) -> None:
     assert clinic.checks() == [("matched", "", "issuer-ambiguous")]
     with clinic.db.reading() as conn:
         assert todays_facts.read_today(conn, number).patient is None
-        assert todays_facts.read_today(conn, number).is_ambiguous
 
 
 # -- within a study ---------------------------------------------------------------------------------------------------
@@ -334,8 +333,7 @@ def test_it_is_this_patient(clinic: Clinic) -> None:
     with clinic.db.reading() as conn:
         found = todays_facts.read_today(conn, number)
     assert found.patient is not None
-    assert (found.patient.patient_id, found.patient.name, found.is_assigned) == ("T1", "TEST^ALICE", True)
-    assert found.assigned_by == "anna"
+    assert (found.patient.patient_id, found.patient.name, found.assigned_at > 0) == ("T1", "TEST^ALICE", True)
     payload = clinic.one("SELECT payload FROM ledger WHERE event = 'overridden'")
     assert json.loads(payload)["decision"] == "assign"
 

@@ -446,7 +446,7 @@ def test_the_journal_goes_on_behind_a_torn_line(filled: Filled) -> None:
 
 
 class QrScp(Peer):
-    """DCMTK `dcmqrscp`: stores, and gives back by C-GET. Two associations at once may take one file name."""
+    """DCMTK `dcmqrscp`: stores, and gives back by C-GET. Two associations at once may choose one file name."""
 
     name = "dcmqrscp"
     ae_title = "QRSCP"

@@ -122,12 +122,14 @@ class Hl7Receiving:
         self.feeds: dict[str, Feed] = dict(self.config.feeds) or {"his": FEED}
         self.relays: dict[str, Relay] = dict(self.config.relays)
         self.refusals: list[str] = []
+        self.callers: list[tuple[str, str, str]] = []  # address, feed that is let in, what a caller lacks
         self._open()
         self._feed, feed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keyring = Keyring(self.config.tls) if self.config.tls.is_on else None
         recorder = FrameRecorder(self._door, lambda: None, self._db.fail)
         context = (lambda: keyring.listening) if keyring else None
-        self.door = MllpDoor(feed, recorder, lambda: self.feeds, self._refused, lambda: None, context, limits)
+        noting = self._refused, lambda *call: self.callers.append(call), lambda: None
+        self.door = MllpDoor(feed, recorder, lambda: self.feeds, *noting, context, limits)
         self.ports = Ports("127.0.0.1", 0, 0 if keyring else None, self._refused, lambda cause: None)
         self.port, self.tls_port = self.ports.port, self.ports.tls_port
 

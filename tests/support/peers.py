@@ -286,7 +286,8 @@ class StoreScp(Peer):
         return sorted(self.store.iterdir())
 
     def uids(self) -> set[str]:
-        return {sop_instance_uid(path) for path in self.files()}
+        """Of the objects of which more than the empty file is there."""
+        return {sop_instance_uid(path) for path in self.files() if path.stat().st_size}
 
     def stores(self) -> int:
         """C-STORE requests so far."""

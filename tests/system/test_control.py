@@ -16,6 +16,7 @@ import pytest
 from edge.daemon import control
 from edge.daemon.control import CommandRefused, Control, DaemonDown, call
 from edge.errors import EdgeError
+from edge.network.sockets import socket_address
 
 
 def add(told: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def served(data_dir: Path) -> Iterator[Control]:
 
 def raw(data_dir: Path, sent: bytes) -> bytes:
     """What the daemon answers to these bytes, to its end."""
-    with socket.socket(socket.AF_UNIX) as sock, control._address(data_dir) as address:
+    with socket.socket(socket.AF_UNIX) as sock, socket_address(data_dir, control.NAME) as address:
         sock.settimeout(60)
         sock.connect(address)
         sock.sendall(sent)
@@ -102,7 +103,7 @@ def test_silent_callers_cost_their_time_only(served: Control, data_dir: Path, mo
     monkeypatch.setattr(control, "CALLER_SECONDS", 0.3)
     silent = [socket.socket(socket.AF_UNIX) for _ in range(control.WORKERS)]
     try:
-        with control._address(data_dir) as address:
+        with socket_address(data_dir, control.NAME) as address:
             for sock in silent:
                 sock.connect(address)
         assert call(data_dir, "ping")["ok"]
@@ -129,7 +130,7 @@ def test_a_stopped_daemon_is_down_and_leaves_nothing(data_dir: Path) -> None:
 
 def test_a_killed_daemon_leaves_a_socket_that_is_replaced(data_dir: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
-    with control._address(data_dir) as address:
+    with socket_address(data_dir, control.NAME) as address:
         left.bind(address)
     left.close()
     with pytest.raises(DaemonDown):

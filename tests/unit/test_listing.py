@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ SITES: list[dict[str, Any]] = [{"id": f"{n:04d}", "used": None if n == 3 else n 
 def show(**query: str) -> Any:
     view = parse_view("/sites", query, ("id", "used"), ("tag",), sort="id")
     rows = filter_rows(SITES, view.wanted, lambda row: row["id"])
-    return cut_page(rows, view, lambda row, column: row[column], 100)
+    return cut_page(rows, view, {"id": itemgetter("id"), "used": itemgetter("used")}, 100)
 
 
 def link(**query: str) -> ListView:

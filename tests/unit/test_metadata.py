@@ -11,8 +11,8 @@ from functools import cache
 
 import pytest
 
-from edge.dicom.compact import read_from
 from edge.dicom.elements import DEFLATED
+from edge.dicom.header import read_from
 from edge.dicom.items import encode_items, item
 from edge.dicom.metadata import MOST_INLINE, MetadataWriter, bulk_element
 from edge.dicom.pixel_data import find_pixel_data

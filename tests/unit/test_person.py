@@ -14,6 +14,7 @@ import pytest
 from edge.cli.session import login
 from edge.daemon import control, person
 from edge.daemon.control import Control
+from edge.network.sockets import socket_address
 
 WORDS = ("SUDO_USER", "USER", "LOGNAME", "USERNAME", "SUDO_UID", "LNAME")
 
@@ -42,7 +43,7 @@ def test_a_request_names_nobody_either(tmp_path: Path) -> None:
     served.start()
     try:
         control.call(tmp_path, "act", who="somebody-else")
-        with socket.socket(socket.AF_UNIX) as sock, control._address(tmp_path) as address:
+        with socket.socket(socket.AF_UNIX) as sock, socket_address(tmp_path, control.NAME) as address:
             sock.connect(address)
             sock.sendall(json.dumps({"command": "act"}).encode() + b"\n")
             assert json.loads(sock.makefile().readline())["ok"]

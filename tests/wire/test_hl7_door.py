@@ -159,6 +159,7 @@ def test_only_feeds(receiving: Hl7Receiving) -> None:
         with pytest.raises((EOFError, ConnectionResetError)):
             client.receive()
     assert receiving.refusals == ["HL7: no [feed] names its address"]
+    assert receiving.callers == [("127.0.0.1", "", "HL7: no [feed] names its address")]
     assert receiving.rows("SELECT count(*) FROM hl7_message") == [(0,)]
 
 
@@ -201,6 +202,7 @@ def test_connections_are_bounded(tmp_path: Path, limits: DoorLimits, why: str) -
         with receiving.client() as another:
             assert another.sock.recv(1) == b""
         assert receiving.refusals == [f"HL7: {why}"]
+        assert receiving.callers == [("127.0.0.1", "his", "")]
         assert client.ask(update("M2", "T1", "STILL^THERE"))[0].code == "AA"
 
 
@@ -292,6 +294,8 @@ def test_tls(tmp_path: Path) -> None:
             with pytest.raises((EOFError, OSError)):
                 client.receive()
         assert receiving.refusals[-1] == "HL7: it must call over TLS"
+        assert [each[1] for each in receiving.callers] == ["his", "", ""]
+        assert [each[2] for each in receiving.callers[1:]] == receiving.refusals[-2:]
     brief = DoorLimits(handshake_seconds=0.1)
     (tmp_path / "brief").mkdir()
     with Hl7Receiving(tmp_path / "brief", CONFIG + table, brief) as receiving, MllpClient(receiving.tls_port) as silent:

@@ -239,6 +239,8 @@ def test_a_destination_that_nobody_named_is_a801(filled: Filled) -> None:
     status, _ = move(filled, "NOBODY")[-1]
     assert status.Status == 0xA801
     assert "NOBODY" in status.ErrorComment
+    noted = filled.edge.noted[-1]
+    assert (noted.status, noted.comment, noted.destination) == (0xA801, status.ErrorComment, "NOBODY")
 
 
 def test_a_destination_that_is_away_is_a702_with_all_listed(tmp_path: Path) -> None:
@@ -246,6 +248,8 @@ def test_a_destination_that_is_away_is_a702_with_all_listed(tmp_path: Path) -> N
         status, listed = move(filled, "DEST")[-1]
         assert (status.Status, status.NumberOfFailedSuboperations) == (0xA702, 5)
         assert status.ErrorComment.startswith("DEST gets nothing more: 127.0.0.1:")
+        noted = filled.edge.noted[-1]
+        assert (noted.status, noted.comment.rstrip()) == (0xA702, status.ErrorComment)
         assert listed is not None
         assert len(listed.FailedSOPInstanceUIDList) == 5
 

@@ -101,8 +101,8 @@ def _peer(node: PeerNode, role: Code, *, requestor: bool = False) -> Participant
     return Participant(node.ae_title, requestor, role, node.ae_title, address=node.address)
 
 
-def _destination(group: Group, name: str, *, requestor: bool = False) -> Participant:
-    return _peer(group.here.destinations.get(name, PeerNode(name, "")), dicom.DESTINATION, requestor=requestor)
+def _destination(group: Group, name: str) -> Participant:
+    return _peer(group.here.destinations.get(name, PeerNode(name, "")), dicom.DESTINATION)
 
 
 def _report_arrival(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:

@@ -22,7 +22,7 @@ ACK = Action("acknowledge to dismiss: {}", ("edge", "alerts", "ack", "ALERT", "-
 _ADD = Action("{} if it is yours", ("edge", "modality", "add", "AE_TITLE", "--reason", "..."))
 _CERTIFICATE = Action("if it is yours, correct the certificate in its table, or let it call over TLS with that one")
 _NAMELESS = Action(
-    "if it is yours, have its certificate, its port or its TLS corrected: {} has a line for each cause",
+    "if it is yours, have its address, certificate, port or TLS corrected: {} has a line for each cause",
     ("edge", "alerts", "explain", "unknown-equipment"),
 )
 
@@ -44,7 +44,7 @@ def _who(caller: UnknownCaller) -> str:
     if title:
         return f'Unknown equipment "{title}" at {address} called and was refused'
     known = f', from which "{printable(caller.known_there)}" has sent,' if caller.known_there else ""
-    return f"A caller at {address}{known} was refused before it said its AE title"
+    return f"A caller at {address}{known} was refused"
 
 
 def _because(lacks: str) -> str:
@@ -58,7 +58,7 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
             f"{printable(each.ae_title)}@{printable(each.address)}",
             each.first_seen,
             _who(each),
-            f"{_because(each.lacks)}none of its images is received",
+            f"{_because(each.lacks)}none of its {'images is' if each.ae_title else 'images or messages is'} received",
             *_remedies(each),
         )
     if more := callers[MAX_CALLERS:]:

@@ -62,7 +62,6 @@ class Confirmer:
         clock: Callable[[], float] = time.time,
         pace: Pace | None = None,
         denied: Callable[[], None] = lambda: None,
-        chance: Callable[[], float] = random.random,
         secure: Secure | None = None,
     ) -> None:
         """`denied` is called when work for this destination has become pending again: it wakes the sender."""
@@ -82,7 +81,6 @@ class Confirmer:
         self._linger = self._pace.linger
         self._retry_at = 0.0
         self._failures = self._unanswered = 0
-        self._chance = chance
         self._doubts = Doubts()
         self._group: Sequence[Unconfirmed] = []  # what is being asked about at this moment
         self._most = self._pace.most  # in one request; fewer after one that broke
@@ -166,7 +164,7 @@ class Confirmer:
 
     def _blame(self, each: Unconfirmed, why: str) -> None:
         """An exchange about one instance alone broke."""
-        found = self._doubts.broke(each.delivery_id, self._clock(), self._chance())
+        found = self._doubts.broke(each.delivery_id, self._clock(), random.random())
         parameters: dict[str, Parameter] = {"breaks": found.breaks, "error": why, "given_up": found.is_given_up}
         reason = Reason(ReasonCode.BREAKS_PROOF, parameters)
         if found.is_given_up:
@@ -189,7 +187,7 @@ class Confirmer:
             return batch
         batch = commitments.list_unconfirmed(conn, self._name, self._pace.most)
         # Chosen by chance, so that many suspects in a row do not stand before all others.
-        return batch if len(batch) <= self._most else sorted(batch, key=lambda _: self._chance())[: self._most]
+        return batch if len(batch) <= self._most else sorted(batch, key=lambda _: random.random())[: self._most]
 
     def _retry_later(self, error: EdgeError) -> None:
         if isinstance(error, ServiceRefused):
@@ -353,7 +351,7 @@ class Confirmer:
         )
         if self._doubts.in_a_row:
             # By a chance for each instance, so that many suspects in a row do not stand before all others.
-            groups.sort(key=lambda group: max(self._chance() for _ in group), reverse=True)
+            groups.sort(key=lambda group: max(random.random() for _ in group), reverse=True)
         return groups
 
     def _next_query_at(self, batch: Sequence[Unconfirmed], now: float) -> float:

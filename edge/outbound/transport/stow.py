@@ -33,12 +33,12 @@ from edge.outbound.scheduler import DeliveryScheduler
 from edge.outbound.transport import ObjectSource, TransportSender
 from edge.outbound.transport.stow_answer import EXISTS, Meaning, StowReport, meaning_of_answer, read_report, retry_after
 from edge.outbound.transport.stow_compare import has_same_bytes
+from edge.spool import digest_from
 
 log = logging.getLogger(__name__)
 
 #: Of one request: objects, and bytes.
 BATCH_OBJECTS, REQUEST_BYTES = 32, 16 << 20
-_PIECE = 1 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 #: A destination that does not let us in is asked again seldom: a person must change something.
 DENIED_SECONDS = 60.0
@@ -248,7 +248,7 @@ class StowSender(TransportSender[WebSession]):
         what = copy or lease
         running = xxhash.xxh3_128() if what.xxh3 else hashlib.sha256()
         is_long = os.fstat(fd).st_size == what.size
-        if not is_long or _digest(running, fd, what.dataset_offset) != (what.xxh3 or what.sha256):
+        if not is_long or digest_from(fd, what.dataset_offset, running) != (what.xxh3 or what.sha256):
             raise Unreadable("the spooled file's bytes are not those that were received")
         return Parcel(fd, what.dataset_offset, job.data_set_bytes, _head_of(job), self._fields_of(job), job=job)
 
@@ -340,11 +340,3 @@ class StowSender(TransportSender[WebSession]):
             self._scheduler.note_answer(job, 0x0111, "", seconds)
         else:
             self._scheduler.hold(job, Reason(ReasonCode.REFUSED, {"other_bytes": 1}))
-
-
-def _digest(running: xxhash.xxh3_128 | hashlib._Hash, fd: int, offset: int) -> bytes:
-    buffer = memoryview(bytearray(_PIECE))
-    while count := os.preadv(fd, [buffer], offset):
-        running.update(buffer[:count])
-        offset += count
-    return running.digest()

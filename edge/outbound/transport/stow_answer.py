@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 from xml.etree import ElementTree
 
-_CLASS, _INSTANCE, _WARNING, _FAILURE = "00081150", "00081155", "00081196", "00081197"
+_INSTANCE, _WARNING, _FAILURE = "00081155", "00081196", "00081197"
 _FAILED, _REFERENCED = "00081198", "00081199"
 #: Failure Reasons with which a server says that it has an object under the UID already: Azure's, and PS3.7 annex C.
 EXISTS = frozenset({45070, 0x0111})

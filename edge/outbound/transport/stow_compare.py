@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 
 from edge.dicom import header
@@ -25,7 +24,7 @@ def has_same_bytes(get: Get, fd: int, offset: int, lease: Lease) -> bool:
     """Compare the data sets, byte by byte. Raises PeerError, and Unreadable for what is no DICOM file."""
     count = lease.size - offset
     found = header.scan(
-        lambda at, n: os.pread(fd, n, offset + at),
+        header.read_at(fd, offset),
         count,
         lease.context_key.transfer_syntax_uid,
         frozenset({_SERIES_INSTANCE_UID}),

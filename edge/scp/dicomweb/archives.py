@@ -10,8 +10,8 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ class WebArchives:
 
     def bring(self, elsewhere: Elsewhere, take: TakeArrived) -> list[str]:
         """Have all fetched; `take` gets some at a time. Returns the UIDs of those that did not come."""
-        progress = _Arrivals(self._door.link, take)
+        progress = _Arrivals(take)
         ThroughFetch(self._door).run(list(elsewhere.missing), progress, progress)
         if not progress.failed:
             self._note_complete(elsewhere)
@@ -139,8 +139,8 @@ class _Arrivals(Carrier):
 
     is_cancelled = False
 
-    def __init__(self, link: RemoteLink, take: TakeArrived) -> None:
-        self._link, self._take, self.failed = link, take, list[str]()
+    def __init__(self, take: TakeArrived) -> None:
+        self._take, self.failed = take, list[str]()
 
     def prepare(self, wanted: list[Located]) -> None: ...
 
@@ -150,15 +150,6 @@ class _Arrivals(Carrier):
 
     def carry_all(self, wanted: list[Located], carrier: Carrier) -> None:
         self._take(wanted)
-
-    @contextmanager
-    def reading(self, here: list[Located]) -> Iterator[None]:
-        studies = sorted({each.study_id for each in here})
-        self._link.note_reading(studies, True)
-        try:
-            yield
-        finally:
-            self._link.note_reading(studies, False)
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
         self.failed += [each.sop_instance_uid for each in instances]

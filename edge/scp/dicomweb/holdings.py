@@ -12,14 +12,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 
-from edge.dicom.compact import read_from
-from edge.dicom.elements import DEFLATED
-from edge.dicom.header import Inflated, Read, scan
+from edge.dicom.elements import DEFLATED, plain_syntax
+from edge.dicom.header import Inflated, Read, read_at, read_from, scan
 from edge.dicom.pixel_data import PixelData, find_pixel_data
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import Unreadable
@@ -28,6 +27,7 @@ from edge.query.unapplied import JournalView
 from edge.scp.dicomweb.archives import Elsewhere, WebArchives
 from edge.scp.dicomweb.exchange import Exchange
 from edge.scp.dicomweb.protocol import HttpError
+from edge.scp.gateway_link import reading_studies
 from edge.scp.remote_link import RemoteLink
 from edge.store import headers, held
 from edge.store.held import HeldInstance
@@ -40,16 +40,6 @@ _VIEW_SECONDS, _MOST_VIEWS = 600.0, 10_000
 _MOST_INFLATED = 2 << 20
 _FRAMES = 0x00280008
 _KEPT = 256
-
-
-def read_at(fd: int, offset: int) -> Read:
-    """Reads of a data set that begins at `offset` of a file."""
-    return lambda at, n: os.pread(fd, n, offset + at)
-
-
-def inflated_syntax(transfer_syntax_uid: str) -> str:
-    """How a data set is encoded once it is inflated (PS3.5 section A.5)."""
-    return EXPLICIT_VR_LITTLE_ENDIAN if transfer_syntax_uid in DEFLATED else transfer_syntax_uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +152,9 @@ class Holdings:
         with self._reader.reading() as conn:
             return held.find_held(conn, study, series, instance)
 
-    @contextmanager
-    def reading(self, instances: Sequence[HeldInstance]) -> Iterator[None]:
+    def reading(self, instances: Sequence[HeldInstance]) -> AbstractContextManager[None]:
         """Inside, nothing of these studies is evicted."""
-        studies = sorted({each.study_id for each in instances})
-        self._link.note_reading(studies, True)
-        try:
-            yield
-        finally:
-            self._link.note_reading(studies, False)
+        return reading_studies(self._link, (each.study_id for each in instances))
 
     def whole_headers(self, found: Sequence[HeldInstance]) -> dict[int, bytes]:
         """Compact headers that have everything, by the number of the instance."""
@@ -211,7 +195,7 @@ class Holdings:
         """How many frames it has, also where the catalog does not know that yet. Raises Unreadable or OSError."""
         if instance.frames is not None:
             return instance.frames or 1
-        header, syntax = self.read_header(instance).data, inflated_syntax(instance.transfer_syntax_uid)
+        header, syntax = self.read_header(instance).data, plain_syntax(instance.transfer_syntax_uid)
         said = scan(lambda at, n: header[at : at + n], len(header), syntax, frozenset({_FRAMES}))
         text = "".join(said.get(_FRAMES, ())[:1])
         return int(text) if text.isdigit() and int(text) else 1

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 
-from edge.dicom.elements import DEFLATED
+from edge.dicom.elements import DEFLATED, plain_syntax
 from edge.dicom.header import WINDOW
 from edge.dicom.items import item
 from edge.dicom.json import to_json
@@ -22,7 +22,7 @@ from edge.network.multipart import PartDelimiters
 from edge.query.levels import tag_of
 from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.exchange import DICOM_JSON, DICOM_XML, Exchange, SendPart, WebAnswer
-from edge.scp.dicomweb.holdings import Holdings, WantedInstances, inflated_syntax
+from edge.scp.dicomweb.holdings import Holdings, WantedInstances
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.dicomweb.ranges import etag_of, not_modified
 from edge.store.held import HeldInstance
@@ -74,7 +74,7 @@ class MetadataResource:
     def _write(
         self, writer: MetadataWriter, instance: HeldInstance, header: bytes | None, names: dict[str, str]
     ) -> str:
-        base, syntax = _relative(instance, names), inflated_syntax(instance.transfer_syntax_uid)
+        base, syntax = _relative(instance, names), plain_syntax(instance.transfer_syntax_uid)
 
         def address(place: str) -> str:
             return f"{base}bulkdata/{place}"
@@ -103,7 +103,7 @@ class MetadataResource:
                 if pixels.header_bytes == end:  # most headers fit the first window
                     return elements, pixels.tag, pixels.vr
         of_file = holdings.read_header(instance)
-        elements, _ = writer.write_elements(of_file.data, inflated_syntax(syntax), address)
+        elements, _ = writer.write_elements(of_file.data, plain_syntax(syntax), address)
         return elements, of_file.pixels.tag, of_file.pixels.vr
 
 

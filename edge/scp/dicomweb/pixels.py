@@ -23,7 +23,7 @@ from edge.errors import EdgeError, Hindered, TransformError, Unreadable
 from edge.network.multipart import PartDelimiters
 from edge.scp.dicomweb import media_types
 from edge.scp.dicomweb.exchange import Exchange, FilePart, WebAnswer
-from edge.scp.dicomweb.holdings import Holdings, read_at
+from edge.scp.dicomweb.holdings import Holdings
 from edge.scp.dicomweb.media_types import MediaType
 from edge.scp.dicomweb.protocol import HttpError
 from edge.scp.dicomweb.ranges import count_bytes, etag_of, not_modified, with_range
@@ -142,7 +142,7 @@ class PixelResource:
             raise Unreadable("it has no pixel data")
         fd = os.open(self._holdings.path_of(instance), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            read = read_at(fd, instance.dataset_offset)
+            read = headers.read_at(fd, instance.dataset_offset)
             said = headers.scan(read, instance.data_set_bytes, instance.transfer_syntax_uid, _IMAGE)
             numbers = {tag: int("".join(values[:1]) or 0) for tag, values in said.items() if tag != _PHOTOMETRIC}
             count = max(1, numbers.get(_FRAMES, 1))

@@ -134,7 +134,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
     known = {tag_of(each) for at in Level if at <= level for each in KEYWORDS_OF[at]}
     keys = Attributes({_QUERY_LEVEL: ElementValue("CS", (level.name,))})
     warnings: list[str] = []
-    for tag in _list_returned(exchange, names, level, known):
+    for tag in _list_returned(exchange, level, known):
         keys[tag] = ElementValue(vr_of(tag))
     for name, value in exchange.request.query:
         if name in _NO_KEYS:
@@ -154,7 +154,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
     return keys, warnings
 
 
-def _list_returned(exchange: Exchange, names: dict[str, str], level: Level, known: set[int]) -> set[int]:
+def _list_returned(exchange: Exchange, level: Level, known: set[int]) -> set[int]:
     """What is to be returned."""
     levels = [at for at in _ALWAYS if at <= level]
     found = {tag_of(each) for at in levels for each in _ALWAYS[at] if tag_of(each) in known}

@@ -26,7 +26,7 @@ from edge.network.shares import caller_of
 from edge.network.sites import SITE_HEADER, write_site
 from edge.query.asking import Asker
 from edge.query.levels import Level
-from edge.scp.admission import Admission, Caller
+from edge.scp.admission import Admission, Caller, nameless
 from edge.scp.dicomweb.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
 from edge.scp.dicomweb.converted import ConvertedCopies
 from edge.scp.dicomweb.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
@@ -210,7 +210,10 @@ class WebDoor:
         if caller is None and (person := self._find_person(request)):
             return person
         if caller is None:
-            why = "no [client] has its token or certificate" if authorization or certificate else "it shows no token"
+            why = "it shows no token"
+            if authorization or certificate:
+                why = "no [client] has its token or certificate"
+                self.link.note_call(*nameless(connection.address, f"DICOMweb: {why}"), (), 0)
             self.link.note_refusal(connection.address, "", f"a request to the web door: {why}")
             say = {"WWW-Authenticate": 'Bearer realm="edge"'}
             raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)

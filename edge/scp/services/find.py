@@ -94,7 +94,7 @@ def _end(
 ) -> None:
     """The final answer; and what was asked goes on record, for the audit trail."""
     status = OUT_OF_RESOURCES if last.status is None else last.status
-    responder.note_query(asked, identifier, replace(end, status=status, left_out=last.left_out))
+    responder.note_query(asked, identifier, replace(end, status=status, left_out=last.left_out, comment=last.comment))
     responder.respond(request, StoreResponse(status, last.comment))
 
 

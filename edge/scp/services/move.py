@@ -17,10 +17,12 @@ from edge.dicom.scu import Association, Patience, plan_contexts
 from edge.dicom.uids import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from edge.errors import PeerError, Unreadable
 from edge.model import ContextKey
+from edge.query.asking import QueryEnd
 from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
+from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
-from edge.scp.services.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object, refuse_retrieval
+from edge.scp.services.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object
 from edge.scp.services.service import Responder, Service, has_word
 from edge.transform.syntaxes import COMPRESSED_FALLBACKS, FALLBACKS, choose_syntax
 
@@ -129,10 +131,13 @@ def serve_move(request: DimseMessage, responder: Responder) -> None:
     if identifier is None:
         return responder.respond(request, IDENTIFIER_TOO_LONG)
     title = request.command.text(Element.MOVE_DESTINATION)
+    asked = asked_by(request, responder, "retrieve", _TOP[responder.dialogue.contexts[request.context][0]])
     to = find_move_destination(responder.config, title)
     if to is None:
-        return refuse_retrieval(request, responder, DESTINATION_UNKNOWN, f"no such move destination: {title}")
-    asked = asked_by(request, responder, "retrieve", _TOP[responder.dialogue.contexts[request.context][0]])
+        comment = f"no such move destination: {title}"[:MAX_COMMENT]
+        end = QueryEnd(0, DESTINATION_UNKNOWN, destination=title, comment=comment)
+        responder.note_query(asked, identifier, end)
+        return responder.respond(request, StoreResponse(end.status, comment))
     carrier = _OtherAssociations(responder, to, request.command.number(Element.MESSAGE_ID))
     try:
         Retrieval(request, responder, asked, identifier, title).run(carrier, ThroughFetch(responder).run)

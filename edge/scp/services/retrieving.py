@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import xxhash
@@ -28,10 +28,11 @@ from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import TERMINATED
 from edge.query.located import ALL_HERE, Located
 from edge.scp.fetch_through import Carrier
-from edge.scp.gateway_link import MadeCopy
+from edge.scp.gateway_link import MadeCopy, reading_studies
 from edge.scp.requested_copy import RequestedCopy
-from edge.scp.response import MAX_COMMENT, StoreResponse
+from edge.scp.response import MAX_COMMENT
 from edge.scp.services.service import Responder
+from edge.spool import digest_from
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Retrieval:
             with closing(responder.asker.ask(self._asked, self._identifier)) as batches:
                 found = self._instances(batches)
                 here = self._take(found)
-                with self.reading(here):
+                with reading_studies(responder.link, (each.study_id for each in here if each.path)):
                     self._begin(here, carrier)
                     self.carry_all(here, carrier)
                 there = self._take(found)
@@ -168,18 +169,6 @@ class Retrieval:
             log.warning("a retrieval: %s", self._obstacle)
             self.fail(left)
 
-    @contextmanager
-    def reading(self, here: list[Located]) -> Iterator[None]:
-        """Inside, nothing of these studies is evicted."""
-        studies = sorted({each.study_id for each in here if each.path})
-        if studies:
-            self._responder.link.note_reading(studies, True)
-        try:
-            yield
-        finally:
-            if studies:
-                self._responder.link.note_reading(studies, False)
-
     def fail(self, instances: deque[Located] | list[Located]) -> None:
         """Note that these are not sent; after a cancellation they remain."""
         if not self.is_cancelled:
@@ -205,29 +194,24 @@ class Retrieval:
         if progress.failed:
             listed = items.item({FAILED_UIDS: "\\".join(progress.failed[:MOST_FAILED])})
             data = items.encode_items(listed, self._asked.syntax)
-        self._note(status)
-        counts = progress.counts(is_final=not is_cancelled)
         comment = (end.comment or self._obstacle)[:MAX_COMMENT]
+        self._note(status, comment)
+        counts = progress.counts(is_final=not is_cancelled)
         self._responder.dialogue.respond(self._request, status, comment, data, counts)
 
-    def _note(self, status: int) -> None:
+    def _note(self, status: int, comment: str = "") -> None:
         """Note for the audit trail what was sent, and how it ended; once."""
         if not self._is_noted:
             self._is_noted = True
             progress, seconds = self.progress, time.monotonic() - self._begun
             sent, left_out = dict(progress.sent), self._end.left_out
             count = progress.completed + progress.warned
-            noted = QueryEnd(count, status, left_out, self._destination, sent, seconds)
+            noted = QueryEnd(count, status, left_out, self._destination, sent, seconds, comment=comment)
             self._responder.note_query(self._asked, self._identifier, noted)
 
 
 class _TooMany(Exception):
     """More is wanted than may be."""
-
-
-def refuse_retrieval(request: DimseMessage, responder: Responder, status: int, comment: str) -> None:
-    """Answer before anything was looked for."""
-    responder.respond(request, StoreResponse(status, comment[:MAX_COMMENT]))
 
 
 # -- one object -------------------------------------------------------------------------------------------------------
@@ -244,12 +228,8 @@ def is_intact(fd: int, instance: Located) -> bool:
     """Is the file what was received? Asked before an object goes where an abort would end all."""
     if os.fstat(fd).st_size != instance.size:
         return False
-    expected, at = expected_digest(instance), instance.dataset_offset
-    running = expected.algorithm()
-    while chunk := os.pread(fd, 1 << 20, at):
-        running.update(chunk)
-        at += len(chunk)
-    return bool(running.digest() == expected.value)
+    expected = expected_digest(instance)
+    return digest_from(fd, instance.dataset_offset, expected.algorithm()) == expected.value
 
 
 @dataclass(slots=True)

@@ -16,9 +16,10 @@ import pydicom
 from edge.config.coercion import Coercion
 from edge.config.tables import keys
 from edge.dicom import part10
+from edge.dicom.header import read_from
 from edge.model import InstanceHeader, Origin
 from edge.transform import Transcoder
-from edge.transform.correct import correct_data_set, reading
+from edge.transform.correct import correct_data_set
 from edge.transform.corrections import TodayFacts, rules_for
 from edge.transform.editing import edited_pieces
 from edge.transform.syntaxes import JPEG_LS, NATIVE
@@ -48,7 +49,7 @@ class Correction:
     def measure(self, peer: str, stage: Stage) -> Figures:
         lines = {"set": {"InstitutionName": "Example Health Clinic"}, "remove": ["PatientComments"]}
         rule = Coercion("site", **{key: keys(Coercion)[key].read(value) for key, value in lines.items()})
-        rules = rules_for({"site": rule}, "archive")
+        rules = rules_for([rule])
         with stage.directory() as directory:
             (path,) = ct_files(directory, 1, 512 * KIB)
             meta = part10.parse_meta(path.read_bytes()[: part10.MAX_META])
@@ -57,7 +58,7 @@ class Correction:
             times = []
             target, syntax = directory / "copy.part", meta.kind.transfer_syntax_uid
             for _ in range(stage.few(200, 20)):
-                began, read = time.thread_time(), reading(data)
+                began, read = time.thread_time(), read_from(data)
                 found = correct_data_set(read, len(data), syntax, header, rules, TODAY, "Edge 0067")
                 assert found is not None
                 with target.open("wb", buffering=0) as file:

@@ -210,6 +210,12 @@ def test_who_is_not_known_is_401_and_who_may_not_store_is_403(edge: WebEdge) -> 
     assert edge.stow(b"x", client="looker").status == 403
     assert edge.web("POST", "/nothing", client="looker").status == 404
     assert edge.web("DELETE", "/studies").headers["allow"].endswith("POST")
+    why = "DICOMweb: no [client] has its token or certificate"
+    wait_until(lambda: (why, "127.0.0.1") in refused_callers(edge), 10, "the caller is listed")
+
+
+def refused_callers(edge: WebEdge) -> set[tuple[str, str]]:
+    return {(each["lacks"], each["address"]) for each in edge.api_status()["modalities"]}
 
 
 def test_several_requests_on_one_connection(edge: WebEdge, tmp_path: Path) -> None:
