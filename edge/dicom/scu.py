@@ -294,7 +294,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
         head = _receive(sock, 6, end)
         kind, length = head[0], int.from_bytes(head[2:6], "big")
         if kind not in (pdu.A_ASSOCIATE_AC, pdu.A_ASSOCIATE_RJ, pdu.A_ABORT) or length > pdu.MAX_ACCEPT:
-            raise ProtocolError(_stranger(head))
+            raise ProtocolError(_describe_protocol(head))
         body = _receive(sock, length, end)
     except TimeoutError:
         raise PeerError(
@@ -305,7 +305,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
     if kind == pdu.A_ASSOCIATE_RJ:
         raise parse_reject(head + body)
     if kind == pdu.A_ABORT:
-        raise Aborted(body[2], body[3]) if length == 4 else ProtocolError(_stranger(head))
+        raise Aborted(body[2], body[3]) if length == 4 else ProtocolError(_describe_protocol(head))
     return parse_accept(head + body)
 
 
@@ -340,7 +340,7 @@ def _describe_close(sock: socket.socket) -> str:
     return "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
 
 
-def _stranger(head: bytes) -> str:
+def _describe_protocol(head: bytes) -> str:
     """What else than a DICOM node begins to speak like this?"""
     if head[0] in (0x15, 0x16) and head[1] == 3:
         what = "it speaks TLS: this port takes DICOM over TLS only (tls = true)"

@@ -197,7 +197,7 @@ class Forwarder:
             except Exception as error:  # noqa: BLE001  a fault of ours
                 which = ", ".join(str(each.attempt.lease.instance_id) for each in part.results)
                 log.error("%s: instance %s: %s", self.destination.name, which or "-", place_of(error))
-        self._scheduler.forgo(batch)
+        self._scheduler.skip_lease(batch)
 
     def _record(self, conn: Transaction, batch: WriteBatch) -> Leased:
         """Record how jobs ended, and take the next leases, in one transaction."""

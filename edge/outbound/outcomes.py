@@ -101,7 +101,7 @@ class JobOutcomes(Table):
             else:
                 self._add(job)
                 self._for_senders.notify()
-            self._nudge()
+            self._wake_writer()
 
     def note_break(self, sender: Killable, job: Job | None, error: PeerError, is_first: bool = True) -> None:
         """Note that a sender got no association or answer to C-ECHO (no job), or that a job was under way at its end.
@@ -208,4 +208,4 @@ class JobOutcomes(Table):
             self._oldest_result = self._monotonic()
         attempt = AttemptResult(job.lease, outcome, reason, status, retry_at, broke_at, peer_text)
         self._results.append(JobResult(attempt, lost, copy))
-        self._nudge()
+        self._wake_writer()

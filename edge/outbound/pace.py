@@ -93,7 +93,7 @@ class Meter:
     def bytes_per_second(self, associations: int) -> float:
         return associations * self.size / self.seconds if self.seconds else 0.0
 
-    def a_second(self, associations: int) -> tuple[int, int]:
+    def lease_size(self, associations: int) -> tuple[int, int]:
         """What to hold leased: (instances, bytes)."""
         if not self.seconds:
             return FIRST_INSTANCES, FIRST_BYTES

@@ -108,7 +108,7 @@ class Caller:
     certificate: Certificate | None = None
 
 
-def nameless(address: str, lacks: str) -> tuple[Caller, Admission]:
+def make_unnamed_caller(address: str, lacks: str) -> tuple[Caller, Admission]:
     """A caller that is refused without an AE title, as it is listed with the equipment that is refused."""
     return Caller("", address), Admission(lacks=lacks)
 

@@ -160,15 +160,15 @@ class Receiver:
         self.stopping.set()
         deadline = time.monotonic() + seconds
         while self._open and time.monotonic() < deadline:
-            self._nudge(QUIET_SECONDS)
+            self._end_quiet(QUIET_SECONDS)
             time.sleep(0.05)
-        self._nudge(0.0)
+        self._end_quiet(0.0)
         patience = time.monotonic() + 5.0  # for the one object that each may still be receiving
         while self._open and time.monotonic() < patience:
-            self._nudge(0.0)
+            self._end_quiet(0.0)
             time.sleep(0.05)
 
-    def _nudge(self, quiet: float) -> None:
+    def _end_quiet(self, quiet: float) -> None:
         with self._lock:
             associations = list(self._open)
         for association in associations:

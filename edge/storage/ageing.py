@@ -29,7 +29,7 @@ NEXT_PASS_SECONDS = 86400.0
 
 
 class Ageing:
-    """Folds what is ripe, step by step; one thread."""
+    """Folds old studies, step by step; one thread."""
 
     def __init__(
         self, db: Store, clock: Callable[[], float] = time.time, doubts_clock: Callable[[], bool] = lambda: False
@@ -67,7 +67,7 @@ class Ageing:
         if now < self._next_at <= now + NEXT_PASS_SECONDS:
             return False
         with self._db.reading() as conn:
-            found, place = folding.ripe(conn, now, self._place, STUDIES)
+            found, place = folding.find_foldable(conn, now, self._place, STUDIES)
             records = self._records(conn, found)
             if not records and place is None:
                 self._unread = folding.blocks(conn)

@@ -25,7 +25,7 @@ class Range:
     last_hash: bytes
 
 
-def around(conn: Transaction, seq: int) -> Range | None:
+def find_range(conn: Transaction, seq: int) -> Range | None:
     """The range of a row."""
     row = conn.execute(
         "SELECT first_seq, last_seq, last_hash FROM folded_ledger WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
@@ -73,7 +73,7 @@ def _runs(seqs: Sequence[int]) -> list[tuple[int, int]]:
 
 def add_range(conn: Transaction, new: Range) -> None:
     """Ranges that touch become one."""
-    before, behind = around(conn, new.first - 1), around(conn, new.last + 1)
+    before, behind = find_range(conn, new.first - 1), find_range(conn, new.last + 1)
     first = before.first if before else new.first
     last, last_hash = (behind.last, behind.last_hash) if behind else (new.last, new.last_hash)
     conn.execute("DELETE FROM folded_ledger WHERE first_seq BETWEEN ? AND ?", (first, last))
@@ -85,7 +85,7 @@ def restore_rows(conn: Transaction, rows: Iterable[LedgerRow], before: Mapping[i
     known = dict(before)
     for row in rows:
         seq = row["seq"]
-        if (found := around(conn, seq)) is not None:
+        if (found := find_range(conn, seq)) is not None:
             _take_out(conn, found, seq, known[seq])
             insert_row(conn, "ledger", row)
         known[seq + 1] = row["hash"]

@@ -85,7 +85,7 @@ StudyPlace = tuple[float, int]
 FIRST_PLACE: StudyPlace = (0.0, 0)
 
 
-def ripe(conn: Transaction, now: float, after: StudyPlace, limit: int) -> tuple[list[int], StudyPlace | None]:
+def find_foldable(conn: Transaction, now: float, after: StudyPlace, limit: int) -> tuple[list[int], StudyPlace | None]:
     """Find which of the next `limit` studies after a place may be folded; and the next place, None at the end."""
     quiet = now - FOLD_AFTER_SECONDS
     given = {"quiet": quiet, "after": after[0], "after_id": after[1], "limit": limit}

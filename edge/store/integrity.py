@@ -138,7 +138,7 @@ def check_folded(conn: Transaction, files: FoldedFiles) -> Iterator[str]:
             if (record["study_uid"], block) in known:
                 known.remove((record["study_uid"], block))
                 rows = folding.rows_of(record, "ledger")
-                total.add(rows, unfolding.befores([record]))
+                total.add(rows, unfolding.hashes_by_seq([record]))
                 yield from _folded_rows(record)
     yield from (f"study {uid} is not in its yearly file, {block.year}" for uid, block in known)
     yield from (f"the yearly files lack rows of the ledger, of {each.first} to {each.last}" for each in total.wrong())

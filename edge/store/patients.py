@@ -168,7 +168,7 @@ def study_id(conn: Transaction, facts: InstanceHeader) -> int | None:
 def enter(conn: Transaction, study: int, header: Header, at: float) -> Placed:
     """Find or make the rows of what an object of a study says, and how its patient stands there."""
     patient = enter_patient(conn, header.patient)
-    standing, differs_in = _stand(conn, study, patient, header.patient, at)
+    standing, differs_in = _find_standing(conn, study, patient, header.patient, at)
     if standing is Standing.AGREES:
         _complete(conn, study, header)
     facts = find_or_insert(
@@ -205,7 +205,9 @@ def find_or_insert(
     return int(row[0])
 
 
-def _stand(conn: Transaction, study: int, key: int, patient: Patient, at: float) -> tuple[Standing, tuple[str, ...]]:
+def _find_standing(
+    conn: Transaction, study: int, key: int, patient: Patient, at: float
+) -> tuple[Standing, tuple[str, ...]]:
     row = conn.execute(
         "SELECT standing, differs_in FROM study_patient WHERE study_id = ? AND patient_key = ?", (study, key)
     ).fetchone()

@@ -67,7 +67,7 @@ class ListView:
         turned = self.sort == column and not self.descending
         return self.link(sort=column, down="1" if turned else "", page=1)
 
-    def sorted_how(self, column: str) -> str:
+    def aria_sort(self, column: str) -> str:
         """Return the value of aria-sort."""
         if self.sort != column:
             return "none"

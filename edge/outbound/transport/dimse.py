@@ -220,7 +220,7 @@ class Sender(TransportSender[AssociationSession]):
             path, offset, size = str(copy.path), copy.dataset_offset, copy.size
             expected = Digest(xxhash.xxh3_128, copy.xxh3)
         priority = HIGH if lease.priority is Priority.STAT else MEDIUM
-        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             if os.fstat(fd).st_size != size:
                 raise Unreadable("the spooled file has not the length that the catalog says")

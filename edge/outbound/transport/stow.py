@@ -243,7 +243,7 @@ class StowSender(TransportSender[WebSession]):
     def _open_file(self, job: Job, files: ExitStack) -> Parcel:
         lease, copy = job.lease, job.copy
         path = str(copy.path) if copy is not None else self._source.path_of(lease)
-        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         files.callback(os.close, fd)
         what = copy or lease
         running = xxhash.xxh3_128() if what.xxh3 else hashlib.sha256()
