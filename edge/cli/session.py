@@ -243,7 +243,7 @@ class CommandSession:
         try:
             lock = (self.data_dir / LOCK).open("ab")
         except FileNotFoundError:
-            raise EdgeError(f"{self.data_dir} is not there: is site.data_dir right?") from None
+            raise EdgeError(f"{self.data_dir} does not exist; check site.data_dir") from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -127,7 +127,7 @@ class Configuring:
 
     def _apply(self, before: Files, after: Files, author: Author) -> dict[str, Any]:
         if before == after:
-            raise EdgeError("nothing changes: the files are so already")
+            raise EdgeError("nothing to change: the files have this content already")
         new = self._check(after)
         digest = edit.digest_files(after)
         self._authors = {digest: author}
