@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Of a fetched object: it is owed to nobody.
+#: Of a fetched object: it is owed to no destination.
 CACHED = Decision(())
 #: Why an object waits in quarantine that the gateway itself failed on.
 ODD = "the gateway could not enter it: a fault of the gateway, see its log"

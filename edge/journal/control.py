@@ -80,7 +80,7 @@ class RingControl:
 
     @property
     def cause(self) -> Cause | None:
-        """Why the batch in hand could not be applied yet."""
+        """Why the current batch could not be applied yet."""
         return _CAUSES[self._words[self._of_all + _CAUSE]]
 
     def set_cause(self, cause: Cause | None) -> None:

@@ -160,7 +160,7 @@ class Origin:
     called_ae: str
     address: str
     received_at: float  # seconds since 1970, UTC
-    #: Cached: the destination that it was fetched from. It is owed to nobody, and counts as received from nobody.
+    #: Cached: the destination that it was fetched from. Owed to no destination, and not counted as received.
     fetched_from: str = ""
     #: The sites whose Edge it has passed (edge.network.sites); empty: it came from equipment.
     passed: str = ""

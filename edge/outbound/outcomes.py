@@ -85,7 +85,7 @@ class JobOutcomes(Table):
             self._end(job, Outcome.HOLD, reason, lost=True)
 
     def defer(self, job: Job, **parameters: Parameter) -> None:
-        """Defer an object that could not be tried, for our sake; `parameters` of the reason say why."""
+        """Defer an object that could not be tried because of the gateway itself; `parameters` of the reason say why."""
         reason = Reason(ReasonCode.INTERNAL, parameters)
         log.warning("instance %d is not sent now: %s", job.lease.instance_id, words(reason))
         with self._for_senders:

@@ -225,7 +225,7 @@ class DeliveryScheduler(JobOutcomes):
                 self._converting[job.lease.delivery_id] = job
 
     def note_shortage(self, sender: Killable, why: str) -> None:
-        """Remove a sender that cannot work for want of something of ours: that says nothing of the destination."""
+        """Remove a sender for which the gateway lacks something: that says nothing about the destination."""
         with self._for_senders:
             self._crew.remove(sender)
             self._not_before = self._monotonic() + FULL_SECONDS

@@ -1,6 +1,6 @@
 """Instances that were answered and are not in the catalog yet: waited for briefly, else read from the journal.
 
-Only heads of records are read, and entered into a catalog in memory, by the code that enters them in earnest.
+Only heads of records are read, and entered into a catalog in memory, by the code that fills the catalog itself.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Receiver:
         )
 
     def note_hindrance(self, answer: StoreResponse, caller: Caller) -> None:
-        """Note that an object was refused for our sake; the log says why."""
+        """Note that an object was refused because of the gateway itself; the log says why."""
         if answer.cause is not None:
             self.link.note_hindrance(answer.cause)
             why = words_of(answer.cause)

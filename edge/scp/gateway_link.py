@@ -97,7 +97,7 @@ class GatewayLink(Protocol):
         """Have a file of the spool examined that cannot be read, or is not what was received."""
 
     def note_hindrance(self, cause: Cause) -> None:
-        """Note that something was refused for our sake."""
+        """Note that something was refused because of the gateway itself."""
 
     def keeps_unreadable(self, origin: Origin, size: int) -> bool:
         """Take of the sender's share of quarantine; False: it is used up."""

@@ -35,7 +35,7 @@ def find_range(conn: Transaction, seq: int) -> Range | None:
 
 
 def hash_of(conn: Transaction, seq: int) -> bytes | None:
-    """A row's hash, as far as the catalog has it: not of one in the midst of a range."""
+    """A row's hash, as far as the catalog has it: not of one in the middle of a range."""
     row = conn.execute(
         "SELECT hash FROM ledger WHERE seq = ?1 UNION ALL SELECT last_hash FROM folded_ledger WHERE last_seq = ?1",
         (seq,),

@@ -317,7 +317,7 @@ def _last_lines(path: Path) -> list[bytes]:
 
 
 def _cut_torn_line(fd: int) -> None:
-    """A crash in the midst of a line: what is behind the last line end goes."""
+    """A crash in the middle of a line: what is behind the last line end goes."""
     size = os.fstat(fd).st_size
     tail = os.pread(fd, _TAIL, max(0, size - _TAIL))
     torn = len(tail) - (tail.rfind(b"\n") + 1)

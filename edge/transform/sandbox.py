@@ -72,7 +72,7 @@ _NUMBER, _ARCHITECTURE, _THIRD_ARGUMENT = 0, 4, 32
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_BITS, _RETURN = 0x20, 0x15, 0x45, 0x06  # classic BPF, linux/bpf_common.h
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # EPERM
 
-#: Descriptors that a worker may hold: its own, and three for the object in hand.
+#: Descriptors that a worker may hold: its own, and three for the current object.
 DESCRIPTORS = 16
 
 

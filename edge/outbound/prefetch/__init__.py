@@ -1,8 +1,8 @@
 """Earlier studies are fetched ahead of appointments ([prefetch.NAME]).
 
 Promise: the nearest appointment goes first; only instances that are not here are fetched, and what has come is never
-fetched again: an outage resumes at the instance. What is fetched goes through the journal as *cached*: it is owed to
-nobody and the first to be evicted. Nothing is fetched while urgent work waits to go out, above storage.warn, or from an
+fetched again: after an outage the fetch resumes. What is fetched goes through the journal as *cached*: it is owed to no
+destination, and evicted first. Nothing is fetched while urgent work waits to go out, above storage.warn, or from an
 archive whose circuit is open; between objects the line rests, so that fetching has `share` of it at most.
 
 A worker reads the worklist and asks archives; it works at one study at a time.

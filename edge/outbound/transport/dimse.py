@@ -204,7 +204,7 @@ class Sender(TransportSender[AssociationSession]):
         return False
 
     def _end_unsent(self, session: AssociationSession, job: Job, *, gone: bool, **parameters: Parameter) -> None:
-        """Our own side failed: the association may be in the midst of an object, so it ends."""
+        """Our own side failed: the association may be in the middle of an object, so it ends."""
         session.association.abort()
         if gone and job.copy is None:
             self._scheduler.hold_lost(job, **parameters)

@@ -156,7 +156,7 @@ def _head_of(job: Job) -> bytes:
 
 
 def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning]) -> None:
-    """Raises Unavailable where an answer speaks of the destination as a whole, in one of these ways."""
+    """Raises Unavailable where an answer concerns the destination as a whole, in one of these ways."""
     meaning = meaning_of_answer(found.status, count)
     if meaning not in meanings:
         return

@@ -1,4 +1,4 @@
-"""The slowest that a caller may send or read: a limit on standing nearly still, none on length. Pure."""
+"""The slowest that a caller may send or read: a limit on the rate, none on the length. Pure."""
 
 from __future__ import annotations
 
