@@ -1,18 +1,18 @@
-# `make` alone says what there is. Everything is made in .venv, build and dist: nothing outside this directory is changed,
+# `make` alone lists the targets. Everything is made in .venv, build and dist: nothing outside this directory is changed,
 # except that `make test` installs Debian packages where it may (packaging/test-packages).
 
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
-# A process that may not write bytecode compiles all anew at each start: a second of each gateway of the tests.
+# A process that may not write bytecode compiles everything at each start: a second of each gateway of the tests.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test acceptance bench torture sabotage check audit format lock deb rpm sbom clean
 
-help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 run: $(READY) ## run the gateway beside a stand-in archive, and send a study through it
 	@$(PY) -m tests.demo $(ARGS)
@@ -34,7 +34,7 @@ torture: $(READY) ## every fault and intruder, and the scorecard (docs/reliabili
 	@packaging/test-packages
 	@$(PY) -m tests.torture $(ARGS)
 
-sabotage: $(READY) ## break the code on purpose, point by point: does the torture notice?
+sabotage: $(READY) ## break the code on purpose, point by point, and check that the torture notices
 	@$(PY) -m tests.torture.sabotage $(ARGS)
 
 check: $(READY) audit ## lint, format, language, types, layers, known vulnerabilities
@@ -47,20 +47,20 @@ check: $(READY) audit ## lint, format, language, types, layers, known vulnerabil
 audit: $(READY) ## look for known vulnerabilities of what we install
 	@$(PY) packaging/audit
 
-format: $(READY) ## format the code, and mend what ruff can mend
+format: $(READY) ## format the code, and fix what ruff can fix
 	@$(VENV)/bin/ruff check --fix --quiet || true
 	@$(VENV)/bin/ruff format
 
-rpm: $(READY) ## build the RPM package of the gateway as well, for this machine's python3 (needs rpmbuild)
+rpm: $(READY) ## build the RPM package of the gateway as well (needs rpmbuild)
 	@RPM=1 packaging/build-deb $(PY)
 
-lock: $(READY) ## pin the dependencies anew, with hashes
+lock: $(READY) ## pin the dependencies again, with hashes
 	@packaging/lock $(PY)
 
 deb: $(READY) ## build the Debian packages of gateway and central office with this machine's python3
 	@packaging/build-deb $(PY)
 
-sbom: deb ## the same, and show where their bills of materials lie (CycloneDX); the packages have them, too
+sbom: deb ## the same, and show where their bills of materials are (CycloneDX); the packages have them, too
 	@ls dist/*.cdx.json
 
 clean: ## remove all that was made here

@@ -1,4 +1,4 @@
-"""How long each site was down by month: measured, reported, planned."""
+"""The downtime of each site by month: measured, reported, planned."""
 
 from __future__ import annotations
 

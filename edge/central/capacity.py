@@ -1,4 +1,4 @@
-"""How the sites' disks fill: within the week, and in years.
+"""The growth of the sites' disks: within the week, and over years.
 
 Growth is a straight line through the days that were measured (least squares), and unknown below two weeks of them.
 """

@@ -1,4 +1,4 @@
-"""What a wrong clock of this machine must not decide, as edge.store.clock for a site.
+"""Protection against a wrong clock of this machine, as edge.store.clock for a site.
 
 Promise: whatever the clock said before, no time that decides is further in the future than its own longest wait:
 `correct_times` brings it back, at the start, after a leap, and every few minutes. Times that are a record stay as

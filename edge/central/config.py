@@ -176,7 +176,7 @@ class CentralConfig:
         return self.directory / central.certificate, secret.path_of(central.key, self.directory)
 
     def database_url(self) -> str:
-        """With its password. Raises SecretError."""
+        """Return the URL with its password. Raises SecretError."""
         central = self.central
         if central.database is None:
             return f"sqlite:///{central.data_dir / 'central.db'}"

@@ -1,4 +1,4 @@
-"""What the sites' equipment states and how soon studies are proved: each sender now, and against four weeks ago."""
+"""Figures of the sites' equipment and of the time to proof: each sender now, and against four weeks ago."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _read(body: bytes) -> Any:
         raise HeartbeatError(f"$: more than {MOST_VALUES} values")
     try:
         text = body.decode("utf-8")
-        content = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        content = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise NotJson("not JSON") from None
     if _SUSPICIOUS(text) and not _is_text(content):
@@ -138,7 +138,7 @@ def _read(body: bytes) -> Any:
     return content
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name twice")

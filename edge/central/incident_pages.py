@@ -72,7 +72,7 @@ class IncidentPages:
             return sum(_decide_one(conn, decide, number, time.time(), visitor.name, text) for number in numbers)
 
         count = await self._store.write(work)
-        visitor.leave_notice(f"The note is with {amount(count, 'incident')}.")
+        visitor.leave_notice(f"The note is added to {amount(count, 'incident')}.")
         return RedirectResponse(
             visitor.field("back") if visitor.field("back").startswith("/incidents") else "/incidents", 303
         )

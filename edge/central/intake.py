@@ -1,4 +1,4 @@
-"""What comes in: one heartbeat becomes the site's new state, its history, its incidents, in one transaction.
+"""Intake of heartbeats: one becomes the site's new state, its history, its incidents, in one transaction.
 
 `record` is called inside the transaction; many heartbeats may share one. It is exact under repetition: the same
 heartbeat twice changes nothing the second time.

@@ -1,4 +1,4 @@
-"""What the centre sends to its people: notices of incidents, escalation, the daily digest, the report of the month.
+"""Notifications of the centre: notices of incidents, escalation, the daily digest, the report of the month.
 
 Each is posted to the outbox in the transaction of its cause; a courier of edge.messaging delivers it. Incidents that
 sites reported are mailed by the sites themselves: here they are in the digest, and notified when they stay open for too

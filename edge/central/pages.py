@@ -1,4 +1,4 @@
-"""The centre's pages of sites: the fleet at one glance, as a table, and each site's state and history.
+"""The centre's pages of sites: the fleet on one page, as a table, and each site's state and history.
 
 Each handler reads the database in one view. Every account sees all sites.
 """
@@ -89,7 +89,7 @@ class Fleet:
         return self._configured()
 
     async def overview(self, request: Request) -> Response:
-        """Every site in one glance, worst first."""
+        """Every site on one page, worst first."""
         now, wanted = time.time(), request.query_params.get("q", "").strip()
         found, open_now, channels = await self._store.read(
             lambda conn: (

@@ -139,7 +139,7 @@ class HeartbeatEndpoint:
     # -- who ----------------------------------------------------------------------------------------------------------
 
     def _is_signed(self, keys: Sequence[bytes], body: bytes, signature: str) -> bool:
-        """By one of these keys? Without a key there is no signature that is right; the time is the same for all."""
+        """Is it signed by one of these keys? Without a key no signature is right; the time is the same for all."""
         compared = [*keys, *[self._nobody] * MOST_KEYS][:MOST_KEYS]
         right = [verify(key, body, signature) for key in compared]
         return any(right[: len(keys)])
@@ -185,7 +185,7 @@ class HeartbeatEndpoint:
         self._came_through_at = self._monotonic()
 
     async def keep_ticking(self) -> None:
-        """Until cancelled."""
+        """Tick until cancelled."""
         while True:
             await self.tick()
             await asyncio.sleep(_TICK_SECONDS)

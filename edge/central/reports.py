@@ -1,4 +1,4 @@
-"""What people ask the centre: each question is a read of the database and a pure function of it, with its columns.
+"""The questions that people ask the centre: each is a read of the database and a pure function of it, with its columns.
 
 Pages, commands and exports all come from `QUESTIONS`.
 """

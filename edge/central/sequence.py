@@ -1,4 +1,4 @@
-"""What a heartbeat means beside what is known, as pure decisions: by its number, ledger and clock.
+"""The meaning of a heartbeat beside the known ones, as pure decisions: by its number, ledger and clock.
 
 Numbers are consecutive per site, always. A number above all others is new; one that was missed fills its gap; one that
 came before is the same again (a sender that lost our answer) or a fault. A site whose catalog was rebuilt begins at

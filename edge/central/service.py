@@ -161,7 +161,7 @@ class CentralServer:
             self._notify.socket.close()
 
     def _ready(self) -> None:
-        """In a thread: it reads the accounts."""
+        """Read the accounts, in a thread."""
         self._notify.notify("READY=1")
         central = self.config.central
         log.info(
@@ -177,13 +177,13 @@ class CentralServer:
         return f"{'https' if central.certificate else 'http'}://{name}:{central.port}"
 
     async def _keep_watch(self) -> None:
-        """Until cancelled: what did not come; the watchdog gets its sign while heartbeats get through."""
+        """Watch for what does not come, until cancelled; the watchdog gets its sign while heartbeats get through."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             await self.turn()
 
     async def _keep_answers(self) -> None:
-        """Until cancelled: what takes long is ready before somebody asks."""
+        """Prepare slow answers before somebody asks, until cancelled."""
         while True:
             await self._try(self.answers.refresh())
             await asyncio.sleep(ANSWERS_SECONDS)
@@ -277,7 +277,7 @@ class CentralServer:
             log.info("keys and certificates have changed and have been read again")
 
     def _use_certificate(self, config: CentralConfig) -> None:
-        """For connections that begin from now on. Raises ConfigError."""
+        """Renew it for connections that begin from now on. Raises ConfigError."""
         config.check_files()
         if self._tls is not None and (pair := config.tls()):
             self._tls.load_cert_chain(*pair)
@@ -285,7 +285,7 @@ class CentralServer:
 
 
 def _note_end(task: asyncio.Task[None]) -> None:
-    """These tasks end with the service alone; the watchdog ends a service that goes on without them."""
+    """Log the failure of a task that must not end; the watchdog then ends the service."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("nothing is written any more: %s", place_of(error))
 

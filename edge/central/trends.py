@@ -61,7 +61,7 @@ class Trends:
         return await self._store.read(lambda conn: history.list_fleet_measurements(conn, table, begin))
 
     async def _measure_figures(self, key: str) -> list[DayShares]:
-        """Of some days within the reach, evenly."""
+        """Measure the figures of some days within the reach, evenly."""
         today = int(time.time() // figures.FIGURE_DAY)
         days = pick_days(today, TREND_REACHES[key][1])
         return share_by_day(await self._store.read(lambda conn: figures.list_figures(conn, days)))
@@ -89,7 +89,7 @@ class DayShares:
 
 
 def pick_days(today: int, seconds: float) -> list[int]:
-    """At most MOST_DAYS days from today back, evenly."""
+    """Pick at most MOST_DAYS days from today back, evenly."""
     reach = max(1, int(seconds // figures.FIGURE_DAY))
     step = -(-reach // MOST_DAYS)
     return list(range(today, today - reach - 1, -step))

@@ -1,4 +1,4 @@
-"""What does not come: the dead-man switch.
+"""The dead-man switch: heartbeats that do not come.
 
 A site is silent when it has missed three heartbeats, counted from the centre's own start at the earliest. Sites that
 fall silent together are one incident: two or more behind one provider, or five or more wherever they are. A silence
@@ -61,7 +61,7 @@ def group_silences(silences: Iterable[Silence]) -> list[list[Silence]]:
 
 
 def _bursts(ordered: Sequence[Silence]) -> Iterator[list[Silence]]:
-    """Those that fell silent within two heartbeats of the first one, then of the next first one, and so on."""
+    """Group sites that fell silent within two heartbeats of the first one, then of the next first one, and so on."""
     burst: list[Silence] = []
     for each in ordered:
         if burst and each.since - burst[0].since > TOGETHER * max(each.every, burst[0].every):

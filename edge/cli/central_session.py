@@ -1,4 +1,4 @@
-"""What the commands of `edge central` share: the configuration, the database, how an answer is printed."""
+"""The context of the commands of `edge central`: the configuration, the database, how an answer is printed."""
 
 from __future__ import annotations
 

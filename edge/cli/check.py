@@ -103,7 +103,7 @@ def _certificates(session: CommandSession, config: Config) -> list[str]:
 
 
 def _console_files(session: CommandSession, config: Config) -> Iterator[str]:
-    """Warn of the console's own TLS files that cannot be used, have expired or expire soon, and of OCSP in vain."""
+    """Warn of the console's own TLS files that cannot be used, have expired or expire soon, and of useless OCSP."""
     console = config.console
     named = {
         name: secret.path_of(value, session.directory) for name in _CONSOLE_FILES if (value := getattr(console, name))

@@ -1,4 +1,4 @@
-"""What the shell fills in: names of the configuration. Faults of the configuration fill in nothing, and say nothing."""
+"""Completions for the shell: names of the configuration. Faults of the configuration complete nothing, silently."""
 
 from __future__ import annotations
 

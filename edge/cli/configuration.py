@@ -30,7 +30,7 @@ change_reason_option = click.option("--reason", required=True, metavar="TEXT", h
 def config() -> None:
     """Show each state of the configuration that the gateway has used, what differs, and go back to one.
 
-    The files stay the truth: a state that somebody wrote with an editor is in the history as well.
+    The files are the source of truth: a state that somebody wrote with an editor is in the history as well.
 
     \b
     Examples:  edge config history

@@ -1,4 +1,4 @@
-"""What copies of an object would have otherwise, by the configuration files: for `edge route explain`."""
+"""The preview of an object's copies for `edge route explain`: what the configuration files would change."""
 
 from __future__ import annotations
 

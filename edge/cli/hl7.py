@@ -226,4 +226,4 @@ def cancel(session: CommandSession, numbers: tuple[int, ...], relay: str, reason
     """
     for number in numbers:
         _decide(session, "hl7-cancel", number, relay=relay, reason=reason)
-        say(f"message {number} does not go there.")
+        say(f"message {number} is not sent.")

@@ -1,4 +1,4 @@
-"""What every command needs: the configuration, the daemon where it runs, the catalog where it does not."""
+"""The context of every command: the configuration, the daemon where it runs, the catalog where it does not."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class CommandSession:
 
     @cached_property
     def config(self) -> Config:
-        """That of the files; where they have mistakes, that with which the gateway runs.
+        """The configuration of the files; where they have mistakes, that with which the gateway runs.
 
         Raises ConfigError where no gateway runs on the data directory that they name.
         """
@@ -138,7 +138,7 @@ class CommandSession:
         return self._tail
 
     def recorded_of(self, conn: Transaction, study_uid: str) -> list[RecordedObject]:
-        """Of a study: images that the next start stores."""
+        """List the images of a study that the next start stores."""
         return [each for each in self.tail(conn).objects if each.study_uid == study_uid]
 
     @contextmanager
@@ -243,7 +243,7 @@ class CommandSession:
         try:
             lock = (self.data_dir / LOCK).open("ab")
         except FileNotFoundError:
-            raise EdgeError(f"{self.data_dir} is not there: is site.data_dir right?") from None
+            raise EdgeError(f"{self.data_dir} does not exist; check site.data_dir") from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -126,17 +126,17 @@ def _text_of(study: Study, field: str) -> str:
 
 
 def _patient_name(study: Study) -> str:
-    """As the images have it, and as the feeds say it today."""
+    """The patient's name as the images have it, and as the feeds state it today."""
     return " -> ".join(filter(None, (_text_of(study, "patient_name"), study.patient_today.get("PatientName"))))
 
 
 def _patient_id(study: Study) -> str:
-    """As the images have it, and as the feeds say it today."""
+    """The Patient ID as the images have it, and as the feeds state it today."""
     return " -> ".join(filter(None, (_text_of(study, "patient_id"), study.patient_today.get("PatientID"))))
 
 
 def _join_patients(study: Study, field: str) -> str:
-    """Of each patient where the images have several."""
+    """Join a field of each patient, where the images have several."""
     return "; ".join(getattr(each, field) for each in list_differing_patients(study.patients))
 
 

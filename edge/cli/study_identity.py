@@ -1,4 +1,4 @@
-"""Whose a study is, as `edge studies show` prints it: checks against orders, a person's decision."""
+"""The identity of a study, as `edge studies show` prints it: checks against orders, a person's decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How answers look: tables for people on a terminal, plain columns in a pipe, JSON for programs."""
+"""The form of answers: tables for people on a terminal, plain columns in a pipe, JSON for programs."""
 
 from __future__ import annotations
 

@@ -79,6 +79,6 @@ def refresh(session: CommandSession, reason: str) -> None:
     """
     source = session.config.worklist.from_
     if not source:
-        raise EdgeError("the worklist has no source: it is made of the orders that HL7 brings, and is never behind")
+        raise EdgeError("the worklist has no source: it is made of the orders that HL7 brings, and is always current")
     session.change("worklist-refresh", source=source, reason=reason)
     say(f"{source} is asked at once." if session.daemon_runs else f"{source} is asked when the gateway runs.")

@@ -1,4 +1,4 @@
-"""What people change by a command or a page, as new texts of the configuration's files. Pure.
+"""Changes by a command or a page, as new texts of the configuration's files. Pure.
 
 Each change is a name and its fields, as in `edge.daemon.commands`; `FILE_CHANGES` has them all.
 """

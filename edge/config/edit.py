@@ -1,6 +1,6 @@
 """Changes of the configuration's files: texts become other texts. Pure; `edge.daemon.configuring` writes them.
 
-The files stay the truth: what a person wrote beside a change, comments included, stays as it is. A table that is
+The files are the source of truth: what a person wrote beside a change, comments included, stays. A table that is
 written in another form (inline, or by dotted keys) becomes a `[table.NAME]` at the end of its file before it is edited;
 where that cannot be done, the refusal names its place.
 """

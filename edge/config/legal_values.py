@@ -1,4 +1,4 @@
-"""Which values a Value Representation may have (PS3.5 section 6.2). Pure; says what is wrong, never the value."""
+"""The values that a Value Representation may have (PS3.5 section 6.2). Pure; names the fault, never the value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be configured, in one list: a section is a class, a key is a field, with its kind of value and its default.
+"""The sections of the configuration, in one list: a section is a class, a key is a field, with its kind and default.
 
 A field without default is required.
 """

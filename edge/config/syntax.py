@@ -1,4 +1,4 @@
-"""What is wrong with a text that is not TOML, in the words of a person who writes configurations. Pure.
+"""Explanations of TOML syntax errors, in the words of a person who writes configurations. Pure.
 
 The parser says where it stops; `explain_syntax` reads the line there and names the usual mistakes with their remedy.
 Limits: it is a list of the mistakes that people make; for every other the parser's own words are shown.

@@ -1,4 +1,4 @@
-"""What tables a configuration has, and what keys a table: by the annotations of their classes."""
+"""The tables of the configuration and the keys of each, by the annotations of their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kind of value is, and how a value that does not fit is reported; edge.config.kinds has all kinds.
+"""The type of a kind of value, and the report of a value that does not fit; edge.config.kinds has all kinds.
 
 A `ValueKind` says in words what it expects and turns what TOML gave into what the program wants. A value that does not
 fit raises `Unfit`, with every fault in it: what was found, what was expected, and the nearest right spelling.

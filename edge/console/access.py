@@ -1,4 +1,4 @@
-"""What the pages may use of the gateway, and the record of who was shown which patient's data."""
+"""The pages' access to the gateway, and the record of who was shown which patient's data."""
 
 from __future__ import annotations
 

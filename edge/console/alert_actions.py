@@ -1,4 +1,4 @@
-"""What a page offers for each alert: the page of its subject, and what a person can do about it. Pure.
+"""The actions that a page offers for each alert: the page of its subject, and what a person can do about it. Pure.
 
 An action is a command of the gateway with a reason. The advice of mails and of `edge alerts` names commands of the
 shell for the same.

@@ -1,4 +1,4 @@
-"""What was asked of the gateway: with the caller, the keys, and how it ended."""
+"""The page of queries and retrievals: the caller, the keys, and how each ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured over hours to 13 months, and the report of a month: on the screen and on paper."""
+"""The charts of measurements over hours to 13 months, and the report of a month: on the screen and on paper."""
 
 from __future__ import annotations
 

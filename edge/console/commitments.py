@@ -1,4 +1,4 @@
-"""What modalities have asked as storage commitment, and which of them still wait for a report."""
+"""The page of requests for storage commitment by modalities, and of those that still wait for a report."""
 
 from __future__ import annotations
 

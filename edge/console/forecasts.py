@@ -1,4 +1,4 @@
-"""When what waits of a study will be sent. Pure."""
+"""The forecast when the waiting deliveries of a study will be sent. Pure."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def read_frame_view(request: Request) -> View:
 def as_picture(drawn: RenderedFrame | str) -> Response:
     """Answer with a frame, or with a picture that says why there is none."""
     if isinstance(drawn, str):
-        return Response(_say(drawn), media_type="image/svg+xml", headers=_PLAIN)
+        return Response(_draw_reason(drawn), media_type="image/svg+xml", headers=_PLAIN)
     return Response(drawn.data, media_type="image/png")
 
 
@@ -231,7 +231,7 @@ def place_in(numbers: Sequence[int], number: int, address: str) -> SeriesPlace:
     return SeriesPlace(at + 1, len(numbers), before, behind)
 
 
-def _say(reason: str) -> str:
+def _draw_reason(reason: str) -> str:
     """Return a picture that says why there is no other."""
     words, line = printable(reason).split(), ""
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""What destinations have under former demographics, with what the archive was sent of the change since then."""
+"""The page of copies at destinations under former demographics, with what the archive was sent of the change since."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class StudyDose:
 
     @property
     def readings(self) -> list[tuple[str, float, str]]:
-        """For people: label, value and unit of each sum."""
+        """Label, value and unit of each sum, for people."""
         return [(label, *self.sums[name]) for name, label in DOSE_LABELS.items() if name in self.sums]
 
 

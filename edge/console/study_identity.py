@@ -1,4 +1,4 @@
-"""Whose a study is, for its page: the checks, a person's decision, and its images as received and as sent."""
+"""The identity of a study, for its page: the checks, a person's decision, and its images as received and as sent."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def group_sent(copies: Sequence[SentAs]) -> list[SentGroup]:
 
 
 def preview_first_image(access: Access, study: Study, instances: Sequence[Instance]) -> list[CopyChange]:
-    """Before and after of the first image that is here, for each destination whose copy is changed."""
+    """Preview the first image that is here, for each destination whose copy is changed: before and after."""
     first = next((each for each in instances if each.state is InstanceState.STORED), None)
     if first is None:
         return []

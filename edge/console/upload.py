@@ -62,7 +62,7 @@ class UploadPages(ConsolePage):
         assert visitor.session is not None
         del visitor.session.kept[_UPLOAD]
         importer.submit(Upload(folder, f"upload {folder.name}", visitor.name))
-        visitor.leave_notice("The files have come. They are read now, and are listed here when that is done.")
+        visitor.leave_notice("The files are received, and are being read; they are listed here when that is done.")
         return JSONResponse({"submitted": folder.name})
 
     def _write(self, path: Path, offset: int, data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""What people change by a command, by its name: in a running gateway, and by the same code where none runs.
+"""Changes that people make by a command, by its name: in a running gateway, and by the same code where none runs.
 
 A change gets the request, and returns the answer's keys; an EdgeError is its refusal, in words. What a person decides
 is in the ledger with who and why. `who` is set by what carries the command out, never by what asks for it.

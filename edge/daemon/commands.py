@@ -1,4 +1,4 @@
-"""What people may ask of a running gateway, by `edge` through the control socket and by the console's pages: the same.
+"""The requests that a running gateway takes from people: by `edge` through the control socket, and by the console.
 
 A command is a name and a dictionary; its answer is a dictionary, or an EdgeError: the refusal in words.
 """

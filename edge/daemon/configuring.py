@@ -1,7 +1,7 @@
 """Changes of the configuration by a command or a page: checked whole, written into the files, read again at once.
 
-The files stay the truth. A change is refused where the files have mistakes, or differ from what the running gateway has
-read: a person is editing them. Each state that the gateway has used is kept in the catalog, with who and why.
+The files are the source of truth. A change is refused where they have mistakes, or differ from what the running
+gateway has read: a person is editing them. Each state that was used is kept in the catalog, with who and why.
 
 Limits: the gateway needs the right to write the directory (the package gives it); without it the refusal says so.
 """
@@ -127,7 +127,7 @@ class Configuring:
 
     def _apply(self, before: Files, after: Files, author: Author) -> dict[str, Any]:
         if before == after:
-            raise EdgeError("nothing changes: the files are so already")
+            raise EdgeError("nothing to change: the files have this content already")
         new = self._check(after)
         digest = edit.digest_files(after)
         self._authors = {digest: author}

@@ -1,4 +1,4 @@
-"""How `edge` commands talk to the running daemon: a socket in the data directory, one JSON line there, one back.
+"""The control socket, by which `edge` commands talk to the running daemon: one JSON line there, one back.
 
     {"command": "queue-retry", "ids": [7, 8], "who": "anna"}  ->  {"ok": true, "moved": 2}
                                                               or  {"ok": false, "error": "..."}

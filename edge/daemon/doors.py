@@ -36,7 +36,7 @@ class Door:
             self._refused(address, "", why)
 
     def addresses(self) -> list[str]:
-        """In words, such as `port 104 (TLS)`."""
+        """The addresses in words, such as `port 104 (TLS)`."""
         ports = self.ports
         if ports is None:
             return []
@@ -114,7 +114,7 @@ def _hl7_ports(config: Config, make: Callable[..., Ports]) -> Ports | None:
 
 
 def _web_ports(config: Config, make: Callable[..., Ports]) -> Ports | None:
-    """With [tls] the port takes TLS only; else it serves this machine alone."""
+    """List the ports for DICOMweb: with [tls] they take TLS only; else they serve this machine alone."""
     web = config.dicomweb
     if not web.is_on:
         return None

@@ -1,4 +1,4 @@
-"""What the daemon itself fetches goes through the journal as what doors receive does: one record, one flush."""
+"""Fetches of the daemon itself, through the journal as what doors receive: one record, one flush."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ class FetchedObjects:
         return self.recorder.receive(recording, kind, sop_instance_uid, origin, read_into).status
 
     def close(self) -> None:
-        """In order: its segments are closed."""
+        """Close its segments in order."""
         self._door.close()

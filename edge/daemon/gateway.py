@@ -125,7 +125,7 @@ class Gateway:
         check_journal(self.db, self.journal)
 
     def _build_path(self) -> None:
-        """From the archive's end to the modality's."""
+        """Build the parts, from the archive's end to the modality's."""
         self.notifications = Notifications(self.db, self.directory, self.status)
         self.outbound = Outbound(self.db, self.spool, self.config)
         self.intake = Intake(self.db, self.spool, Policy.from_config(self.config), self.outbound.wake)
@@ -216,11 +216,11 @@ class Gateway:
         self.worklist_keeper = WorklistKeeper(self.db, self.current_config, self.outbound.secure_for_destination)
 
     def _link(self) -> LocalLink:
-        """For one receiving process."""
+        """Build the link of one receiving process."""
         return self._make_link(self.associations)
 
     def _web_link(self) -> LocalLink:
-        """For the process of the web door: its connections take no association's place."""
+        """Build the link of the web door's process: its connections take no association's place."""
         link = self._make_link(self.web_connections)
         link.more = {"record_views": partial(record_views, self.db), "find_person": self.console.find_person}
         return link

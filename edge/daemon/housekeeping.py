@@ -1,4 +1,4 @@
-"""What is due again and again: two tables, and who runs them.
+"""Periodic tasks: two tables, and who runs them.
 
 `TICK` is run by the gateway's own thread, once a second: systemd's watchdog is fed only while it comes through. What
 may take longer, or is due seldom, is in `PERIODIC`, for a worker of its own.

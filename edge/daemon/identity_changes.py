@@ -1,4 +1,4 @@
-"""What people decide about HL7 messages, relayed messages, and whose a study is (see edge.daemon.changes)."""
+"""People's decisions about HL7 messages, relayed messages, and the patient of a study (see edge.daemon.changes)."""
 
 from __future__ import annotations
 

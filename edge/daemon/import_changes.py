@@ -1,4 +1,4 @@
-"""What a command changes of imports, by its name (edge.daemon.changes): staging, and decisions about whose it is."""
+"""Changes of imports by a command, by its name (edge.daemon.changes): staging, and decisions about the patient."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Lifecycle:
         self._reconcile = Worker(RECONCILE_THREAD, self._reconcile_once)
 
     def start(self) -> None:
-        """From the archive's end to the modality's, so that an admitted caller finds everything in place."""
+        """Start from the archive's end to the modality's, so that an admitted caller finds everything in place."""
         gateway = self.gateway
         _checkpoint_or_log(gateway)  # else the log of one that is killed again and again grows, and with it each start
         gateway.clock.correct()
@@ -203,7 +203,7 @@ class Lifecycle:
         self._signalled.set()
 
     def stop(self) -> None:
-        """From the modality's end to the archive's: no new caller, what is under way ends, then senders, then store."""
+        """Stop from the modality's end to the archive's: callers, what is under way, senders, store."""
         gateway = self.gateway
         gateway.state.set_state("draining")
         self._notify("STOPPING=1")
@@ -247,7 +247,7 @@ class Lifecycle:
         log.info("edge has stopped in order")
 
     def _reconcile_once(self) -> float:
-        """To the end, however often a passing hindrance interrupts it; after the replay of the journal."""
+        """Reconcile to the end, however often a passing hindrance interrupts it; after the replay of the journal."""
         gateway = self.gateway
         if not gateway.arrivals.is_replayed:
             return TICK_SECONDS

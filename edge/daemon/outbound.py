@@ -1,4 +1,4 @@
-"""What serves each destination: a forwarder, and a confirmer where it proves. Both change with the configuration."""
+"""The workers of each destination: a forwarder, and a confirmer where it proves. Both change with the configuration."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class Receivers:
             run_side_by_side([partial(process.order, "configure", *plan) for process in list(self._running)])
 
     def drain(self, seconds: float) -> None:
-        """In order: associations end when they pause, at the latest after this time; then the processes end."""
+        """End in order: associations when they pause, at the latest after this time; then the processes."""
         self._stopping.set()
         run_side_by_side([partial(process.drain, seconds) for process in list(self._running)])
         for thread in self._threads:

@@ -1,4 +1,4 @@
-"""What keeps the gateway from taking objects now: the disk guard's mark, and what was met lately.
+"""Causes that keep the gateway from taking objects now: the disk guard's mark, and recent failures.
 
 What was met is over once nothing has met it for a while and a trial succeeds: doing once what a reception does.
 """

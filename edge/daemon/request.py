@@ -1,4 +1,4 @@
-"""What a change is asked with (edge.daemon.changes)."""
+"""The request of a change (edge.daemon.changes)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon does for those who query and retrieve: converted copies, what must stay, what is on record."""
+"""The daemon's part in queries and retrievals: converted copies, what must stay, what is on record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a start needs and may not find: the data directory for us alone, a whole catalog, certificates, free ports."""
+"""The requirements of a start: the data directory for us alone, a whole catalog, certificates, free ports."""
 
 from __future__ import annotations
 

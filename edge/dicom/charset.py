@@ -76,7 +76,7 @@ def _strictly(raw: bytes, encoding: str) -> str | None:
 
 
 def _utf8(raw: bytes) -> str | None:
-    """As UTF-8, without a last character that was cut; None where it is anything else."""
+    """Decode UTF-8, without a last character that was cut; None where it is anything else."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(raw)
     except UnicodeDecodeError:

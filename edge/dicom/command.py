@@ -1,6 +1,6 @@
 """DIMSE command sets (PS3.7 sections 6.3 and 9, annex E), read and written without building a Dataset.
 
-A command set is Implicit VR Little Endian, group 0000 only. Every element that Edge speaks is named in `Element`;
+A command set is Implicit VR Little Endian, group 0000 only. Every element that Edge uses is named in `Element`;
 others, those of other groups among them, are skipped on reading. A number of odd length is as if it were absent, which
 is an error only where it is needed. Damage raises ProtocolError.
 """
@@ -105,7 +105,7 @@ _UID = frozenset(
 _TEXT = frozenset({_E.MOVE_DESTINATION, _E.ERROR_COMMENT, _E.MOVE_ORIGINATOR_AE_TITLE, _E.PASSED_SITES})
 _HEADER = struct.Struct("<HHL")
 _US_ELEMENT = struct.Struct("<HHLH")
-_AT_ELEMENT = struct.Struct("<HHLHH")  # one attribute, of which a response speaks
+_AT_ELEMENT = struct.Struct("<HHLHH")  # one attribute that a response names
 _GROUP_LENGTH = struct.Struct("<HHLL")
 _SHORT = struct.Struct("<H")
 

@@ -147,7 +147,7 @@ class Reporting:
                 raise RequestFailed(text, answer.status)
 
     def kill(self) -> None:
-        """From another thread: end the exchange."""
+        """End the exchange from another thread."""
         self._association.kill()
 
 

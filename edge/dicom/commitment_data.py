@@ -1,4 +1,4 @@
-"""What requests and reports of storage commitment say (PS3.4 tables J.3-1 and J.3-2), built and read.
+"""The data sets of requests and reports of storage commitment (PS3.4 tables J.3-1 and J.3-2), built and read.
 
 The same data sets in both directions: we ask archives, and modalities ask us. What reads them raises Unreadable for any
 damage, and for what the Standard requires and the data set lacks.

@@ -294,7 +294,7 @@ class Dialogue:
         self.wire.abort(source=0)
 
     def kill(self) -> None:
-        """From another thread: end whatever the owner waits for; the owner meets a PeerError and aborts."""
+        """End, from another thread, whatever the owner waits for; the owner meets a PeerError and aborts."""
         self.wire.hang_up(socket.SHUT_RDWR)
 
     def count_moved(self) -> int:

@@ -1,4 +1,4 @@
-"""How data elements are encoded (PS3.5 sections 6.2 and 7): heads and values, read and written.
+"""The encoding of data elements (PS3.5 sections 6.2 and 7): heads and values, read and written.
 
 `header` walks large data sets with this, `items` holds small ones. Values are text, as people write them (`Values`).
 """

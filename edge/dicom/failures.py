@@ -1,4 +1,4 @@
-"""What the final status of a request means that is no C-STORE (for those: edge.dicom.status)."""
+"""The meaning of a request's final status, except that of C-STORE (edge.dicom.status)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from edge.errors import EdgeError, PeerError, Permanent
 #: Statuses that say that asking again soon is of no use (PS3.7 annex C).
 LASTING = frozenset({0x0112, 0x0117, 0x0118, 0x0119, 0x0122, 0x0123, 0x0124, 0x0211, 0xA900})
 
-#: Statuses that speak of the service or of the destination as a whole, not of what the request names: no such SOP
+#: Statuses that concern the service or the destination as a whole, not what the request names: no such SOP
 #: class, SOP class not supported, no such action, not authorized, unrecognized operation (PS3.7 annex C), out of
 #: resources (0213: PS3.7 annex C; A700: PS3.4 table C.4-1).
 GENERAL = frozenset({0x0118, 0x0122, 0x0123, 0x0124, 0x0211, 0x0213, 0xA700})

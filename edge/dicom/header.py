@@ -168,7 +168,7 @@ class Window:
         return group << 16 | number, b"", offset + 8, size
 
     def value(self, offset: int, size: int) -> bytes:
-        """Those bytes, which are within the data set."""
+        """The bytes of a value, which are within the data set."""
         at = offset - self._base
         if 0 <= at <= len(self._bytes) - size:
             return self._bytes[at : at + size]

@@ -55,7 +55,7 @@ class _Known(NamedTuple):
     text: str  # empty: nothing of it is shown
     charset: Values  # that holds behind it
 
-    def then(self, next_one: _Known) -> _Known:
+    def join(self, next_one: _Known) -> _Known:
         text = ",".join(filter(None, (self.text, next_one.text)))
         return _Known(self.raw + next_one.raw, next_one.tag, text, next_one.charset)
 
@@ -85,7 +85,7 @@ class MetadataWriter:
                 if len(known.raw) <= MOST_INLINE:
                     followers[tag] = known
             elif run.raw and len(run.raw) <= MOST_INLINE:
-                run = followers[run_follows] = run.then(known)
+                run = followers[run_follows] = run.join(known)
             else:
                 run, run_follows = known, tag
             raw, tag, text, behind = known

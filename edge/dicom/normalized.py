@@ -59,7 +59,7 @@ class NormalizedExchange:
         return self._request(sop_class, command, body, transfer_syntax_uid)
 
     def kill(self) -> None:
-        """From another thread: end the exchange."""
+        """End the exchange from another thread."""
         self._association.kill()
 
     def _request(self, sop_class: str, command: dict[int, int | str], body: bytes, syntax: str) -> Answered:

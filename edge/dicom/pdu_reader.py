@@ -50,7 +50,7 @@ Sink = Callable[[list[memoryview]], None]
 
 
 class DataSetTarget(Protocol):
-    """Where the bytes of a data set go. What it raises leaves the association of no more use."""
+    """Where the bytes of a data set go. What it raises leaves the association unusable."""
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty."""

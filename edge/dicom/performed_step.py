@@ -1,4 +1,4 @@
-"""What an N-CREATE and an N-SET of a Modality Performed Procedure Step say (PS3.4 section F.7.2), and what is answered.
+"""The data sets of N-CREATE and N-SET of performed procedure steps (PS3.4 section F.7.2), and the answers to them.
 
 Pure. A data set that lacks what the Standard requires, or holds a value that it does not allow, is a StepFault with the
 attribute's name; nothing of it is kept then. Attributes that N-SET names and N-CREATE did not are taken all the same:

@@ -1,4 +1,4 @@
-"""Where the pixel data of a data set is, and each of its frames (PS3.5 section 8.2 and annex A.4). Raises Unreadable.
+"""The place of the pixel data in a data set, and of each frame (PS3.5 section 8.2 and annex A.4). Raises Unreadable.
 
 Nothing is decoded: frames are ranges of bytes of the file. Bounds: MOST_HEADER bytes before the pixel data are read,
 and MOST_FRAGMENTS fragments.

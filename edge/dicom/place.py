@@ -1,4 +1,4 @@
-"""Where a value of a header is, also inside the items of sequences: as addresses of bulk data name it. Pure."""
+"""The place of a header's value, also inside the items of sequences: as addresses of bulk data name it. Pure."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _round_trip(sock: socket.socket) -> float:
 
 
 def _use_line_well(sock: socket.socket) -> None:
-    """On a long line, the congestion control that takes a lost segment for an accident, where this machine has it."""
+    """Choose, for a long line, the congestion control that tolerates loss, where this machine has it."""
     if _round_trip(sock) >= LONG_LINE:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
@@ -294,7 +294,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
         head = _receive(sock, 6, end)
         kind, length = head[0], int.from_bytes(head[2:6], "big")
         if kind not in (pdu.A_ASSOCIATE_AC, pdu.A_ASSOCIATE_RJ, pdu.A_ABORT) or length > pdu.MAX_ACCEPT:
-            raise ProtocolError(_stranger(head))
+            raise ProtocolError(_describe_protocol(head))
         body = _receive(sock, length, end)
     except TimeoutError:
         raise PeerError(
@@ -305,7 +305,7 @@ def _negotiate(sock: socket.socket, request: bytes, seconds: float) -> Accepted:
     if kind == pdu.A_ASSOCIATE_RJ:
         raise parse_reject(head + body)
     if kind == pdu.A_ABORT:
-        raise Aborted(body[2], body[3]) if length == 4 else ProtocolError(_stranger(head))
+        raise Aborted(body[2], body[3]) if length == 4 else ProtocolError(_describe_protocol(head))
     return parse_accept(head + body)
 
 
@@ -325,7 +325,7 @@ def _receive(sock: socket.socket, count: int, end: float) -> bytes:
 
 
 def _describe_loss(sock: socket.socket, error: OSError) -> str:
-    """With TLS 1.3 a peer judges our certificate after the handshake: its alert, or its leaving, comes here."""
+    """Describe a lost connection: with TLS 1.3 a peer rejects our certificate after the handshake, so it shows here."""
     if isinstance(error, ssl.SSLError):
         return f"no TLS with it: {tls.explain(error)}"
     if isinstance(sock, ssl.SSLSocket):
@@ -340,7 +340,7 @@ def _describe_close(sock: socket.socket) -> str:
     return "it closed the connection instead of answering A-ASSOCIATE: no DICOM there, or DICOM over TLS"
 
 
-def _stranger(head: bytes) -> str:
+def _describe_protocol(head: bytes) -> str:
     """What else than a DICOM node begins to speak like this?"""
     if head[0] in (0x15, 0x16) and head[1] == 3:
         what = "it speaks TLS: this port takes DICOM over TLS only (tls = true)"

@@ -1,4 +1,4 @@
-"""What a C-STORE status means for the delivery: a table, and one total function.
+"""The meaning of a C-STORE status for the delivery: a table, and one total function.
 
 Sources: PS3.4 table B.2-1 (A7xx, A9xx, Bxxx, Cxxx), PS3.7 annex C (the general statuses), and what archives answer in
 the ranges that the Standard leaves to them:
@@ -8,7 +8,7 @@ the ranges that the Standard leaves to them:
 - Orthanc, StoreScp.cpp: 0xA700 for whatever fails while it stores, an attribute that is missing included.
 - DCMTK, storescp.cc: 0xA700 when the file cannot be written, 0xC000 for an object that it cannot identify.
 
-So 0xA700 and 0x0213 may speak of the destination as a whole; every other status speaks of the one object.
+So 0xA700 and 0x0213 may concern the destination as a whole; every other status concerns the one object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge.model import Outcome, ReasonCode
 class StatusMeaning:
     """What to do with the delivery, and a sentence for people: empty on plain success.
 
-    DEFER means again later, in bounded number where the status speaks of the object.
+    DEFER means again later, in bounded number where the status concerns the object.
     """
 
     outcome: Outcome
@@ -80,7 +80,7 @@ _DCM4CHEE_PASSING = {
     0xA772: "the instance that this note rejects is not there",
     0xA77A: "its study is being deleted there",
 }
-#: What may speak of the destination as a whole (see the module's sources).
+#: What may concern the destination as a whole (see the module's sources).
 _OUT_OF_RESOURCES = {
     0x0213: "resource limitation at the destination",
     0xA700: "the destination is out of resources",
@@ -138,5 +138,5 @@ def failure_text(reason: int) -> str:
 
 
 def is_out_of_resources(status: int) -> bool:
-    """May the status speak of the destination as a whole rather than of the object?"""
+    """May the status concern the destination as a whole rather than the object?"""
     return status in _OUT_OF_RESOURCES

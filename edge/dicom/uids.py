@@ -1,4 +1,4 @@
-"""Which SOP classes are stored, and names of UIDs for people."""
+"""The SOP classes that are stored, and names of UIDs for people."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _COMMON = "Image|SR|RT|Presentation|PDF|KeyObject|Segmentation"
 
 
 def _storage_classes() -> tuple[str, ...]:
-    """Those of medicine that are not retired (the others' `info` names another standard)."""
+    """The storage classes of DICOM that are not retired (the others' `info` names another standard)."""
     current = {
         uid: keyword
         for uid, (name, kind, info, retired, keyword) in STANDARD_UIDS.items()

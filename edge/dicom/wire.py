@@ -1,7 +1,7 @@
 """One association's socket (PS3.8 section 9.3): the P-DATA path that carries every byte of every image, both ways.
 
 Reading is edge.dicom.pdu_reader's. Writing interleaves PDV headers with data read straight into place, and sends
-command and data set together. Once an error is raised, the association is of no more use: its owner must abort it.
+command and data set together. Once an error is raised, the association is unusable: its owner must abort it.
 """
 
 from __future__ import annotations

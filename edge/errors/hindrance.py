@@ -109,7 +109,7 @@ def classify_cause(cause: Cause) -> CauseClass:
 
 
 def words_of(cause: Cause) -> str:
-    """As the end of "the gateway is ..."."""
+    """The words for a cause, as the end of "the gateway is ..."."""
     return _WORDS[cause][0]
 
 
@@ -157,7 +157,7 @@ def refine(cause: Cause, folder: Path) -> Cause:
     return cause
 
 
-def patiently(work: Callable[[], T]) -> T:
+def retry_shortages(work: Callable[[], T]) -> T:
     """Try `work` again while it meets a shortage, until the time is over. Raises what `work` raises."""
     end = time.monotonic() + RETRY_FOR_SECONDS
     while True:

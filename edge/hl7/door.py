@@ -93,7 +93,7 @@ class MllpDoor:
             for key, events in self._selector.select(0.0 if self._busy else self._until_deadline()):
                 if key.data is not None:
                     key.data(events)
-                elif not self._take_in():
+                elif not self._accept_waiting():
                     return self._leave()
             for each in list(self._busy):
                 self._guard(each, partial(self._record_next, each))
@@ -123,7 +123,7 @@ class MllpDoor:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
-    def _take_in(self) -> bool:
+    def _accept_waiting(self) -> bool:
         """Take in what was handed on. False: the gateway closes."""
         while True:
             try:
@@ -202,7 +202,7 @@ class MllpDoor:
 
     def _advance(self, each: Connection, events: int) -> None:
         if each in self._connections:
-            self._guard(each, lambda: self._go_on(each, events))
+            self._guard(each, lambda: self._handle_events(each, events))
 
     def _guard(self, each: Connection, work: Callable[[], None]) -> None:
         """Do it; whatever one caller provokes, the door stays open."""
@@ -236,7 +236,7 @@ class MllpDoor:
             self._selector.modify(each.fd, events, each.advance)
         each.watched = events
 
-    def _go_on(self, each: Connection, events: int) -> None:
+    def _handle_events(self, each: Connection, events: int) -> None:
         if each.shakes_hands:
             each.sock.do_handshake()  # type: ignore[attr-defined]
             each.shakes_hands = False

@@ -1,4 +1,4 @@
-"""What a message says of patients, merges and orders (HL7 v2.x chapters 3 and 4, IHE RAD-2, RAD-4). Pure."""
+"""Patients, merges and orders, as a message states them (HL7 v2.x chapters 3 and 4, IHE RAD-2, RAD-4). Pure."""
 
 from __future__ import annotations
 

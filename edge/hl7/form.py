@@ -1,4 +1,4 @@
-"""What a message is answered, from the message alone: its form (HL7 v2.x section 2.9, tables 0008 and 0357). Pure.
+"""The answer to a message by its form alone (HL7 v2.x section 2.9, tables 0008 and 0357). Pure.
 
 What contradicts the catalog is no question here: such a message is in custody, is answered AA, and is parked.
 """

@@ -33,7 +33,7 @@ class Separators:
 
     @classmethod
     def from_header(cls, header: str) -> Separators:
-        """From a header segment (MSH, BHS, FHS). What it does not name is as usual."""
+        """Read a header segment (MSH, BHS, FHS). What it does not name is as usual."""
         if len(header) < 4:
             return cls()
         bar = header[3]

@@ -1,4 +1,4 @@
-"""What the door does with a frame: make it a record of the journal. When `record` returns, it may be answered AA."""
+"""Frames become records of the journal. When `record` returns, the frame may be answered AA."""
 
 from __future__ import annotations
 

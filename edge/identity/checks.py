@@ -1,4 +1,4 @@
-"""Does the identity of an image fit its order? Pure, with the reasons.
+"""The check of an image's identity against its order. Pure, with the reasons.
 
 An order is found by accession number and issuer, else Study UID, else Requested Procedure ID; never by a name. Without
 a feed of orders there is no result. Objects without a patient or a study take no part.

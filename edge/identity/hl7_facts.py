@@ -21,7 +21,7 @@ class Authority:
 
     @classmethod
     def parse(cls, text: str) -> Authority:
-        """From `namespace&universal id&type`, as [feed.*] authority has it."""
+        """Parse `namespace&universal id&type`, as [feed.*] authority has it."""
         return cls(*(each.strip() for each in [*text.split("&"), "", ""][:3]))
 
     @property

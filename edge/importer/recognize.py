@@ -1,4 +1,4 @@
-"""What a staged file is, by its content: a DICOM object with its facts, a directory, or something that is wrapped.
+"""The kind of a staged file, by its content: a DICOM object with its facts, a directory, or a file to be wrapped.
 
 Pure but for reading. A data set without File Meta Information is recognized, too. No Dataset is built.
 """

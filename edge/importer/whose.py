@@ -1,4 +1,4 @@
-"""Does a patient known here agree with the one that files name? Pure."""
+"""The comparison of a local patient with the one that files name. Pure."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def check_patient(disc: DiscPatient, local: LocalIdentity, reason: str) -> list[
     serious = [each for each in differences if each != "name"]
     if serious and not reason.strip():
         raise EdgeError(
-            f"the files name another {' and another '.join(serious)} than the patient known here has: check it, or give"
-            " a reason"
+            f"the files name another {' and another '.join(serious)} than the local patient has: check it, or give a"
+            " reason"
         )
     return differences
 

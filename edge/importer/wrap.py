@@ -188,7 +188,7 @@ def _photographic(pixels: _Pixels) -> dict[int, Value]:
 
 
 def _without_times(common: Mapping[int, str]) -> dict[int, Value]:
-    """Nobody knows when a picture was taken: its file may be younger."""
+    """Remove the times: a picture may be older than its file."""
     return {tag: value for tag, value in common.items() if tag not in (0x00080023, 0x00080033)}
 
 
@@ -323,7 +323,7 @@ def _parse_mp4(file: IO[bytes], size: int) -> _Pixels:
         if name == b"stsd" and b"avc1" in body[:24]:
             found[b"stsd"] = body
         elif name in (b"stts", b"mdhd") and b"stsd" not in found:
-            found[name] = body  # of the track in hand: its sample description is between mdhd and stts
+            found[name] = body  # of the current track: its sample description is between mdhd and stts
         elif name == b"stts" and b"timed" not in found:
             found[name], found[b"timed"] = body, b"1"
     if b"stsd" not in found or len(found.get(b"stts", b"")) < 16 or len(found.get(b"mdhd", b"")) < 16:

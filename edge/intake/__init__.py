@@ -133,7 +133,7 @@ class Intake:
         return self._db.write(work)
 
     def _write(self, work: Callable[[Transaction], T], bucket: Bucket | None) -> T:
-        """In one transaction; a study that comes again after years is brought back from its yearly file first."""
+        """Write in one transaction; a study that comes again after years is brought back from its yearly file first."""
         try:
             return self._db.write(work, bucket)
         except StudyIsFolded as error:

@@ -192,6 +192,6 @@ class IntakeApplier:
 
 
 def disk_bytes(spool: Spool) -> int:
-    """Of the file system of the journal. Raises OSError."""
+    """The size of the journal's file system, in bytes. Raises OSError."""
     found = os.statvfs(spool.root)
     return found.f_blocks * found.f_frsize

@@ -1,4 +1,4 @@
-"""What a record of the journal becomes in the catalog: an object that can be read, or one for quarantine.
+"""Entries of the catalog made from records of the journal: an object that can be read, or one for quarantine.
 
 An entry decides all that does not need the catalog when it is made, which any thread may do; its rows are made in a
 transaction of `Intake.enter_all`, as often as that is tried.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Of a fetched object: it is owed to nobody.
+#: Of a fetched object: it is owed to no destination.
 CACHED = Decision(())
 #: Why an object waits in quarantine that the gateway itself failed on.
 ODD = "the gateway could not enter it: a fault of the gateway, see its log"

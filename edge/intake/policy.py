@@ -1,4 +1,4 @@
-"""What a configuration asks of intake, as decisions about one object. Pure."""
+"""The configuration's rules for intake, as decisions about one object. Pure."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class Policy:
 
 
 def mismatch(placed: Placed) -> Reason:
-    """In what the patient differs, without saying whose image it is."""
+    """The fields in which the patient differs, without naming the patient."""
     return Reason(ReasonCode.MISMATCH, {"differs_in": list(placed.differs_in)})
 
 
 def order_mismatch(check: IdentityCheck) -> Reason:
-    """In what the patient differs from the order's, without saying whose image it is."""
+    """The fields in which the patient differs from the order's, without naming the patient."""
     return Reason(ReasonCode.MISMATCH, {"differs_in": list(check.differs_in), "against": "order"})

@@ -1,4 +1,4 @@
-"""What comes back from a destination of de-identified copies: where it goes, if anywhere.
+"""Results that come back from a destination of de-identified copies: where each goes, if anywhere.
 
 A result of a study that was sent there goes where the routes send it, and where its original study's images went; never
 to where it came from. A copy that comes back, and what belongs to no study that was sent there, goes nowhere: it is

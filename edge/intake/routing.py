@@ -1,4 +1,4 @@
-"""Which destinations an object goes to: pure decisions from facts and rules.
+"""The destinations of an object: pure decisions from facts and rules.
 
 Promise: every route that matches adds its destinations, and a destination of several routes gets the most urgent
 priority, whatever their order. What no route matches gets no destination: the caller keeps and shows it. `explain` asks

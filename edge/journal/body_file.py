@@ -25,7 +25,7 @@ _START, _WAIT = 2, 1 | 2 | 4  # flags of sync_file_range(2)
 
 
 def body_file_name(file: bytes) -> str:
-    """Of the file that a head names."""
+    """The name of the file that a head names."""
     return f"{file.hex()}{BODY_SUFFIX}"
 
 
@@ -40,7 +40,7 @@ class BodyFile:
         self._sum = record.Checksum(record.XXH3)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with segment.storage_errors("create a file of the journal"):
-            self._fd = hindrance.patiently(lambda: os.open(self._path, flags, 0o600))
+            self._fd = hindrance.retry_shortages(lambda: os.open(self._path, flags, 0o600))
         try:
             with segment.storage_errors("write a file of the journal"):
                 segment.write_all(self._fd, memoryview(prefix), 0)

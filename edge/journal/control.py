@@ -1,4 +1,4 @@
-"""What the running processes share: of each segment its state, generation, what is written and what is applied; and
+"""The memory that the running processes share: each segment's state, generation, what is written and applied; and
 whether anything may be received.
 
 Memory that is shared by its descriptor, or a file that is mapped by all; made new at each start and never trusted
@@ -64,7 +64,7 @@ class RingControl:
 
     @property
     def has_failed(self) -> bool:
-        """Nothing may be written any more, until a restart."""
+        """Has a write failed, so that nothing may be written until a restart?"""
         return bool(self._words[self._of_all + _FAILED])
 
     def fail(self) -> None:
@@ -80,7 +80,7 @@ class RingControl:
 
     @property
     def cause(self) -> Cause | None:
-        """Why the batch in hand could not be applied yet."""
+        """Why the current batch could not be applied yet."""
         return _CAUSES[self._words[self._of_all + _CAUSE]]
 
     def set_cause(self, cause: Cause | None) -> None:
@@ -120,7 +120,7 @@ class RingControl:
             self._words[place + _SPOOLED_END] = written_end if records >= written else min(end, written_end)
 
     def owed_to_spool(self) -> Owed:
-        """Of this run. What an earlier one has left is not counted: a start waits for it."""
+        """The number of records of this run that the spool lacks. A start waits for those of an earlier run."""
         spooled, written, spooled_end, written_end = (
             sum(self._words[word : self._of_all : _WORDS].tolist())
             for word in (_SPOOLED, _WRITTEN, _SPOOLED_END, _WRITTEN_END)

@@ -56,9 +56,9 @@ class JournalDoor:
 
     @property
     def cause(self) -> Cause | None:
-        """Why the batch in hand could not be applied yet."""
+        """Why the current batch could not be applied yet."""
         return self.control.cause
 
     def close(self) -> None:
-        """In order: its segments are closed."""
+        """Close its segments in order."""
         self.writers.close()

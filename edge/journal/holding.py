@@ -49,7 +49,7 @@ class HeldRecord:
 
     @property
     def end(self) -> int:
-        """In its segment: where the next record begins."""
+        """The place in its segment where the next record begins."""
         return self.notice.offset + self.notice.head_length + pad_to_block(self.body_bytes)
 
 
@@ -146,7 +146,7 @@ class HeldRecords:
         self._pools[held.notice.pool].give_back(held.notice.slot)
 
     def _read(self, held: HeldRecord) -> memoryview | None:
-        """From the segment, past the page cache, which has other uses."""
+        """Read it from the segment with O_DIRECT: the page cache has other uses."""
         notice = held.notice
         length = notice.head_length + pad_to_block(held.body_bytes)
         buffer = self._buffers.pop() if self._buffers else None

@@ -71,7 +71,7 @@ class Notices:
         os.write(self.writer, _NOTICE.pack(appended.slot, pool, *place))
 
     def read(self) -> Iterator[RecordNotice]:
-        """Those that are there; waits for the first. Ends at once when no door is left."""
+        """Read the notices that are there; wait for the first. Ends at once when no door is left."""
         data = os.read(self.reader, NOTICES_AT_ONCE * _NOTICE.size)
         for slot, pool, number, generation, index, length, offset in _NOTICE.iter_unpack(data):
             yield RecordNotice(pool, slot, number, RecordIdentity(generation, index), length, offset)

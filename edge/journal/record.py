@@ -91,17 +91,17 @@ class RecordHead:
 
     @property
     def length(self) -> int:
-        """Of the head, in bytes; a multiple of BLOCK."""
+        """The length of the head in bytes; a multiple of BLOCK."""
         return head_length(len(self.facts), len(self.prefix))
 
     @property
     def record_length(self) -> int:
-        """In its segment: of head, body and padding."""
+        """The length of head, body and padding in its segment."""
         return self.length + (0 if self.file else pad_to_block(self.body_length))
 
     @property
     def end(self) -> int:
-        """In its segment: where the next record begins."""
+        """The place in its segment where the next record begins."""
         return self.offset + self.record_length
 
 
@@ -111,7 +111,7 @@ def pad_to_block(length: int) -> int:
 
 
 def head_length(facts: int, prefix: int) -> int:
-    """Of a head with this number of bytes of facts and prefix. Raises HeadTooLong."""
+    """The length of a head with this number of bytes of facts and prefix. Raises HeadTooLong."""
     length = pad_to_block(_FIXED.size + facts + prefix)
     if length > MAX_HEAD_BYTES:
         raise HeadTooLong(f"the head of a record would take {length} bytes, {MAX_HEAD_BYTES} are the most")
@@ -119,7 +119,7 @@ def head_length(facts: int, prefix: int) -> int:
 
 
 class Checksum:
-    """Of a body that comes in parts."""
+    """The checksum of a body that comes in parts."""
 
     def __init__(self, algorithm: int) -> None:
         self._running = hashlib.sha256() if algorithm == SHA256 else xxhash.xxh3_128()
@@ -131,7 +131,7 @@ class Checksum:
 
 
 def checksum(body: Bytes, algorithm: int = XXH3) -> bytes:
-    """Of a whole body: 32 bytes."""
+    """The checksum of a whole body: 32 bytes."""
     found = Checksum(algorithm)
     found.update(body)
     return found.digest()

@@ -198,7 +198,7 @@ class SegmentReader:
         return ours == (head.generation, head.salt, head.segment, head.offset)
 
     def is_body_whole(self, head: RecordHead) -> bool:
-        """Of one in a file this is not asked: the file was durable before the head was written."""
+        """Is the body whole? Not asked of one in a file: the file was durable before the head was written."""
         body = _read_or_nothing(self._fd, head.offset + head.length, head.body_length)
         return bool(head.file) or record.is_whole(head, body)
 

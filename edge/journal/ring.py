@@ -29,7 +29,7 @@ RECYCLE_PAUSE_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class RingUsage:
-    """Of the ring, in bytes; segments of an earlier run and such as are not recycled yet count as used.
+    """Sizes of the ring in bytes; segments of an earlier run and such as are not recycled yet count as used.
 
     So do the files of longer objects, and what is kept as damaged; these are beside the ring's size.
     """
@@ -174,7 +174,7 @@ class Ring:
         self.control.set_state(number, SegmentState.ABSENT)
 
     def live_generations(self) -> frozenset[int]:
-        """Those that a start would replay from: what the catalog keeps of others as applied may be forgotten."""
+        """The generations that a start would replay from: the catalog may forget its progress with others."""
         numbers = (
             number for number in range(self.control.segments) if self.control.state(number) is not SegmentState.ABSENT
         )

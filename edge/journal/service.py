@@ -248,7 +248,7 @@ class JournalService:
             while self._held:
                 self._take(self._held.take())
                 self._read_notices(0.0)
-            self._let_go()
+            self._release_records()
             if not goes_on or not wait_readable(self.notices.reader, self._wake, seconds=HELD_QUIET_SECONDS):
                 return
 
@@ -286,9 +286,9 @@ class JournalService:
                 item = RecordDamage(notice.identity, self.ring.path_of(notice.segment), notice.offset, DamagedPart.HEAD)
         self._add(item)
         self._under_way.append(held)
-        self._let_go(PREPARED_AT_ONCE)
+        self._release_records(PREPARED_AT_ONCE)
 
-    def _let_go(self, most: int = 0) -> None:
+    def _release_records(self, most: int = 0) -> None:
         """Give back the memory of the oldest records, until that of `most` is left."""
         while len(self._under_way) > most:
             held = self._under_way.popleft()
@@ -299,7 +299,7 @@ class JournalService:
         """Read what a door that has ended left unannounced: it is in its segments, up to "written"."""
         control = self.ring.control
         self._flush()
-        self._let_go()
+        self._release_records()
         has_damage = False
         while (number := self._read(self.ring.close_abandoned)) is not None:
             self._wants_segments = True

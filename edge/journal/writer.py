@@ -165,7 +165,7 @@ class SegmentWriter:
             raise
 
     def close(self) -> None:
-        """In order: the segment is closed, and is recycled once it is applied."""
+        """Close the segment in order; it is recycled once it is applied."""
         self._leave(SegmentState.CLOSED)
 
 
@@ -204,7 +204,7 @@ class Writers:
             return self._idle.pop() if self._idle else SegmentWriter(self._claims, self._notify)
 
     def give_back(self, writer: SegmentWriter) -> None:
-        """For another association."""
+        """Take a writer back, for another association."""
         with self._lock:
             self._idle.append(writer)
 

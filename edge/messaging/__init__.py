@@ -1,4 +1,4 @@
-"""How the outbox leaves: one courier thread for each channel, which takes the oldest message, delivers it, deletes it.
+"""Delivery of the outbox: one courier thread for each channel takes the oldest message, delivers it, deletes it.
 
 Promise: a channel's messages arrive in the order in which they arose, each once as long as the other end answers; one
 whose answer was lost is sent again, unchanged, so that it can be known again. What is stored survives a restart.
@@ -148,7 +148,7 @@ class Courier:
             self._db.write(lambda conn: outbox.remove_delivered(conn, self._taken))
             self._taken.clear()
         except (Hindered, StorageUnhealthy) as error:
-            self._complain(f"what was delivered cannot be deleted: {error}")
+            self._log_once(f"what was delivered cannot be deleted: {error}")
 
     def _deliver_all(self, batch: list[Message]) -> float:
         for message in batch:
@@ -196,11 +196,11 @@ class Courier:
 
     def _note_failure(self, reason: str, kind: type[Transient]) -> float:
         self._failures += 1
-        self._complain(reason)
+        self._log_once(reason)
         longest = REJECTED_SECONDS if issubclass(kind, Rejected) else LONGEST_SECONDS
         return backoff(self._failures, FIRST_SECONDS, longest, self._chance())
 
-    def _complain(self, reason: str) -> None:
+    def _log_once(self, reason: str) -> None:
         """Log a reason once, while it is the same."""
         if reason != self._reason:
             log.warning("%s: %s; it is tried again", self.name, reason)

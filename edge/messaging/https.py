@@ -38,7 +38,7 @@ class Endpoint:
 
     @property
     def label(self) -> str:
-        """For people: without the query, which may hold a token."""
+        """The URL for people, without the query, which may hold a token."""
         return f"{self._url.scheme}://{self._url.netloc}{self._url.path}"
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> bytes:

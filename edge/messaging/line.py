@@ -32,7 +32,7 @@ class Trust:
     client_key: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """For a client; TLS 1.2 or newer, name and chain checked. Raises Rejected."""
+        """Build a client's context: TLS 1.2 or newer, name and chain checked. Raises Rejected."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except (OSError, ssl.SSLError) as error:

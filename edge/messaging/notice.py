@@ -134,7 +134,7 @@ def _moment(text: str) -> str:
 
 
 def log_line(notice: Notice) -> str:
-    """For a log: one line."""
+    """One line for a log."""
     remedy = "" if notice.event == CLOSED else notice.do
     parts = (_heading(notice), notice.text, _time_text(notice), notice.means, remedy)
     return f"site {notice.site_id} ({notice.site_name}): " + " | ".join(part for part in parts if part)

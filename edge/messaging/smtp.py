@@ -122,7 +122,7 @@ def send(server: MailServer, sender: str, recipient: str, mail: EmailMessage, cu
 
 
 def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
-    """By PLAIN or LOGIN, inside TLS. Not by CRAM-MD5, which smtplib likes best: a FIPS-mode OpenSSL has no MD5."""
+    """Log in by PLAIN or LOGIN, inside TLS. Not by CRAM-MD5, which smtplib prefers: a FIPS-mode OpenSSL has no MD5."""
     smtp.ehlo_or_helo_if_needed()
     offered = {"PLAIN", "LOGIN"}.intersection(smtp.esmtp_features.pop("auth", "").upper().split())
     if offered:

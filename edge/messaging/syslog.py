@@ -154,7 +154,7 @@ def _has_ended(sock: socket.socket) -> bool:
 
 
 def _wait_acknowledged(sock: socket.socket) -> None:
-    """Until the other end's kernel has acknowledged every byte (tcp(7), SIOCOUTQ)."""
+    """Wait until the other end's kernel has acknowledged every byte (tcp(7), SIOCOUTQ)."""
     deadline = time.monotonic() + WAIT_SECONDS
     pause = threading.Event()
     delay = 0.0005
@@ -168,6 +168,6 @@ def _wait_acknowledged(sock: socket.socket) -> None:
 
 
 def _raise_failure(sock: socket.socket) -> None:
-    """After a reset the bytes in question stay unacknowledged: the socket's error says so at once."""
+    """Raise the socket's error: after a reset the bytes in question stay unacknowledged."""
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(error, os.strerror(error))

@@ -160,14 +160,14 @@ class Origin:
     called_ae: str
     address: str
     received_at: float  # seconds since 1970, UTC
-    #: Cached: the destination that it was fetched from. It is owed to nobody, and counts as received from nobody.
+    #: Cached: the destination that it was fetched from. Owed to no destination, and not counted as received.
     fetched_from: str = ""
     #: The sites whose Edge it has passed (edge.network.sites); empty: it came from equipment.
     passed: str = ""
     priority: Priority = Priority.ROUTINE  # with which the Edge before sent it
 
     def flat(self) -> tuple[str, str, str, float, str, str, int]:
-        """In the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
+        """The values in the order of the fields; as dataclasses.astuple, which takes twenty times as long."""
         sender = self.calling_ae, self.called_ae, self.address, self.received_at
         return (*sender, self.fetched_from, self.passed, int(self.priority))
 

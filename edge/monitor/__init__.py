@@ -1,4 +1,4 @@
-"""What the gateway says of itself: one reading of everything, and what is made of it. It writes alerts and samples.
+"""The gateway's report of itself: one reading of everything, and what is made of it. It writes alerts and samples.
 
 health            `snapshot`: the one reading (`snapshot_model`), with what only the daemon knows (`live`)
 status_document, metrics, heartbeat   the same for programs, Prometheus and the central office

@@ -1,4 +1,4 @@
-"""What a person announces to the central office: new equipment, storage, requirements. By every channel, once.
+"""Announcements to the central office: new equipment, storage, requirements. By every channel, once.
 
 The words are a person's own: they go where notices go, and must name no patient; `edge notify tell` says so.
 """

@@ -177,7 +177,7 @@ def _custody(conn: Transaction, study_uid: str, tick: Callable[[int, int], None]
 
 
 def _versions_there(instances: Iterable[Instance], events: Iterable[Event]) -> Mapping[tuple[str, str], set[str]]:
-    """By SOP Instance UID and destination: the digests of the versions that may have arrived there, by queue or ledger.
+    """The digests of the versions that may have arrived, by SOP Instance UID and destination, from queue or ledger.
 
     An attempt with an unknown end may have.
     """

@@ -1,4 +1,4 @@
-"""Whether the file system that holds a path is on encrypted block devices (dm-crypt, LUKS).
+"""Disk encryption: is the file system of a path on encrypted block devices (dm-crypt, LUKS)?
 
 Read from sysfs: a device-mapper device of dm-crypt has a UUID that begins with `CRYPT-`. Limits: what encrypts below
 the kernel (a self-encrypting drive, a hypervisor) or above it (fscrypt, a network share) cannot be seen here.
@@ -24,7 +24,7 @@ class Encryption(Enum):
 
 
 def encryption_of(path: Path, sys: Path = Path("/sys"), device: str | None = None) -> Encryption:
-    """Of the file system that holds `path`, or would hold it. `device`: its MAJOR:MINOR, where that is known."""
+    """The encryption of the file system that holds `path`, or would hold it. `device`: its MAJOR:MINOR, where known."""
     folder = sys / "dev" / "block" / (device or device_number(path))
     if not folder.exists():
         return Encryption.UNKNOWN

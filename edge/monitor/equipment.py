@@ -74,7 +74,7 @@ def identify(conn: Transaction) -> bool:
     """Learn the makes of the senders of the next new series; False when there are none left.
 
     A make that was never seen under a known AE title and address is a change at the time when it came, up to MOST_MAKES
-    of them. A series is of one piece of equipment (PS3.3 section A.1.2.5): its first object speaks for it.
+    of them. A series is of one piece of equipment (PS3.3 section A.1.2.5): its first object represents it.
     """
     found = equipment.list_new_series(conn, SERIES_BATCH)
     for each in found:

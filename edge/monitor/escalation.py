@@ -1,4 +1,4 @@
-"""When an open condition is notified: an alert of a site or an incident of the centre. Pure."""
+"""The times at which an open condition is notified: an alert of a site or an incident of the centre. Pure."""
 
 from __future__ import annotations
 

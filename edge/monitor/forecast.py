@@ -1,4 +1,4 @@
-"""When a disk will be full, and a backlog sent. Pure: from samples to seconds.
+"""Forecasts: when a disk will be full, and a backlog sent. Pure: from samples to seconds.
 
 A clinic's disk fills by day and not by night, so a rate of the last minutes predicts nothing. Where a whole day is
 known, the forecast repeats the last day (the last week, where that is known), step by step, until the limit is

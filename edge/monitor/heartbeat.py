@@ -190,7 +190,7 @@ def thin_heartbeats(conn: Transaction, now: float) -> None:
 
 
 def surplus(waiting: Sequence[QueuedHeartbeat], now: float) -> Iterator[QueuedHeartbeat]:
-    """Those that may be removed: not the last of their span, or beyond MOST_QUEUED_BYTES, those without notices first.
+    """List those to remove: not the last of their span; beyond MOST_QUEUED_BYTES, those without notices first.
 
     The newest always stays.
     """
@@ -214,7 +214,7 @@ def _span(at: float, now: float) -> tuple[float, int] | None:
 
 
 def covering(waiting: Iterable[int], gone: set[int]) -> Iterator[tuple[int, int]]:
-    """For each run of deleted ones: its first, and the one directly after it, which stays."""
+    """Each run of deleted ones: its first, and the one directly after it, which stays."""
     first: int | None = None
     for each in waiting:
         if each in gone:

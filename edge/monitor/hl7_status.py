@@ -42,7 +42,7 @@ def _feed(conn: Transaction, config: Config, counts: FeedCounts, margin: float, 
 
 
 def hl7_json(seen: Hl7Status) -> dict[str, Any]:
-    """For `edge status --json`. Keys are added, never changed."""
+    """The part of `edge status --json`. Keys are added, never changed."""
     return {
         "received": seen.received,
         "applied": seen.applied,

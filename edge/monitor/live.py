@@ -1,4 +1,4 @@
-"""What only the running daemon knows: its state, the lines, the machine, and what it has counted since its start."""
+"""Facts that only the running daemon knows: its state, the lines, the machine, and its counts since the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured at intervals: samples of the history, the machine, usual hours, the equipment.
+"""Measurements at intervals: samples of the history, the machine, usual hours, the equipment.
 
 The gateway's housekeeping calls each method at its interval; later snapshots have what it found.
 """

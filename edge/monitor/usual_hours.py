@@ -1,4 +1,4 @@
-"""Whether a scanner should have sent by now: learned from its own days, or set by the site. Pure.
+"""The hour by which a scanner should have sent: learned from its own days, or set by the site. Pure.
 
 A day is compared with days of its kind in the last nine weeks: a Monday with the Mondays; while fewer than four are
 known, a working day with the last working days; a holiday with holidays. Only where the modality sent on all of them

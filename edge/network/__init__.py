@@ -1,1 +1,1 @@
-"""What every door shares: listening sockets, TLS, and how much one caller may take."""
+"""The base of every door: listening sockets, TLS, and how much one caller may take."""

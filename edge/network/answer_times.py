@@ -1,4 +1,4 @@
-"""How long answers take: histograms in memory, for /metrics and the charts.
+"""Response times: histograms in memory, for /metrics and the charts.
 
 The bounds are those at which people notice: a modality waits for each answer before it sends the next object.
 """
@@ -43,7 +43,7 @@ class AnswerTally:
         self.refused += other.refused
 
     def as_list(self) -> list[float]:
-        """For a message between processes."""
+        """The numbers as a list, for a message between processes."""
         return [*self.counts, self.seconds, self.bytes, self.refused]
 
 

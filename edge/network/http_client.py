@@ -235,7 +235,7 @@ class HttpClient:
         return HttpResult(answer.status, _headers_of(answer), body)
 
     def read_piece(self, answer: http.client.HTTPResponse, most: int = _PIECE) -> bytes:
-        """Of an answer's body at most so much; empty at its end. Raises PeerError."""
+        """Read at most this number of bytes of an answer's body; empty at its end. Raises PeerError."""
         try:
             piece = answer.read(most)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -269,7 +269,7 @@ class HttpClient:
         return self._sent - unsent_bytes(self._sock) + self._received if self.is_open else 0
 
     def kill(self) -> None:
-        """From another thread: whatever waits for the connection fails at once."""
+        """End the connection from another thread: what waits for it fails at once."""
         try:
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
         except OSError:

@@ -144,7 +144,7 @@ class Places:
             if self._held[caller] <= 0:
                 del self._held[caller]
 
-    def greediest(self) -> str:
+    def largest_holder(self) -> str:
         """Find the caller that holds the most; empty: none."""
         with self._lock:
             return next((caller for caller, _ in self._held.most_common(1)), "")

@@ -52,7 +52,7 @@ def is_listening(candidate: socket.socket) -> bool:
 
 
 def wait_readable(*descriptors: int, seconds: float | None = None) -> set[int]:
-    """Those of the descriptors that can be read, or have ended; none after this time. Any number is taken (poll(2))."""
+    """Wait for descriptors that can be read, or have ended; none after this time. Takes any number (poll(2))."""
     poll = select.poll()
     for each in descriptors:
         poll.register(each, select.POLLIN)

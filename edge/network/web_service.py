@@ -40,7 +40,7 @@ class WebConnection:
         self._client.close()
 
     def kill(self) -> None:
-        """From another thread: whatever waits for the connection fails at once."""
+        """End the connection from another thread: what waits for it fails at once."""
         self._client.kill()
 
     def count_moved(self) -> int:

@@ -128,7 +128,7 @@ class Forwarder:
 
     @property
     def certificate_expires(self) -> float | None:
-        """Of a DICOMweb destination: when our certificate or the server's ends; None: not known, or none."""
+        """The end of our certificate or the server's, of a DICOMweb destination; None: not known, or none."""
         return self._web.tls.expires if self._web is not None else None
 
     @property
@@ -197,10 +197,10 @@ class Forwarder:
             except Exception as error:  # noqa: BLE001  a fault of ours
                 which = ", ".join(str(each.attempt.lease.instance_id) for each in part.results)
                 log.error("%s: instance %s: %s", self.destination.name, which or "-", place_of(error))
-        self._scheduler.forgo(batch)
+        self._scheduler.skip_lease(batch)
 
     def _record(self, conn: Transaction, batch: WriteBatch) -> Leased:
-        """In one transaction: how jobs ended, and the next leases."""
+        """Record how jobs ended, and take the next leases, in one transaction."""
         now, name, owner = batch.at, self.destination.name, self._spool.node
         for result in batch.results:
             if result.lost:

@@ -69,7 +69,7 @@ class Echo:
 
     @property
     def address(self) -> str:
-        """For people."""
+        """The text for people."""
         return f"{self.destination} ({self.url or f'{self.ae_title} at {self.host}:{self.port}'})"
 
 

@@ -1,4 +1,4 @@
-"""Does compression pay on this line? Pure arithmetic of what was measured.
+"""The decision whether compression pays on a line. Pure arithmetic of measurements.
 
 Bytes that are not sent save the time of the line; to encode and check them takes time of a processor. While objects
 wait, the slower of the two decides how long the queue takes: so compression pays as long as the encoders keep ahead of

@@ -1,4 +1,4 @@
-"""What a destination's writer, scheduler and senders exchange: jobs, results, and what one transaction writes."""
+"""The values that a destination's writer, scheduler and senders exchange: jobs, results, writes of a transaction."""
 
 from __future__ import annotations
 

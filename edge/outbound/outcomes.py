@@ -1,4 +1,4 @@
-"""How the attempts of a destination's senders end, and what follows: for the object, for the destination.
+"""The ends of attempts, and what follows: for the object, for the destination.
 
 Failures without an object say that the destination is down, with an object that this one may be a suspect; what the
 destination answered says whether it takes objects at all. See edge.outbound.scheduler.
@@ -85,7 +85,7 @@ class JobOutcomes(Table):
             self._end(job, Outcome.HOLD, reason, lost=True)
 
     def defer(self, job: Job, **parameters: Parameter) -> None:
-        """Defer an object that could not be tried, for our sake; `parameters` of the reason say why."""
+        """Defer an object that could not be tried because of the gateway itself; `parameters` of the reason say why."""
         reason = Reason(ReasonCode.INTERNAL, parameters)
         log.warning("instance %d is not sent now: %s", job.lease.instance_id, words(reason))
         with self._for_senders:
@@ -101,7 +101,7 @@ class JobOutcomes(Table):
             else:
                 self._add(job)
                 self._for_senders.notify()
-            self._nudge()
+            self._wake_writer()
 
     def note_break(self, sender: Killable, job: Job | None, error: PeerError, is_first: bool = True) -> None:
         """Note that a sender got no association or answer to C-ECHO (no job), or that a job was under way at its end.
@@ -208,4 +208,4 @@ class JobOutcomes(Table):
             self._oldest_result = self._monotonic()
         attempt = AttemptResult(job.lease, outcome, reason, status, retry_at, broke_at, peer_text)
         self._results.append(JobResult(attempt, lost, copy))
-        self._nudge()
+        self._wake_writer()

@@ -1,4 +1,4 @@
-"""How soon, how much and by how many: what forwarding decides by time. Pure: clocks and chance are arguments.
+"""The pace of forwarding: how soon, how much and by how many. Pure: clocks and chance are arguments.
 
 `Circuit` says whether a destination may be tried and when again, `Meter` how fast it goes and so how much to
 lease at once, `Tuner` how many associations pay.
@@ -19,7 +19,7 @@ LINK_FIRST, LINK_LONGEST = 1.0, 60.0
 REJECTED_LONGEST = 300.0
 #: The longest pause that a destination may ask for (Retry-After).
 PAUSE_LONGEST = 3600.0
-#: This number of answers "out of resources" in a row speaks of the destination, not of the objects; where a first probe
+#: This number of answers "out of resources" in a row concerns the destination, not the objects; where a first probe
 #: then finds that it takes another object, of up to MOST_REFUSALS.
 REFUSALS, MOST_REFUSALS = 5, 640
 # Seconds from one try of an instance to the next, after a status that says "later".
@@ -62,7 +62,7 @@ class Circuit:
         return Circuit(self.failures + 1, self.refusals, max(self.retry_at, now + delay), reason)
 
     def with_refusal(self, now: float, reason: str, chance: float, most: int = REFUSALS) -> Circuit:
-        """The destination answered that it is out of resources; `most` in a row speak of the destination."""
+        """The destination answered that it is out of resources; `most` in a row concern the destination."""
         more = replace(self, refusals=self.refusals + 1)
         if self.is_up and more.refusals < most:
             return more
@@ -93,7 +93,7 @@ class Meter:
     def bytes_per_second(self, associations: int) -> float:
         return associations * self.size / self.seconds if self.seconds else 0.0
 
-    def a_second(self, associations: int) -> tuple[int, int]:
+    def lease_size(self, associations: int) -> tuple[int, int]:
         """What to hold leased: (instances, bytes)."""
         if not self.seconds:
             return FIRST_INSTANCES, FIRST_BYTES

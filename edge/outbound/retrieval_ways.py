@@ -1,4 +1,4 @@
-"""Which ways an archive offers to give objects back, in the order in which they are used (edge.query.fetching).
+"""The ways by which an archive gives objects back, in the order in which they are used (edge.query.fetching).
 
 C-GET and C-MOVE are negotiated; WADO-RS, and C-MOVE to ourselves, are asked for an instance that nobody has: many an
 archive that does not know us says so before it searches. What one refuses only when objects really go is not seen.

@@ -47,7 +47,7 @@ class DeliveryScheduler(JobOutcomes):
         if not self._news:
             with self._for_writer:
                 self._news = True
-                self._nudge()
+                self._wake_writer()
 
     def try_now(self) -> None:
         """Find out at once whether a destination that is down is back."""
@@ -55,7 +55,7 @@ class DeliveryScheduler(JobOutcomes):
             if not self._circuit.is_up:
                 self._circuit = replace(self._circuit, retry_at=self._monotonic())
             self._news = True
-            self._nudge()
+            self._wake_writer()
 
     def close(self) -> None:
         """Begin nothing new; what is under way may end."""
@@ -169,7 +169,7 @@ class DeliveryScheduler(JobOutcomes):
             self._crew.note_answer(sender, 0.0)
             size = sum(job.lease.size for job in self._pending) / max(1, len(self._pending))
             self._tuner.note_association(round_trip, size)
-            self._nudge()
+            self._wake_writer()
 
     def take(
         self, sender: Killable, contexts: Collection[ContextKey], wait: float, *, is_first: bool = True
@@ -185,7 +185,7 @@ class DeliveryScheduler(JobOutcomes):
                 now = self._monotonic()
                 if self._closing:
                     return None
-                if self._crew.count(SenderRole.WORK) > self._sender_limit(now) or self._gives_way(now):
+                if self._crew.count(SenderRole.WORK) > self._sender_limit(now) or self._must_yield(now):
                     self._crew.remove(sender)  # now, so that not all of them go
                     return None
                 if self._writing + len(self._results) >= UNSETTLED:
@@ -199,7 +199,7 @@ class DeliveryScheduler(JobOutcomes):
                     job.begin(sender, now)
                     self._under_way_by_id[job.lease.delivery_id] = job
                     if not self._pending:  # else nothing is due that was not: it counts as before
-                        self._nudge()
+                        self._wake_writer()
                     return job
                 left = end - now
                 if len(self._pending) or left <= 0:
@@ -216,7 +216,7 @@ class DeliveryScheduler(JobOutcomes):
         """Note that an object has gone to the socket; one answer for many is still to come: more may be leased."""
         with self._for_senders:
             job.is_on_its_way = True
-            self._nudge()
+            self._wake_writer()
 
     def start_conversion(self, job: Job) -> None:
         """Note that the object is being converted; then the job ends, or is put back."""
@@ -225,7 +225,7 @@ class DeliveryScheduler(JobOutcomes):
                 self._converting[job.lease.delivery_id] = job
 
     def note_shortage(self, sender: Killable, why: str) -> None:
-        """Remove a sender that cannot work for want of something of ours: that says nothing of the destination."""
+        """Remove a sender for which the gateway lacks something: that says nothing about the destination."""
         with self._for_senders:
             self._crew.remove(sender)
             self._not_before = self._monotonic() + FULL_SECONDS
@@ -238,7 +238,7 @@ class DeliveryScheduler(JobOutcomes):
             self._crew.change(sender, SenderRole.WORK)
             self._suspicion.note_echo()
             self._set(self._circuit.with_answer())
-            self._nudge()
+            self._wake_writer()
 
     def remove_sender(self, sender: Killable) -> None:
         """Remove a sender that has ended; the jobs that it still has were not tried."""

@@ -25,7 +25,7 @@ SLOWLY_FIRST, SLOWLY_LONGEST = 1.0, 60.0
 
 
 def must_hold(breaks: int, first_break: float | None, last_answer: float | None) -> bool:
-    """After `breaks` of which the first was then: has the destination answered for others since? Seconds since 1970."""
+    """Must it be held after `breaks`? Sooner where the destination answered for others since. Times: UTC seconds."""
     proved = first_break is not None and last_answer is not None and last_answer > first_break
     return breaks >= (PROVED if proved else UNPROVED)
 

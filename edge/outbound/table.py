@@ -1,4 +1,4 @@
-"""What a destination's scheduler knows, and what follows from it: how many may go, what is due, what is leased next.
+"""The state of a destination's scheduler, and its decisions: how many may go, what is due, what is leased next.
 
 Guarded by the scheduler's lock. Times of the fields are monotonic where nothing else is said.
 """
@@ -102,7 +102,7 @@ class Table:
             known = (state, self._since, self._retry_at, self._last_success, self._last_error)
             return Health(*known, count, rate, answers)
 
-    def forgo(self, batch: WriteBatch) -> None:
+    def skip_lease(self, batch: WriteBatch) -> None:
         """Ask again for what a batch was to lease, and did not."""
         with self._for_writer:
             self._writing, self._is_health_noted, self._news = 0, False, True
@@ -132,7 +132,7 @@ class Table:
             return False
         return self._tuner.can_grow(now) or self._crew.count(SenderRole.WORK) < self._tuner.limit(now)
 
-    def _gives_way(self, now: float) -> bool:
+    def _must_yield(self, now: float) -> bool:
         """Does an association between two objects give its place to one that goes alone, where there is no other?"""
         return self._suspect is not None and self._circuit.is_up and not self._has_room_beside(now)
 
@@ -195,7 +195,7 @@ class Table:
             times.append(self._watch_at)
         return max(self._not_before, min(times))
 
-    def _nudge(self) -> None:
+    def _wake_writer(self) -> None:
         """Wake the writer where it is due before it would wake by itself."""
         if self._writer_waits_until and self._due(self._monotonic()) < self._writer_waits_until:
             self._for_writer.notify()
@@ -243,7 +243,7 @@ class Table:
             elsewhere = (self._circuit.failures + self._suspicion.fresh) % 2 == 1
             return (0, 0, True) if elsewhere else (1, 1, False)
         sample = self._wants_sample
-        instances, size = self._meter.a_second(allowed)
+        instances, size = self._meter.lease_size(allowed)
         instances = max(instances, allowed + 1)
         if not self._news or 2 * count > instances:
             return 0, 0, sample

@@ -48,7 +48,7 @@ class ArchiveAnswers(Protocol):
     def entities(self) -> list[Entity]: ...
 
     def instances(self) -> list[Any]:
-        """Of a retrieval: edge.query.locating.Located."""
+        """The instances of a retrieval: edge.query.located.Located."""
 
     def close(self) -> None: ...
 

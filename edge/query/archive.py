@@ -1,4 +1,4 @@
-"""What an archive behind us answers to the same question: asked beside the catalog, by a thread, within a budget.
+"""The answers of an archive behind us to the same question: asked beside the catalog, by a thread, within a budget.
 
 A budget is a few seconds to the first answer and some more in all. An archive whose circuit is open, by the forwarder's
 word or by what was met here a moment ago, is not called at all: a line that is down costs nothing.
@@ -205,7 +205,7 @@ def _uniques(answer: Attributes, above: Attributes) -> Attributes:
 
 
 class Archives:
-    """Those that [query] through names, and what is known of them by now. Thread-safe."""
+    """The archives that [query] through names, and what is known of them. Thread-safe."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class Finder(Protocol):
     def close(self) -> None: ...
 
     def kill(self) -> None:
-        """From another thread: whatever waits for the archive fails."""
+        """End it from another thread: what waits for the archive fails."""
 
 
 class DimseFinder:
@@ -93,7 +93,7 @@ def open_finder(
 
 
 @contextmanager
-def unhurried_finder(destination: Destination, calling_ae: str, secure: Secure | None = None) -> Iterator[Finder]:
+def open_background_finder(destination: Destination, calling_ae: str, secure: Secure | None = None) -> Iterator[Finder]:
     """A finder for queries that nobody waits for; cut after an error."""
     finder = open_finder(destination, calling_ae, secure)
     try:

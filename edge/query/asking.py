@@ -1,4 +1,4 @@
-"""What a door asks of the process that answers queries, and what it gets: frames on a Unix socket.
+"""The questions of a door to the process that answers queries, and the answers: frames on a Unix socket.
 
 A door asks, and gets some answers; then it pulls more, up to the final status. So little is made that nobody reads, and
 those who ask for everything wait for each other's turns, not for each other's ends. The asking process parses nothing:
@@ -102,7 +102,7 @@ class NotedQuery(QueryEnd):
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> NotedQuery:
-        """From its fields, as JSON has them."""
+        """Build it from its fields, as JSON has them."""
         sent = {int(study): int(count) for study, count in said["sent"].items()}
         return cls(**{**said, "left_out": tuple(said["left_out"]), "sent": sent})
 
@@ -151,7 +151,7 @@ class AnswerBatch:
 
 
 class Asker:
-    """For the doors of one process. Thread-safe: each question has a connection of its own."""
+    """The client of the answering process. Thread-safe: each question has a connection of its own."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir

@@ -1,4 +1,4 @@
-"""What the catalog answers to a query, one entity after another, in bounded memory.
+"""The catalog's answers to a query, one entity after another, in bounded memory.
 
 An index finds the studies that may match (`edge.store.queried.Lookup`); their rows are read some at a time, each time
 in a short transaction, and `edge.query.matching` decides. Beside the numbers of the studies, eight bytes each, nothing
@@ -272,7 +272,7 @@ class _Asker:
     def _complete(
         self, conn: Transaction, entity: Entity, studies: Iterable[StudyRows], series: list[SeriesRows], level: Level
     ) -> Entity | None:
-        """With counts, where they are asked for; None where these do not match."""
+        """Add the counts that are asked for; None where these do not match."""
         of_studies, of_series, of_instances = _COUNTS[level]
         asks, rows = self.question.asks, [row for each in series for row in each.row_ids]
         if of_studies and asks(of_studies):
@@ -291,6 +291,6 @@ class _Asker:
         return self._shift(entity) if self.late(entity.attributes) else None
 
     def _shift(self, entity: Entity) -> Entity:
-        """With the dates and times of the zone that the query means."""
+        """Shift dates and times to the zone of the query."""
         entity.attributes = matching.shift_times(entity.attributes, self.rules)
         return entity

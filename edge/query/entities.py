@@ -35,7 +35,7 @@ _OF_STUDY_BY_SERIES, _OF_SERIES = (
 
 
 def _element(tag: int, value: Any) -> ElementValue:
-    """Of a text, or of a sequence its first item, as the catalog has it."""
+    """The element of a text, or of a sequence's first item, as the catalog has it."""
     if isinstance(value, dict):
         return ElementValue("SQ", (), [item({tag_of(key): text for key, text in value.items()})])
     vr, text = vr_of(tag), str(value)
@@ -115,7 +115,7 @@ def compose_answer(question: LevelQuery, entity: Entity, called_ae: str, zone: s
 
 
 def _asked_of(key: ElementValue, found: Attributes) -> Attributes:
-    """Of an item what the key's item names; all of it where that names nothing."""
+    """The elements of an item that the key's item names; all of it where that names nothing."""
     wanted: Sequence[int] = [tag for each in key.items for tag in each]
     if not wanted:
         return found

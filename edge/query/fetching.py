@@ -291,7 +291,7 @@ def _identifier(study: str, series: str, uids: Sequence[str]) -> items.Attribute
 
 
 def _storage_contexts(sop_classes: Sequence[str], syntax: str) -> list[Context]:
-    """For each class what is not compressed, then each compression; the first classes where there are too many.
+    """Propose for each class uncompressed syntaxes, then each compression; the first classes where there are too many.
 
     Where one class alone is asked for there is room for every transfer syntax.
     """

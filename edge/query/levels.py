@@ -16,7 +16,7 @@ from edge.query.matching import NO_KEYS, QUERY_LEVEL, is_universal
 
 
 class Level(IntEnum):
-    """Of an entity; the word is that of (0008,0052)."""
+    """The level of an entity; the word is that of (0008,0052)."""
 
     PATIENT = 0
     STUDY = 1

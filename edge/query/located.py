@@ -1,4 +1,4 @@
-"""Where an instance is that a C-MOVE or C-GET wants, as the process that answers says it to a door. Pure."""
+"""The location of an instance that a C-MOVE or C-GET wants, as the answering process gives it to a door. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instances a C-MOVE or C-GET wants, and where each is: what the process that answers does with that question.
+"""The instances that a C-MOVE or C-GET wants, and the location of each: in the process that answers.
 
 First those that are here, so that they go at once; then a mark; then those that only an archive has.
 """

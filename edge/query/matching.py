@@ -1,4 +1,4 @@
-"""Whether the values of an entity match the keys of a query (PS3.4 section C.2.2.2). Pure; for every door alike.
+"""Matching of an entity's values with the keys of a query (PS3.4 section C.2.2.2). Pure; for every door alike.
 
     single value       VRs as text, case and all; PN without regard to case and accents (ours to state, C.2.2.2.1.1);
                        dates and times as moments, numbers as numbers

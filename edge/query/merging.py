@@ -22,7 +22,7 @@ Unique = tuple[str, ...]
 
 
 def unique_of(attributes: Attributes, level: Level) -> Unique:
-    """Of a patient ID and issuer, else the UID."""
+    """The unique key: of a patient the ID and issuer, else the UID."""
     unique = attributes.text(tag_of(UNIQUE_KEYWORDS[level]))
     return (unique, attributes.text(tag_of(_ISSUER))) if level is Level.PATIENT else (unique,)
 
@@ -75,7 +75,7 @@ def _number(attributes: Attributes, tag: int) -> int | None:
 
 
 def unite_all(found: Iterable[Entity], level: Level) -> dict[Unique, Entity]:
-    """By what is unique; those that are the same are united."""
+    """Unite entities with the same unique key."""
     made: dict[Unique, Entity] = {}
     for each in found:
         unique = unique_of(each.attributes, level)

@@ -1,6 +1,6 @@
-"""What was answered to scanners and is not in the catalog yet: waited for a moment, else read from the journal.
+"""Instances that were answered and are not in the catalog yet: waited for briefly, else read from the journal.
 
-Only heads of records are read, and entered into a catalog in memory, by the code that enters them in earnest.
+Only heads of records are read, and entered into a catalog in memory, by the code that fills the catalog itself.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Overlay:
 
 
 def build_overlay(folder: Path, heads: Sequence[RecordHead], known: set[str], search: HeaderSearch) -> Overlay:
-    """Of what is not applied, the objects whose SOP Instance UID is not `known` to the catalog."""
+    """Build a catalog of the unapplied objects whose SOP Instance UID is not `known` to the catalog."""
     overlay = Overlay()
     for head in heads:
         found = instance.decode(head.facts)

@@ -1,4 +1,4 @@
-"""Who may call, and for what: decided by AE title, address and certificate; pure, but for resolving a host's name.
+"""Admission: who may call, and for what; by AE title, address and certificate. Pure, but for resolving host names.
 
 No protocol is known here: what a service's word allows on an association is decided in edge.scp.services.
 
@@ -70,7 +70,7 @@ def admit(config: Config, calling_ae: str, address: str, certificate: Certificat
 
 
 def modality_of(config: Config, calling_ae: str, address: str) -> Modality | None:
-    """Of those whose title and address fit, the one with the most exact title: it decides what else is asked for."""
+    """The modality with the most exact title, of those whose title and address fit: it decides what is required."""
     found = [modality for modality in config.modalities.values() if _is(modality, calling_ae, address)]
     return max(found, key=lambda modality: _exactness(modality.ae_title), default=None)
 
@@ -108,7 +108,7 @@ class Caller:
     certificate: Certificate | None = None
 
 
-def nameless(address: str, lacks: str) -> tuple[Caller, Admission]:
+def make_unnamed_caller(address: str, lacks: str) -> tuple[Caller, Admission]:
     """A caller that is refused without an AE title, as it is listed with the equipment that is refused."""
     return Caller("", address), Admission(lacks=lacks)
 

@@ -146,7 +146,7 @@ class Receiver:
         )
 
     def note_hindrance(self, answer: StoreResponse, caller: Caller) -> None:
-        """Note that an object was refused for our sake; the log says why."""
+        """Note that an object was refused because of the gateway itself; the log says why."""
         if answer.cause is not None:
             self.link.note_hindrance(answer.cause)
             why = words_of(answer.cause)
@@ -160,15 +160,15 @@ class Receiver:
         self.stopping.set()
         deadline = time.monotonic() + seconds
         while self._open and time.monotonic() < deadline:
-            self._nudge(QUIET_SECONDS)
+            self._end_quiet(QUIET_SECONDS)
             time.sleep(0.05)
-        self._nudge(0.0)
+        self._end_quiet(0.0)
         patience = time.monotonic() + 5.0  # for the one object that each may still be receiving
         while self._open and time.monotonic() < patience:
-            self._nudge(0.0)
+            self._end_quiet(0.0)
             time.sleep(0.05)
 
-    def _nudge(self, quiet: float) -> None:
+    def _end_quiet(self, quiet: float) -> None:
         with self._lock:
             associations = list(self._open)
         for association in associations:

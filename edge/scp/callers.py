@@ -1,4 +1,4 @@
-"""Who has called: counted in memory, and written down now and then.
+"""Calls by caller: counted in memory, and written periodically.
 
 Anybody may call, under any title: of refused callers a share is noted in a minute, of all and of each address, and the
 table keeps the last of them (edge.network.shares). Those who are admitted are always noted.

@@ -1,4 +1,4 @@
-"""Who may have how many DICOM associations at once: all, each caller, each modality (network.shares has the numbers).
+"""Limits on simultaneous DICOM associations: all, each caller, each modality (edge.network.shares has the numbers).
 
 The last places are kept: half of them for callers that have no association, the other half for modalities that have
 none. Where a caller wants a place that another one has far too many of, an association of the latter that is idle ends

@@ -1,4 +1,4 @@
-"""What a retrieval wants and only an archive has: fetched into the journal as cached, and carried on as it comes.
+"""Retrieval of what only an archive has: fetched into the journal as cached, and passed on as it comes.
 
 Two retrievals of one study fetch it once: the second waits for what the first brings, and goes on where that ends.
 What is fetched is a record of the journal like any object, and is found and sent by the same code as all else.
@@ -72,14 +72,14 @@ class FetchProgress(Protocol):
         """Carry what is here now."""
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
-        """These do not come."""
+        """Note that these do not come."""
 
     def tell(self) -> None:
         """Say that nothing has come yet, and that it takes long."""
 
 
 class ThroughFetch:
-    """For one retrieval. `run` is its `fetch`."""
+    """The fetch of one retrieval. `run` is its `fetch`."""
 
     def __init__(self, door: FetchingDoor) -> None:
         self._door = door

@@ -62,7 +62,7 @@ class ForkServer:
 
 
 def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequence[int]], object]]) -> NoReturn:
-    _become("edge-fork", parent)
+    _set_up_child("edge-fork", parent)
     own = channel.fileno()
     os.closerange(3, own)  # the listening sockets that systemd gives, for one
     os.closerange(own + 1, 1 << 16)
@@ -79,7 +79,7 @@ def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequenc
         else:
             if pid == 0:
                 channel.close()
-                _become("edge-receiver", server)
+                _set_up_child("edge-receiver", server)
                 try:
                     runs[said[0]](descriptors)
                 except BaseException:  # noqa: BLE001 - it never returns to what the daemon has on its stack
@@ -91,7 +91,7 @@ def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequenc
         channel.send(json.dumps(answer).encode())
 
 
-def _become(name: str, parent: int) -> None:
+def _set_up_child(name: str, parent: int) -> None:
     """Have a name in the list of processes, and end with the parent, even where that is killed."""
     Path("/proc/self/comm").write_text(name)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

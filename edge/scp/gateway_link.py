@@ -1,4 +1,4 @@
-"""What the doors ask of the gateway, for it has one truth for all of them: places, who has called, reports, refusals.
+"""The requests of doors to the daemon, which alone knows: places, callers, reports, refusals.
 
 `LocalLink` is the gateway's side, one for each door. A door in a process of its own asks it over a socket
 (edge.scp.remote_link).
@@ -97,7 +97,7 @@ class GatewayLink(Protocol):
         """Have a file of the spool examined that cannot be read, or is not what was received."""
 
     def note_hindrance(self, cause: Cause) -> None:
-        """Note that something was refused for our sake."""
+        """Note that something was refused because of the gateway itself."""
 
     def keeps_unreadable(self, origin: Origin, size: int) -> bool:
         """Take of the sender's share of quarantine; False: it is used up."""

@@ -32,7 +32,7 @@ from edge.errors import Cause, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import Full, Places, Share, caller_of
-from edge.scp.admission import nameless
+from edge.scp.admission import make_unnamed_caller
 from edge.scp.capacity import Limit
 from edge.scp.gateway_link import GatewayLink
 from edge.scp.ports import MOST_SAID_BYTES
@@ -114,7 +114,7 @@ class PendingConnection:
 
 
 class ConnectionListener:
-    """Those who wait to be served. It closes when its feed does; associations go on."""
+    """The connections of a door that wait to be served. It closes with its feed; associations continue."""
 
     def __init__(
         self,
@@ -155,15 +155,15 @@ class ConnectionListener:
             for key, _ in self._selector.select(self._until_deadline()):
                 if key.data is not None:
                     key.data()
-                elif not self._take_in():
+                elif not self._accept_waiting():
                     return self._leave()
-            self._send_away_late()
+            self._drop_late()
 
     def _leave(self) -> None:
         for caller in list(self._waiting):
             self._drop(caller, "")
         for caller in list(self._leaving):
-            self._let_go(caller)
+            self._close_leaving(caller)
         self._selector.close()
         self._feed.close()
 
@@ -173,7 +173,7 @@ class ConnectionListener:
 
     # -- coming in ----------------------------------------------------------------------------------------------------
 
-    def _take_in(self) -> bool:
+    def _accept_waiting(self) -> bool:
         """Take in those who have come. False: nobody will come any more."""
         for _ in range(64):  # then go on with those who are here already
             try:
@@ -203,7 +203,7 @@ class ConnectionListener:
         caller = caller_of(address)
         full = self._waiting_places.take(caller)
         if full is not None:
-            greedy = caller if full is Full.EACH else self._waiting_places.greediest()
+            greedy = caller if full is Full.EACH else self._waiting_places.largest_holder()
             self._make_room(lambda each: caller_of(each.address) == greedy)
             self._waiting_places.add(caller)
 
@@ -221,12 +221,12 @@ class ConnectionListener:
     def _advance(self, caller: PendingConnection) -> None:
         """Its socket can be read, or written in a handshake: go on with it as far as that leads."""
         if caller in self._leaving:
-            self._drop_what_comes(caller)
+            self._discard_input(caller)
         if caller not in self._waiting:
             return  # it was sent away for another's sake in this very turn
         try:
             if caller.context is not None and not caller.is_secure:
-                self._shake_hands(caller, caller.context)
+                self._do_handshake(caller, caller.context)
             self._read(caller)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._watch(caller, READ)
@@ -235,13 +235,13 @@ class ConnectionListener:
         except ssl.SSLError as error:
             why = f"no TLS with it: {tls.explain(error)}"
             if not tls.has_left(error):
-                self._link.note_call(*nameless(caller.address, tls.explain(error)), (), 0)
+                self._link.note_call(*make_unnamed_caller(caller.address, tls.explain(error)), (), 0)
             self._drop(caller, why)
         except OSError as error:
             self._drop(caller, str(error.strerror or error))
         except CallerRefused as error:
             if error.is_mistaken:
-                self._link.note_call(*nameless(caller.address, str(error)), (), 0)
+                self._link.note_call(*make_unnamed_caller(caller.address, str(error)), (), 0)
             self._drop(caller, str(error), error.answer)
         except Exception as error:  # noqa: BLE001 - whatever one caller provokes, the door stays open
             log.error("a caller at the door: %s", place_of(error))
@@ -252,7 +252,7 @@ class ConnectionListener:
         if key.events != events:
             self._selector.modify(caller.fd, events, key.data)
 
-    def _shake_hands(self, caller: PendingConnection, context: TlsContext) -> None:
+    def _do_handshake(self, caller: PendingConnection, context: TlsContext) -> None:
         if not isinstance(caller.sock, ssl.SSLSocket):
             first = caller.sock.recv(1, socket.MSG_PEEK)
             if not first:
@@ -323,10 +323,10 @@ class ConnectionListener:
 
     # -- going --------------------------------------------------------------------------------------------------------
 
-    def _send_away_late(self) -> None:
+    def _drop_late(self) -> None:
         now = time.monotonic()
         while self._leaving and (caller := next(iter(self._leaving))).deadline <= now:
-            self._let_go(caller)
+            self._close_leaving(caller)
         while self._waiting and (caller := next(iter(self._waiting))).deadline <= now:
             self._drop(caller, caller.lateness(self._protocol))
 
@@ -344,7 +344,7 @@ class ConnectionListener:
         caller.data.clear()
         caller.deadline = time.monotonic() + LINGER_SECONDS
         if len(self._leaving) >= MAX_LEAVING:
-            self._let_go(next(iter(self._leaving)))
+            self._close_leaving(next(iter(self._leaving)))
         self._leaving[caller] = None
         self._watch(caller, READ)
 
@@ -357,7 +357,7 @@ class ConnectionListener:
         except OSError:
             return False  # it has gone: nobody is left to answer
 
-    def _drop_what_comes(self, caller: PendingConnection) -> None:
+    def _discard_input(self, caller: PendingConnection) -> None:
         """Read on behind our answer, until the peer has read it and closes, or has sent LINGER_BYTES more."""
         try:
             while (count := len(socket.socket.recv(caller.sock, USUAL_BYTES))) and caller.dropped < LINGER_BYTES:
@@ -366,9 +366,9 @@ class ConnectionListener:
             return
         except OSError:
             pass  # it has reset the connection
-        self._let_go(caller)
+        self._close_leaving(caller)
 
-    def _let_go(self, caller: PendingConnection) -> None:
+    def _close_leaving(self, caller: PendingConnection) -> None:
         self._selector.unregister(caller.fd)
         del self._leaving[caller]
         caller.sock.close()

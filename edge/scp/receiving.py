@@ -232,6 +232,6 @@ class Hl7ReceivingProcess(OrderedProcess):
 
 
 def _raise_descriptor_limit() -> None:
-    """As many as the system lets us have, and connections may need: they stay open for days."""
+    """Raise the limit of descriptors as far as the system allows and connections need: they stay open for days."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, HL7_DESCRIPTORS)), hard))

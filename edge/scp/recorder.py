@@ -1,4 +1,4 @@
-"""What a door does with an object: receive it into the journal, and say what to answer.
+"""Recording of objects: a door receives one into the journal, and gets the answer for its sender.
 
 Promise: success is returned only when the object's record is on stable storage (edge.journal): the header is read
 in the receive buffer, then one flush, then the answer. Everything else follows the answer (edge.intake.apply).

@@ -15,7 +15,7 @@ class RequestedCopy:
     """A copy that is made meanwhile. A context manager, or `drop`: then its file may go."""
 
     def __init__(self, link: GatewayLink, path: str, transfer_syntax_uid: str, destination: str = "") -> None:
-        """Of the object at a path of the spool; as `destination` gets it, where one is named."""
+        """Request a copy of the object at a path of the spool; as `destination` gets it, where one is named."""
         self._link, self._token = link, link.start_copy(path, transfer_syntax_uid, destination)
 
     def wait(self) -> MadeCopy | None:

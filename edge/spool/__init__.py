@@ -55,7 +55,7 @@ class Bucket:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
-        self._fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        self._fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
         weakref.finalize(self, os.close, self._fd)
 
     def sync(self) -> None:
@@ -90,7 +90,7 @@ class Partial:
         self._room_at = ROOM_EVERY
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with _storage_errors("create a file", self._path):
-            self._fd = hindrance.patiently(lambda: os.open(self._path, flags, 0o600))
+            self._fd = hindrance.retry_shortages(lambda: os.open(self._path, flags, 0o600))
         try:
             self._write([memoryview(head)])
         except BaseException:
@@ -187,7 +187,7 @@ class Spool:
         if current is None or hour != self._hour:
             path = self.root / time.strftime(BUCKET_NAME, time.gmtime(now))
             with _storage_errors("create a directory", path):
-                hindrance.patiently(lambda: path.mkdir(mode=0o700, exist_ok=True))
+                hindrance.retry_shortages(lambda: path.mkdir(mode=0o700, exist_ok=True))
                 root, bucket = Bucket(self.root), Bucket(path)
             root.sync()
             self._bucket, self._hour = bucket, hour
@@ -204,7 +204,7 @@ class Spool:
         final = self.path_of(name)
         with _storage_errors("move a file into the spool", self.root):
             try:
-                hindrance.patiently(lambda: final.parent.mkdir(mode=0o700, exist_ok=True))
+                hindrance.retry_shortages(lambda: final.parent.mkdir(mode=0o700, exist_ok=True))
                 path.rename(final)
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -220,7 +220,7 @@ class Spool:
         bucket = final.partition("/")[0]
         digest, size = hashlib.sha256(), len(prefix)
         with _storage_errors("write a file", self.root):
-            fd, path = hindrance.patiently(lambda: self._create(bucket, final))
+            fd, path = hindrance.retry_shortages(lambda: self._create(bucket, final))
             try:
                 head = [memoryview(prefix)]
                 for body in bodies:

@@ -67,7 +67,7 @@ class DiskGuard:
     def hindrance(self) -> Hindrance | None:
         """Why nothing is taken. Asked each time: statvfs(2) takes microseconds, a disk fills in a second."""
         with self._lock:
-            before, found = self._found, self._look()
+            before, found = self._found, self._measure()
             if found and before and found.cause is before.cause:
                 found = replace(found, since=before.since)
             self._found = found
@@ -78,7 +78,7 @@ class DiskGuard:
             log.warning("there is room again: objects are accepted")
         return found
 
-    def _look(self) -> Hindrance | None:
+    def _measure(self) -> Hindrance | None:
         mark, now = self._config().storage.refuse, time.time()
         try:
             disk = self._disk().reduce_free(*self._owed())

@@ -1,4 +1,4 @@
-"""What keeps the stored images whole, and makes room for new ones.
+"""Maintenance of stored images: they stay whole, and make room for new ones.
 
 retention, reserve   room on the disk: what is proved elsewhere goes first; room kept for the gateway itself
 scrub/, repair       every file is read again once a week; a damaged one is fetched from where it was sent

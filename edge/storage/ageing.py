@@ -1,4 +1,4 @@
-"""What was evicted long ago goes into the yearly files, some studies at a time (edge.store.folding).
+"""Ageing: long-evicted studies go into the yearly files, some at a time (edge.store.folding).
 
 In this order: a block with the rows of some studies is written, synced and read again; one transaction makes the
 catalog refer to it; then the rows are deleted, in small transactions. Killed at any point, the next step goes on: what
@@ -29,7 +29,7 @@ NEXT_PASS_SECONDS = 86400.0
 
 
 class Ageing:
-    """Folds what is ripe, step by step; one thread."""
+    """Folds old studies, step by step; one thread."""
 
     def __init__(
         self, db: Store, clock: Callable[[], float] = time.time, doubts_clock: Callable[[], bool] = lambda: False
@@ -67,7 +67,7 @@ class Ageing:
         if now < self._next_at <= now + NEXT_PASS_SECONDS:
             return False
         with self._db.reading() as conn:
-            found, place = folding.ripe(conn, now, self._place, STUDIES)
+            found, place = folding.find_foldable(conn, now, self._place, STUDIES)
             records = self._records(conn, found)
             if not records and place is None:
                 self._unread = folding.blocks(conn)
@@ -79,7 +79,7 @@ class Ageing:
         return True
 
     def _records(self, conn: Transaction, studies: list[int]) -> list[dict[str, Any]]:
-        """Of studies of one year, as many as a block takes."""
+        """Read the records of studies of one year, as many as a block takes."""
         found: list[dict[str, Any]] = []
         instances = 0
         for study in studies:

@@ -1,4 +1,4 @@
-"""What a destination has, by C-FIND or QIDO-RS from studies down to instances, given back by C-GET or WADO-RS.
+"""A destination's copy: listed by C-FIND or QIDO-RS from studies to instances, fetched by C-GET or WADO-RS.
 
 Objects are handed over as they come, whatever their size. Raises PeerError when the destination or the network fails,
 ServiceRefused when the destination does not offer the service.
@@ -13,7 +13,7 @@ from edge.config.sections import Destination
 from edge.dicom import items
 from edge.dicom.items import Attributes
 from edge.dicom.scu import Secure
-from edge.query.archive_finder import unhurried_finder
+from edge.query.archive_finder import open_background_finder
 from edge.query.fetching import TakeObject, open_fetcher
 from edge.query.levels import UNIQUE_KEYWORDS, Level, tag_of
 from edge.query.located import Located
@@ -44,7 +44,7 @@ class ArchiveCopy:
         return _list_uids(self._find(Level.STUDY, {_STUDY: "", _STUDY_DATE: dates}), _STUDY)
 
     def list_undated(self) -> list[str]:
-        """Those without a Study Date, which no range finds: all are asked for."""
+        """List studies without a Study Date, which no range finds: all are asked for."""
         found = self._find(Level.STUDY, {_STUDY: "", _STUDY_DATE: ""})
         return _list_uids((each for each in found if not each.text(_STUDY_DATE)), _STUDY)
 
@@ -59,7 +59,7 @@ class ArchiveCopy:
         return [ListedInstance(uid, sop_class) for uid, sop_class in found.items() if uid]
 
     def _find(self, level: Level, keys: dict[int, str]) -> Iterator[Attributes]:
-        with unhurried_finder(self._to, self._calling, self._secure) as archive:
+        with open_background_finder(self._to, self._calling, self._secure) as archive:
             yield from archive.find(items.item({QUERY_LEVEL: level.name, **keys}))
 
     def fetch(self, study_uid: str, series_uid: str, sop_class_uid: str, uids: Sequence[str], take: TakeObject) -> None:

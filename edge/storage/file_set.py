@@ -145,7 +145,7 @@ def export_folder(
 ) -> ExportResult:
     """Write a file-set into a folder, which must be empty or not exist. Raises EdgeError, OSError."""
     if folder.exists() and any(folder.iterdir()):
-        raise EdgeError(f"{folder} is not empty: nothing is written over")
+        raise EdgeError(f"{folder} is not empty; existing files are not overwritten")
     planned, left_out = plan_export(instances)
     result = ExportResult(left_out=left_out)
     for done, (each, name) in enumerate(planned, 1):

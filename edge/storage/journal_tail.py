@@ -53,7 +53,7 @@ def has_unapplied(data_dir: Path, applied: Mapping[int, int]) -> bool:
 
 
 def _is_whole(record: JournalRecord, spool: Path) -> bool:
-    """Of a body behind its head the replay has asked this. A file may have been moved into the spool already."""
+    """Is the body whole? The replay has checked one that follows its head. A file may be in the spool already."""
     if not record.head.file:
         return True
     moved = () if record.part10[0].exists() else spool.glob(f"*/{record.identity.name}.dcm")

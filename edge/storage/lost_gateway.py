@@ -1,4 +1,4 @@
-"""What the ledger's copy of a lost gateway (its folder data_dir/journal) says for a restore: who sent what, and when,
+"""The ledger copy of a lost gateway (its folder data_dir/journal), for a restore: who sent what, and when,
 and which studies are under a legal hold. It is plain text; a site keeps a copy of it elsewhere (docs/guide/backup.md).
 """
 

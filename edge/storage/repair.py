@@ -134,7 +134,7 @@ class Repairer:
         return self._enter(row, stored, ledger.EDGE, {"fault": text})
 
     def _fetch(self, row: FileRow) -> RepairResult:
-        """From the destinations that have it, one after the other."""
+        """Fetch it from the destinations that have it, one after the other."""
         tried = []
         for destination in self._holders(row):
             try:
@@ -174,7 +174,7 @@ class Repairer:
             raise
 
     def _fetch_object(self, row: FileRow, destination: Destination, take: TakeObject) -> None:
-        """By C-GET or WADO-RS. Raises PeerError, ServiceRefused."""
+        """Fetch the object by C-GET or WADO-RS. Raises PeerError, ServiceRefused."""
         config, kind = self._config(), row.kind
         secure = None if destination.is_web else tls.secure(config, destination)
         wanted = Located(

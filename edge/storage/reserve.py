@@ -53,7 +53,7 @@ class ReserveFile:
         return work()
 
     def drop_if_tight(self) -> None:
-        """At a start: not even what is allocated by surprise, as a page that is mapped, may lack its room."""
+        """Release the reserve at a start where room is so short that even a mapped page might lack it."""
         disk = self._disk()
         if disk.free_bytes < START_BYTES or (disk.total_inodes and disk.free_inodes < START_INODES):
             self.drop()

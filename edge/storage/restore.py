@@ -98,7 +98,7 @@ class Restorer:
         return self.done
 
     def _list_studies(self, dates: str) -> list[str]:
-        """Those of a range of Study Date, and those without one: a range does not find them."""
+        """List the studies of a range of Study Date, and those without one: a range does not find them."""
         studies = self._copy.list_studies(dates)
         if not dates:
             return studies
@@ -157,7 +157,7 @@ class Restorer:
     # -- what its destinations have already ----------------------------------------------------------------------------
 
     def _settle(self, conn: Transaction, added: Added, proved: Set[str]) -> None:
-        """In the transaction of its entry: nothing is sent to those that have it."""
+        """Settle deliveries in the transaction of the entry: nothing is sent to those that have it."""
         if added.arrival is Arrival.DUPLICATE:
             return
         known = self._config.destinations

@@ -7,8 +7,8 @@ those confirmed longest ago first. An original that others have as corrected cop
 file system) below it. Each batch is committed, with its ledger rows, before its files are removed: a crash in between
 leaves files whose rows say evicted, and the walk after the next start removes them.
 
-What is cached (fetched from an archive, owed to nobody) goes before anything else, at any age; then what a rejection
-note says is expired (113039), once it is proved.
+What is cached (fetched from an archive, owed to no destination) is evicted before anything else, at any age; then what
+a rejection note says is expired (113039), once it is proved.
 
 Room is bytes and inodes: each has both marks, and the one that is nearer to its end decides. When nothing may go,
 nothing goes: `edge.spool.room.DiskGuard` then refuses new objects, and opens again by itself when there is room.
@@ -67,7 +67,7 @@ def inodes_to_free(disk: Disk, warn: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Before which moment an instance must be confirmed to go: in general, and by rule."""
+    """The times before which an instance must be confirmed to be evicted: in general, and by rule."""
 
     general: float
     rules: Mapping[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Is a file of the spool still what was received? Reads only.
+"""Verification of the spool's files against what was received. Reads only.
 
 A file is whole when its data set has the SHA-256 and its head has the bytes that follow from the catalog.
 `edge.store.integrity` says the same of the catalog itself.
@@ -64,7 +64,7 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
     `versions`: those of Edge that have written here. Raises Shortage where this machine cannot read anything just now.
     """
     try:
-        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         hindrance.raise_passing(error)
         return Damage(row, Part.MISSING, f"its file cannot be opened ({error.strerror})")

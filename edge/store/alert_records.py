@@ -109,7 +109,7 @@ def notices(conn: Transaction, after: int = 0, limit: int = 1000) -> list[tuple[
 
 
 def forget_ended(conn: Transaction, kinds: Sequence[str], most: int) -> None:
-    """Of alerts of these kinds that are over, keep the last `most`, with their notices."""
+    """Keep the last `most` ended alerts of these kinds, with their notices."""
     old = (
         "SELECT id FROM alert WHERE ended_at IS NOT NULL AND kind IN (SELECT value FROM json_each(?))"
         " ORDER BY id DESC LIMIT -1 OFFSET ?"

@@ -1,4 +1,4 @@
-"""What others have asked of the gateway: queries, retrievals, the worklist. From the ledger; reads only."""
+"""Requests of others to the gateway: queries, retrievals, the worklist. From the ledger; reads only."""
 
 from __future__ import annotations
 

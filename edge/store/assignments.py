@@ -1,4 +1,4 @@
-"""Whose a study is, where a person has decided it. The caller owns the transaction."""
+"""The patients of studies by a person's decision. The caller owns the transaction."""
 
 from __future__ import annotations
 

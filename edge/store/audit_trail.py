@@ -1,4 +1,4 @@
-"""What the audit trail reads: rows of the ledger, and what the catalog knows of the studies that they are about."""
+"""The input of the audit trail: rows of the ledger, and the studies that they are about."""
 
 from __future__ import annotations
 

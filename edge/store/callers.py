@@ -1,4 +1,4 @@
-"""Who calls: configured equipment and unknown callers. Functions of a connection: the caller owns the transaction."""
+"""Callers: configured equipment and unknown callers. Functions of a connection: the caller owns the transaction."""
 
 from __future__ import annotations
 

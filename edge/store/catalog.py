@@ -1,4 +1,4 @@
-"""What is known of every study and instance. Functions of a connection: the caller owns the transaction.
+"""Studies and instances. Functions of a connection: the caller owns the transaction.
 
 Identity is (SOP Instance UID, SHA-256 of the data set): the same bytes again are a duplicate, other bytes a conflict.
 """
@@ -326,7 +326,7 @@ def mark_found(conn: Transaction, instance: int) -> bool:
     conflict = row["is_owed"] and has_rival(conn, row["sop_instance_uid"], row["sha256"], instance)
     state, reason = _kept_as(conflict)
     if not row["is_owed"]:
-        state = InstanceState.QUARANTINED.value  # nothing else is owed to nobody
+        state = InstanceState.QUARANTINED.value  # nothing else has no destination
     conn.execute("UPDATE instance SET reason = ?, state = ?, xxh3 = NULL WHERE id = ?", (reason, state, instance))
     return True
 

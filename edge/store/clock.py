@@ -1,4 +1,4 @@
-"""What a wrong clock must not decide.
+"""Protection against a wrong clock.
 
 Promise: whatever the clock said before, nothing waits longer than its own longest wait, and no age is counted from a
 time in the future: `correct` shortens such waits, at the start, when the clock is set back, and every few minutes. A

@@ -1,4 +1,4 @@
-"""What modalities ask of us as storage commitment (PS3.4 annex J): requests, what they name, and their reports.
+"""Storage commitment requests of modalities (PS3.4 annex J): requests, what they name, and their reports.
 
 A request is `waiting` until it is known of each instance whether it is in custody, `decided` while the report is owed,
 and `reported` once the modality has acknowledged it. Functions of a connection, as those of edge.store.deliveries.

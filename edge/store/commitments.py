@@ -140,7 +140,7 @@ def find_request(conn: Transaction, transaction_uid: str) -> tuple[str, float] |
 def find_unconfirmed(
     conn: Transaction, destination: str, sop_instance_uid: str, sent_before: float
 ) -> list[Unconfirmed]:
-    """The sent deliveries that an answer about one SOP Instance UID speaks of."""
+    """The sent deliveries that an answer about one SOP Instance UID concerns."""
     of_uid = (
         "(i.sop_instance_uid = :uid AND coalesce(c.sop_instance_uid, '') = '')",
         "d.id IN (SELECT delivery_id FROM sent_copy WHERE sop_instance_uid = :uid AND sop_instance_uid <> '')",

@@ -360,7 +360,7 @@ class Store:
 def _open_reader(path: Path) -> Transaction:
     conn = connect(path, read_only=True)
     try:
-        conn.execute("PRAGMA schema_version").fetchone()  # SQLite opens the log now, not in the midst of the work
+        conn.execute("PRAGMA schema_version").fetchone()  # SQLite opens the log now, not in the middle of the work
     except BaseException:
         conn.close()
         raise

@@ -1,4 +1,4 @@
-"""When nobody served the scanners, and the marks that each run of the gateway leaves in the catalog."""
+"""Downtimes of the gateway, and the marks that each run leaves in the catalog."""
 
 from __future__ import annotations
 

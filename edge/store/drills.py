@@ -1,4 +1,4 @@
-"""When a restore was last tried: a person notes it, and is asked once a year. The caller owns the transaction."""
+"""Drills: the last time that a restore was tried, as a person notes it. The caller owns the transaction."""
 
 from __future__ import annotations
 

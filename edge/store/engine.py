@@ -171,11 +171,11 @@ class ThreadStore:
         self._store, self._loop = store, loop
 
     def read(self, work: Callable[[EngineTransaction], T]) -> T:
-        """As EngineStore.read."""
+        """See EngineStore.read."""
         return asyncio.run_coroutine_threadsafe(self._store.read(work), self._loop).result()
 
     def write(self, work: Callable[[EngineTransaction], T]) -> T:
-        """As EngineStore.write."""
+        """See EngineStore.write."""
         return asyncio.run_coroutine_threadsafe(self._store.write(work), self._loop).result()
 
 

@@ -1,4 +1,4 @@
-"""What retention may let go of, and what keeps it. Functions of a connection: the caller owns the transaction."""
+"""Candidates for eviction, and what keeps instances. Functions of a connection: the caller owns the transaction."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def oldest_confirmed(conn: Transaction, limit: int, rule: str = "", *, corrected
 
 
 def oldest_cached(conn: Transaction, limit: int) -> list[Candidate]:
-    """What goes before all else, at any age: it is owed to nobody, and can be fetched again."""
+    """What goes before all else, at any age: it is owed to no destination, and can be fetched again."""
     rows = conn.execute(
         "SELECT id, study_id, path, size, open_deliveries, hold, received_at FROM instance INDEXED BY instance_cached"
         " WHERE fetched_from <> '' AND state = 'stored' AND open_deliveries = 0 AND hold = ''"

@@ -1,4 +1,4 @@
-"""What an error of SQLite means: the only place that knows its result codes (https://www.sqlite.org/rescode.html).
+"""The meaning of SQLite's errors: the only place that knows its result codes (https://www.sqlite.org/rescode.html).
 
 Nothing outside this package sees an error of SQLite: what comes out is Hindered (heals by itself, or no room),
 StorageUnhealthy (a write failed), CatalogDamaged, or CatalogError.

@@ -119,7 +119,7 @@ class FoldedFiles:
 
 
 def files_beside(conn: Transaction) -> FoldedFiles:
-    """Those of the data directory that has a catalog."""
+    """The yearly files in the data directory of a catalog."""
     return FoldedFiles(
         Path(conn.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]).parent
     )

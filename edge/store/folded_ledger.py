@@ -25,7 +25,7 @@ class Range:
     last_hash: bytes
 
 
-def around(conn: Transaction, seq: int) -> Range | None:
+def find_range(conn: Transaction, seq: int) -> Range | None:
     """The range of a row."""
     row = conn.execute(
         "SELECT first_seq, last_seq, last_hash FROM folded_ledger WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
@@ -35,7 +35,7 @@ def around(conn: Transaction, seq: int) -> Range | None:
 
 
 def hash_of(conn: Transaction, seq: int) -> bytes | None:
-    """A row's hash, as far as the catalog has it: not of one in the midst of a range."""
+    """A row's hash, as far as the catalog has it: not of one in the middle of a range."""
     row = conn.execute(
         "SELECT hash FROM ledger WHERE seq = ?1 UNION ALL SELECT last_hash FROM folded_ledger WHERE last_seq = ?1",
         (seq,),
@@ -44,7 +44,7 @@ def hash_of(conn: Transaction, seq: int) -> bytes | None:
 
 
 def hashes_before(conn: Transaction, study: int) -> dict[int, bytes]:
-    """Of each row about a study that follows a row about something else: the hash of that one."""
+    """The hash before each row about a study that follows a row about something else."""
     seqs = [row[0] for row in conn.execute("SELECT seq FROM ledger WHERE study_id = ? ORDER BY seq", (study,))]
     first = [seq for at, seq in enumerate(seqs) if at == 0 or seqs[at - 1] != seq - 1]
     return {seq: hash_of(conn, seq - 1) or bytes(32) for seq in first}
@@ -73,7 +73,7 @@ def _runs(seqs: Sequence[int]) -> list[tuple[int, int]]:
 
 def add_range(conn: Transaction, new: Range) -> None:
     """Ranges that touch become one."""
-    before, behind = around(conn, new.first - 1), around(conn, new.last + 1)
+    before, behind = find_range(conn, new.first - 1), find_range(conn, new.last + 1)
     first = before.first if before else new.first
     last, last_hash = (behind.last, behind.last_hash) if behind else (new.last, new.last_hash)
     conn.execute("DELETE FROM folded_ledger WHERE first_seq BETWEEN ? AND ?", (first, last))
@@ -85,7 +85,7 @@ def restore_rows(conn: Transaction, rows: Iterable[LedgerRow], before: Mapping[i
     known = dict(before)
     for row in rows:
         seq = row["seq"]
-        if (found := around(conn, seq)) is not None:
+        if (found := find_range(conn, seq)) is not None:
             _take_out(conn, found, seq, known[seq])
             insert_row(conn, "ledger", row)
         known[seq + 1] = row["hash"]

@@ -1,4 +1,4 @@
-"""Is a study in a yearly file? What an arrival asks of edge.store.folding."""
+"""The test of an arrival whether its study is in a yearly file (edge.store.folding)."""
 
 from __future__ import annotations
 

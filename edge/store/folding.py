@@ -1,4 +1,4 @@
-"""What was evicted long ago leaves the catalog for the yearly files (edge.store.folded_files), study by study.
+"""Folding: long-evicted studies leave the catalog for the yearly files (edge.store.folded_files), one by one.
 
 A study is folded when nothing of it is kept here, nothing of it is to go anywhere, and no row of the ledger has named
 it for FOLD_AFTER_SECONDS. Its rows are written to a file first; then the catalog refers to them there; then they are
@@ -85,8 +85,8 @@ StudyPlace = tuple[float, int]
 FIRST_PLACE: StudyPlace = (0.0, 0)
 
 
-def ripe(conn: Transaction, now: float, after: StudyPlace, limit: int) -> tuple[list[int], StudyPlace | None]:
-    """Of the next `limit` studies behind a place, those that may be folded; and the next place, None at the end."""
+def find_foldable(conn: Transaction, now: float, after: StudyPlace, limit: int) -> tuple[list[int], StudyPlace | None]:
+    """Find which of the next `limit` studies after a place may be folded; and the next place, None at the end."""
     quiet = now - FOLD_AFTER_SECONDS
     given = {"quiet": quiet, "after": after[0], "after_id": after[1], "limit": limit}
     oldest = [(row[0], row[1]) for row in conn.execute(_OLDEST, given)]

@@ -1,4 +1,4 @@
-"""How far the headers of what is kept are read (edge.storage.backfill). The caller owns the transaction."""
+"""Progress of reading the stored headers (edge.storage.backfill). The caller owns the transaction."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class InstanceFacts:
 
 
 def instance_facts(small: bytes, transfer_syntax_uid: str) -> InstanceFacts:
-    """From a compact header. Raises Unreadable."""
+    """Read a compact header. Raises Unreadable."""
     found = _texts(compact.top_values(small, transfer_syntax_uid, frozenset(_INSTANCE)), _INSTANCE)
     title = found.get("DocumentTitle", "")
     if not title:

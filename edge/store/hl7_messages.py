@@ -115,7 +115,7 @@ def set_outcome(conn: Transaction, number: int, outcome: MessageOutcome, now: fl
 
 
 def drop_body(conn: Transaction, number: int) -> None:
-    """Its bytes are of no more use."""
+    """Its bytes are not needed any more."""
     conn.execute("UPDATE hl7_message SET body = NULL WHERE id = ?", (number,))
 
 

@@ -79,7 +79,7 @@ def _patients_of(conn: Transaction, patient_id: str, issuer: str, assigned: int 
 
 
 def _orders_of(conn: Transaction, study_facts: int, row: Sequence[str], patients: Sequence[int]) -> list[Order]:
-    """By the numbers of the first level, then by those of the request (0040,0275), once the whole header is read."""
+    """Find orders by numbers of the first level, then by those of the request (0040,0275), once the header is read."""
     accession, study_uid, study_number = row[2], row[1], row[4]
     by_accession = _of_issuer(conn, study_facts, orders.find_orders(conn, accession=accession))
     if found := by_accession or orders.find_orders(conn, study_uid=study_uid):

@@ -1,4 +1,4 @@
-"""What messages did that a person should know: an alert stands for it until somebody acknowledges it.
+"""Findings about messages that a person should know: each keeps an alert open until somebody acknowledges it.
 
 `subject` names rows or a feed, never a patient. The same finding again is one row; after it was settled it opens again.
 """

@@ -1,4 +1,4 @@
-"""Is the catalog what was written? Reads only.
+"""Integrity of the catalog. Reads only.
 
 It is whole when SQLite finds its pages and indexes in order, its counts agree, and each row says what the ledger says.
 Limits: what nothing vouches for (a destination's last error, when a peer called) is not covered.
@@ -138,7 +138,7 @@ def check_folded(conn: Transaction, files: FoldedFiles) -> Iterator[str]:
             if (record["study_uid"], block) in known:
                 known.remove((record["study_uid"], block))
                 rows = folding.rows_of(record, "ledger")
-                total.add(rows, unfolding.befores([record]))
+                total.add(rows, unfolding.hashes_by_seq([record]))
                 yield from _folded_rows(record)
     yield from (f"study {uid} is not in its yearly file, {block.year}" for uid, block in known)
     yield from (f"the yearly files lack rows of the ledger, of {each.first} to {each.last}" for each in total.wrong())
@@ -154,7 +154,7 @@ _CAME = (ledger.RECEIVED, ledger.FETCHED, ledger.ADOPTED, ledger.CONFLICT, ledge
 
 
 def _read_study(conn: Transaction, study: int | None) -> tuple[dict[int, CatalogRow], set[tuple[int, str]]]:
-    """By the ledger: the row of the last arrival of each instance of a study, and who has confirmed it."""
+    """Read from the ledger the row of the last arrival of each instance of a study, and who has confirmed it."""
     arrived: dict[int, CatalogRow] = {}
     confirmed: set[tuple[int, str]] = set()
     for row in conn.execute(f"SELECT {ledger.COLUMNS} FROM ledger WHERE study_id IS ? ORDER BY seq", (study,)):

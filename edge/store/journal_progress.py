@@ -1,4 +1,4 @@
-"""How far the journal is applied. Functions of a connection: the caller owns the transaction."""
+"""Progress of applying the journal. Functions of a connection: the caller owns the transaction."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def _join(
         return None
     if gone.is_merged:
         raise Contradiction(IDENTIFIER_IN_USE)
-    _point(conn, gone.patient_key, target.survivor)
+    _set_survivor(conn, gone.patient_key, target.survivor)
     _note_edge(conn, gone, target, source)
     _record(conn, target.survivor, source, "merged", {"patient": gone.patient_key}, {"patient": target.survivor})
     changes.add(target.survivor)
@@ -260,7 +260,7 @@ def _reverse(
 ) -> None:
     """The latest of a merge and its inverse wins."""
     conn.execute("UPDATE known_patient SET survivor_id = NULL WHERE id = ?", (target.patient_key,))
-    _point(conn, gone.patient_key, target.patient_key)
+    _set_survivor(conn, gone.patient_key, target.patient_key)
     conn.execute(
         "UPDATE patient_merge SET is_current = 0 WHERE old_key = ? AND new_key = ?",
         (target.patient_key, gone.patient_key),
@@ -273,7 +273,7 @@ def _reverse(
     changes.add(target.patient_key)
 
 
-def _point(conn: Transaction, patient: int, survivor: int) -> None:
+def _set_survivor(conn: Transaction, patient: int, survivor: int) -> None:
     """Have a patient, and all that were merged into it, end at a survivor."""
     conn.execute(
         "UPDATE known_patient SET survivor_id = :survivor WHERE (id = :patient OR survivor_id = :patient)"

@@ -170,5 +170,5 @@ def return_leases(conn: Transaction, leases: Iterable[Lease]) -> None:
 
 
 def return_all_leases(conn: Transaction, owner: str) -> int:
-    """At the start of a node: what its former run had leased waits again. Returns how many."""
+    """Return what a node's former run had leased, at its start. Returns how many."""
     return sum(conn.execute(sql, {"owner": owner}).rowcount for sql in _RETURN_ALL)

@@ -21,7 +21,7 @@ EDGE = "edge"
 RECEIVED = "received"
 CONFLICT = "conflict"
 MISMATCH = "mismatch"  # the patient differs from those of the images before in the study
-FETCHED = "fetched"  # cached: taken from a destination, owed to nobody
+FETCHED = "fetched"  # cached: taken from a destination, owed to no destination
 QUARANTINED = "quarantined"
 ADOPTED = "adopted"
 SENT = "sent"
@@ -136,7 +136,7 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """From SEQ:HASH. Raises ValueError."""
+        """Parse SEQ:HASH. Raises ValueError."""
         seq, _, digest = text.partition(":")
         if not seq.isascii() or not seq.isdigit() or not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise ValueError(f'"{text}"')
@@ -153,7 +153,7 @@ def has(conn: Transaction, kept: Head) -> bool:
     """Is a head that was kept elsewhere still in the ledger? Then all rows before it in a whole chain are, too."""
     if (found := folded_ledger.hash_of(conn, kept.seq)) is not None:
         return found == kept.hash
-    return folded_ledger.around(conn, kept.seq) is not None  # it is in a yearly file: `edge verify` compares
+    return folded_ledger.find_range(conn, kept.seq) is not None  # it is in a yearly file: `edge verify` compares
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def check(conn: Transaction, after: int = 0, tick: _Tick = lambda _: None, most:
     """
     cursor = conn.cursor()
     cursor.row_factory = None  # plain tuples: a million rows in seconds
-    if (folded := folded_ledger.around(conn, after)) is not None:
+    if (folded := folded_ledger.find_range(conn, after)) is not None:
         after = folded.last
     found = folded_ledger.hash_of(conn, after)
     if after and found is None:
@@ -187,7 +187,7 @@ def check(conn: Transaction, after: int = 0, tick: _Tick = lambda _: None, most:
     before, expected = found or _GENESIS, after + 1
     rows = cursor.execute(f"SELECT seq, hash, {COLUMNS} FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", (after, most))
     for seq, digest, *values in rows:
-        if seq != expected and (folded := folded_ledger.around(conn, expected)) and folded.last == seq - 1:
+        if seq != expected and (folded := folded_ledger.find_range(conn, expected)) and folded.last == seq - 1:
             before, expected = folded.last_hash, seq
         if seq != expected:
             gone = f"row {expected} is" if seq == expected + 1 else f"rows {expected} to {seq - 1} are"

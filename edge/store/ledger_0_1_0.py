@@ -34,7 +34,7 @@ def decode_text(event: str, who: str, destination: str, text: str) -> dict[str, 
 
 
 def _reason_code_of_hold(who: str, destination: str) -> ReasonCode:
-    """By who held it: a sender, the destination that never commits to it, or a person."""
+    """The reason code by who held it: a sender, the destination that never commits to it, or a person."""
     if who == ledger.EDGE:
         return ReasonCode.REFUSED
     return ReasonCode.NOT_COMMITTED if who == destination else ReasonCode.PERSON

@@ -130,7 +130,7 @@ def entry_of_row(row: Mapping[str, Any]) -> Entry:
 
 
 def _file(values: Sequence[Any]) -> File:
-    """From the values of a line; lines of 0.1.0 end with `received_at`."""
+    """Build it from the values of a line; lines of 0.1.0 end with `received_at`."""
     given = dict(zip((field.name for field in fields(File)), values, strict=False))
     header = given.pop("header", None)
     given["sha256"] = bytes.fromhex(given["sha256"])
@@ -317,7 +317,7 @@ def _last_lines(path: Path) -> list[bytes]:
 
 
 def _cut_torn_line(fd: int) -> None:
-    """A crash in the midst of a line: what is behind the last line end goes."""
+    """A crash in the middle of a line: what is behind the last line end goes."""
     size = os.fstat(fd).st_size
     tail = os.pread(fd, _TAIL, max(0, size - _TAIL))
     torn = len(tail) - (tail.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""What a row of the ledger says: its payload for code, and words for people, which no code reads. Pure."""
+"""The content of a row of the ledger: its payload for code, and words for people, which no code reads. Pure."""
 
 from __future__ import annotations
 

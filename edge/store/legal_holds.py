@@ -42,7 +42,7 @@ _INSERT = f"INSERT INTO legal_hold ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def list_holds(conn: Transaction, *, ended: bool = False, study_uid: str | None = None) -> list[LegalHold]:
-    """Those that are active, or all; the latest first."""
+    """List the active holds, or all; the latest first."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM legal_hold WHERE (:ended OR ended_at IS NULL)"
         " AND (:uid IS NULL OR study_uid = :uid) ORDER BY id DESC",

@@ -55,7 +55,7 @@ def _choose(rows: list[dict[str, Any]], facts: OrderFacts) -> dict[str, Any] | N
 
 
 def _by_step(rows: list[dict[str, Any]], facts: OrderFacts) -> dict[str, Any] | None:
-    """Of several steps of one order the one that is named."""
+    """Choose, of several steps of one order, the one that is named."""
     if facts.step_id and any(row["step_id"] for row in rows):
         rows = [row for row in rows if row["step_id"] in ("", facts.step_id)]
     return rows[0] if rows else None

@@ -1,4 +1,4 @@
-"""What went out under demographics that have changed since: for people. It is never sent again under the same UID.
+"""Copies that were sent under demographics that have changed since: for people. Nothing is sent again under its UID.
 
 Functions of a connection. An archive learns of the change by HL7 (`[relay.NAME]`); what each relay has acknowledged of
 the patient's messages since then is beside it.
@@ -87,7 +87,7 @@ def list_outdated_copies(conn: Transaction, limit: int = 1000, study_id: int | N
 
 
 def _read_updates(conn: Transaction) -> dict[str, float]:
-    """By relay, when it last acknowledged a message about a patient."""
+    """Read, by relay, when it last acknowledged a message about a patient."""
     found: dict[str, float] = defaultdict(float)
     rows = conn.execute(
         "SELECT r.relay, max(r.ended_at) FROM hl7_relay r JOIN hl7_message m ON m.id = r.message_id"

@@ -1,4 +1,4 @@
-"""Whose every image is, and what its header says of its study and series. The caller owns the transaction.
+"""The patient of every image, and its header's facts of study and series. The caller owns the transaction.
 
 Each object's own words are kept, once for all that say the same: `patient`, `study_facts` and `series` have a row for
 each way in which they were said, and an instance names its `series` row. `study` has the Study Instance UID and what
@@ -83,7 +83,7 @@ class Header:
 
     @classmethod
     def from_values(cls, values: Sequence[str]) -> Header:
-        """From what `flat` gave; raises ValueError for anything else."""
+        """Build it from what `flat` gave; raises ValueError for anything else."""
         ends = len(PATIENT_COLUMNS), len(PATIENT_COLUMNS) + len(STUDY_COLUMNS)
         if len(values) != ends[1] + len(SERIES_COLUMNS) or not all(isinstance(each, str) for each in values):
             raise ValueError("not the facts of a header")
@@ -168,7 +168,7 @@ def study_id(conn: Transaction, facts: InstanceHeader) -> int | None:
 def enter(conn: Transaction, study: int, header: Header, at: float) -> Placed:
     """Find or make the rows of what an object of a study says, and how its patient stands there."""
     patient = enter_patient(conn, header.patient)
-    standing, differs_in = _stand(conn, study, patient, header.patient, at)
+    standing, differs_in = _find_standing(conn, study, patient, header.patient, at)
     if standing is Standing.AGREES:
         _complete(conn, study, header)
     facts = find_or_insert(
@@ -205,7 +205,9 @@ def find_or_insert(
     return int(row[0])
 
 
-def _stand(conn: Transaction, study: int, key: int, patient: Patient, at: float) -> tuple[Standing, tuple[str, ...]]:
+def _find_standing(
+    conn: Transaction, study: int, key: int, patient: Patient, at: float
+) -> tuple[Standing, tuple[str, ...]]:
     row = conn.execute(
         "SELECT standing, differs_in FROM study_patient WHERE study_id = ? AND patient_key = ?", (study, key)
     ).fetchone()

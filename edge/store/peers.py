@@ -8,7 +8,7 @@ from edge.store.database import CatalogRow, Transaction
 
 
 def all_peers(conn: Transaction, limit: int) -> list[CatalogRow]:
-    """Those that may send first, each group by when it was heard last."""
+    """List all peers: those that may send first, each group by its last call."""
     return conn.execute("SELECT * FROM peer ORDER BY admitted DESC, last_seen DESC LIMIT ?", (limit,)).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""Where objects were placed lately, so that the next slice costs no look-up."""
+"""Recent placements of objects, so that the next slice costs no look-up."""
 
 from __future__ import annotations
 

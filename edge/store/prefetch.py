@@ -168,7 +168,7 @@ class ForeignPriors:
 
 
 def list_foreign_priors(conn: Transaction) -> list[ForeignPriors]:
-    """By archive, while an appointment asks for them."""
+    """List, by archive, another patient's priors, while an appointment asks for them."""
     rows = conn.execute(
         "SELECT s.source, count(*), min(s.noted_at) FROM prefetch_study s WHERE s.state = 'conflict' AND EXISTS"
         " (SELECT 1 FROM prefetch_wish w JOIN prefetch_request r ON r.id = w.request_id WHERE w.prefetch_id = s.id"

@@ -1,4 +1,4 @@
-"""What queries read of the catalog: studies by what an index finds, and what is known of each. Reads only.
+"""The catalog as queries read it: studies by what an index finds, and what is known of each. Reads only.
 
 Visible is an instance that is stored (and, where an archive is asked as well, one that was evicted or lost, for it has
 that), whose patient is its study's by all that is known. What is in quarantine, discarded, rejected, an undecided
@@ -162,7 +162,7 @@ def _ways(lookup: Lookup) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def list_studies_before(conn: Transaction, lookup: Lookup, before: int) -> tuple[array[int], int]:
-    """Of the next studies, the latest first, those that may match; and where the next ones begin, 0 at the end.
+    """List, of the next studies, the latest first, those that may match; and where the next ones begin, 0 at the end.
 
     To begin with, `before` is beyond all numbers.
     """
@@ -353,13 +353,13 @@ def read_instances(conn: Transaction, series: Sequence[int], states: Sequence[st
 
 
 def read_down_since(conn: Transaction, destinations: Sequence[str]) -> dict[str, float]:
-    """Of some destinations those whose circuit is open, and since when (seconds since 1970)."""
+    """Read which of some destinations have an open circuit, and since when (seconds since 1970)."""
     rows = conn.execute("SELECT name, since FROM destination WHERE state = 'down'")
     return {row[0]: row[1] for row in rows if row[0] in destinations}
 
 
 def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
-    """Of some SOP Instance UIDs those that the catalog has, in whatever state but evicted."""
+    """List those of some SOP Instance UIDs that the catalog has, in any state but evicted."""
     sql = (
         "SELECT DISTINCT sop_instance_uid FROM instance WHERE state <> 'evicted'"
         " AND sop_instance_uid IN (SELECT value FROM json_each(?))"
@@ -368,7 +368,7 @@ def known_instances(conn: Transaction, uids: Iterable[str]) -> set[str]:
 
 
 def list_hidden(conn: Transaction, uids: Iterable[str]) -> set[str]:
-    """Of some SOP Instance UIDs those that a rejection note hides, wherever they are."""
+    """List those of some SOP Instance UIDs that a rejection note hides, wherever they are."""
     sql = (
         "SELECT sop_instance_uid FROM rejected_instance"
         " WHERE is_hidden = 1 AND sop_instance_uid IN (SELECT value FROM json_each(?))"

@@ -1,4 +1,4 @@
-"""What the store holds, as lists for people: instances and their deliveries. Reads only.
+"""Instances and their deliveries, as lists for people. Reads only.
 
 Lists are short because somebody reads them; each query ends at its limit along an index, whatever else the store holds.
 """
@@ -175,7 +175,7 @@ class Delivery:
 
     @property
     def public_reason(self) -> str:
-        """In words, without what a person wrote."""
+        """The reason in words, without what a person wrote."""
         return public_words(self.reason, self.reason_code, self.reason_parameters)
 
 
@@ -248,7 +248,7 @@ def _of_study_uid(conn: Transaction, study_uid: str) -> Iterator[Delivery]:
 
 
 def _of_patient(conn: Transaction, patient_id: str) -> Iterator[Delivery]:
-    """Of the images that name this Patient ID, whatever their studies' other images name."""
+    """Select the images that name this Patient ID, whatever their studies' other images name."""
     return map(_delivery, conn.execute(DELIVERY + _OF_PATIENT, (patient_id,)))
 
 

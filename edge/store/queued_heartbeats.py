@@ -18,7 +18,7 @@ class QueuedHeartbeat:
 
 
 def waiting_heartbeats(conn: Transaction, channel: str, kind_with_notices: str) -> list[QueuedHeartbeat]:
-    """In the order in which they were posted."""
+    """List waiting heartbeats in the order in which they were posted."""
     rows = conn.execute(
         "SELECT id, at, length(body), kind = :kind FROM message WHERE channel = :channel AND parked_at IS NULL"
         " ORDER BY id",

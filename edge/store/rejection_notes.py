@@ -1,4 +1,4 @@
-"""What rejection notes reject, and what that does to deliveries. Functions of a connection.
+"""Rejection notes: what each rejects, and what that does to deliveries. Functions of a connection.
 
 Promise: a note is sent to a destination only when nothing that it names still waits for that destination: every lease
 asks (edge.store.rejection_order). Where nothing of what it names has left for a destination, and its code forbids these
@@ -86,7 +86,7 @@ def _apply_note(conn: Transaction, instance: int, now: float) -> None:
 
 
 def _reject(conn: Transaction, uid: str, code: str, note_uid: str, now: float, *, is_hidden: bool) -> None:
-    """Of several notes about one instance the strongest counts."""
+    """Reject instances; of several notes about one the strongest counts."""
     row = conn.execute("SELECT code FROM rejected_instance WHERE sop_instance_uid = ?", (uid,)).fetchone()
     if row is None or STRENGTH.index(row[0]) <= STRENGTH.index(code):
         conn.execute(
@@ -96,7 +96,7 @@ def _reject(conn: Transaction, uid: str, code: str, note_uid: str, now: float, *
 
 
 def settle_note(conn: Transaction, note: int, now: float) -> None:
-    """For each destination of a note: withdraw it with all that it names, or let it wait for what it names."""
+    """Withdraw a note with all that it names, or let it wait for what it names: for each destination."""
     row = conn.execute("SELECT code, sop_instance_uid, is_allowed FROM rejection_note WHERE instance_id = ?", (note,))
     code, uid, is_allowed = row.fetchone()
     rows = conn.execute(

@@ -1,4 +1,4 @@
-"""What the release of an instance reads and changes beside its deliveries' states."""
+"""Reads and writes of an instance's release, beside its deliveries' states."""
 
 from __future__ import annotations
 

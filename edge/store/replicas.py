@@ -1,4 +1,4 @@
-"""What a destination with `keep_last` lacks of what came before it was configured. The caller owns the transaction."""
+"""Replicas that a destination with `keep_last` lacks of the time before. The caller owns the transaction."""
 
 from __future__ import annotations
 

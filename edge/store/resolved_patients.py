@@ -1,4 +1,4 @@
-"""What an identifier resolves to today: the patient after merges, and the identifier with which an image leaves.
+"""Resolution of identifiers: the patient after merges, and the identifier with which an image leaves.
 
 Functions of a connection; they only read.
 """

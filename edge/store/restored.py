@@ -1,4 +1,4 @@
-"""What a restore decides about deliveries: those that had an instance before are not sent it again.
+"""A restore's decisions about deliveries: those that had an instance before are not sent it again.
 
 The caller owns the transaction.
 """
@@ -35,7 +35,7 @@ def instances_here(conn: Transaction, uids: Sequence[str]) -> set[str]:
 def settle_restored(
     conn: Transaction, instance: int, study: int | None, proved: Set[str], asked: Set[str], now: float
 ) -> list[str]:
-    """Of a restored instance: what destinations have, is confirmed (`proved`), or awaits its proof (`asked`).
+    """Settle a restored instance's deliveries: what destinations have is confirmed (`proved`), or awaits it (`asked`).
 
     Returns the other destinations, to which it is sent.
     """

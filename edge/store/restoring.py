@@ -1,4 +1,4 @@
-"""What the rebuild of a damaged catalog enters: rows as they were; instances, studies, deliveries by what is left."""
+"""The entries of a rebuild: rows as they were; instances, studies and deliveries by what is left."""
 
 from __future__ import annotations
 

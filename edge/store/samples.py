@@ -1,4 +1,4 @@
-"""What was measured, over 13 months: the last two days minute by minute, before that the last value of each hour.
+"""Samples over 13 months: the last two days minute by minute, before that the last value of each hour.
 
 What only grows (bytes received, bytes sent) is kept as its sum, so that thinning loses nothing. Names:
 

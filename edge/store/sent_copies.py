@@ -119,7 +119,7 @@ class CopyTally:
 
 
 def list_tallies(conn: Transaction) -> dict[str, CopyTally]:
-    """By destination."""
+    """List the tallies by destination."""
     rows = conn.execute("SELECT destination, copies, received_bytes, bytes FROM sent_tally")
     return {row[0]: CopyTally(row[1], row[2], row[3]) for row in rows}
 

@@ -89,7 +89,7 @@ ORDER BY d.message_id LIMIT :most
 
 
 def list_due_messages(conn: Transaction, destination: str, now: float) -> list[DueMessage]:
-    """Of each step the first message that a target lacks, where that may be sent now; the oldest first."""
+    """List, of each step, the first message that a target lacks, where it may be sent now; the oldest first."""
     rows = conn.execute(_DUE, {"destination": destination, "now": now, "most": _MOST_DUE})
     return [_due_message(row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""What performed steps have named, compared with what has arrived and with what archives have proved."""
+"""The images that performed steps name, compared with arrivals and with what archives have proved."""
 
 from __future__ import annotations
 

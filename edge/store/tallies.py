@@ -1,4 +1,4 @@
-"""How many instances and deliveries are in which state, and how long they wait: from the tallies that triggers keep.
+"""Numbers of instances and deliveries by state, and how long they wait: from the tallies that triggers keep.
 
 Nothing here counts rows: a reading takes milliseconds with millions of instances, for each look-up in a table uses an
 index to its end only. SQLite is named the index where its planner could choose a scan.

@@ -43,7 +43,7 @@ def read_today_of(conn: Transaction, number: str, issuer: str) -> DemographicsTo
 
 
 def read_today_of_object(conn: Transaction, sop_instance_uid: str, number: str, issuer: str) -> DemographicsToday:
-    """By the instance where it is here, else by its Patient ID and issuer."""
+    """Read the facts by the instance where it is here, else by its Patient ID and issuer."""
     sql = "SELECT id FROM instance WHERE sop_instance_uid = ? ORDER BY id LIMIT 1"
     row = conn.execute(sql, (sop_instance_uid,)).fetchone()
     return read_today(conn, row[0]) if row is not None else read_today_of(conn, number, issuer)

@@ -1,4 +1,4 @@
-"""What a transaction offers to the verbs that run on SQLite as well as on PostgreSQL: SQL with named parameters.
+"""The interface of a transaction for verbs that run on SQLite and PostgreSQL: SQL with named parameters.
 
 `sqlite3.Connection` is one, and so is `edge.store.engine.EngineTransaction`. Such verbs read columns by position, in
 the order of their SELECT, and use only what both databases understand.

@@ -71,7 +71,7 @@ def reason_values(reason: Reason, peer_text: str = "") -> dict[str, Any]:
 
 
 def parameters_json(reason: Reason) -> str:
-    """As they are stored: canonical, and empty where there are none."""
+    """The parameters as they are stored: canonical, and empty where there are none."""
     if not reason.parameters:
         return ""
     return json.dumps(reason.parameters, sort_keys=True, separators=(",", ":"))

@@ -33,7 +33,7 @@ def open_in_memory(records: Sequence[Record]) -> Iterator[Transaction]:
         yield conn
 
 
-def befores(records: Iterable[Record]) -> dict[int, bytes]:
+def hashes_by_seq(records: Iterable[Record]) -> dict[int, bytes]:
     return {int(seq): bytes.fromhex(value) for each in records for seq, value in each["before"].items()}
 
 
@@ -63,7 +63,7 @@ def unfold(conn: Transaction, record: Record, *, was_counted: bool = True) -> No
         if _put(conn, "delivery", [kept]) and was_counted:
             of = {name: kept[name] for name in ("destination", "state", "kind_id", "priority")}
             _count(conn, "folded_tally", "tally", of, kept["bytes"])
-    folded_ledger.restore_rows(conn, rows_of(record, "ledger"), befores([record]))
+    folded_ledger.restore_rows(conn, rows_of(record, "ledger"), hashes_by_seq([record]))
     forget_study(conn, record["study_uid"])
 
 

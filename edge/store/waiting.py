@@ -1,4 +1,4 @@
-"""What waits to be sent, by study: one line a study, for people. Reads only."""
+"""Waiting deliveries by study, one line each, for people. Reads only."""
 
 from __future__ import annotations
 

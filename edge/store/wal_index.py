@@ -64,7 +64,7 @@ def laid_out(database: Path) -> Iterator[None]:
 
 
 def _allocate(fd: int, *, is_alone: bool) -> int:
-    """On a disk that is nearly full, the first part alone: the log cannot grow there either. Returns how much."""
+    """Allocate; on a nearly full disk only the first part, for the log cannot grow there either. Returns how much."""
     try:
         os.posix_fallocate(fd, 0, INDEX_BYTES)
     except OSError as error:

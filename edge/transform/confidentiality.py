@@ -1,4 +1,4 @@
-"""What the confidentiality profiles of PS3.15 annex E say, and a project that applies them.
+"""The confidentiality profiles of PS3.15 annex E, and a project that applies them.
 
 `confidentiality_profile.csv` is Table E.1-1; `safe_private.csv` is Table E.3.10-1: last bytes of element numbers and
 ranges of them, without bulk data, UIDs and raw data of ultrasound. In its last column are sequences, of whose elements

@@ -1,4 +1,4 @@
-"""Which attributes of an outgoing copy are corrected: pure decisions from the object, the facts and the rules.
+"""Corrections of an outgoing copy: pure decisions from the object, the facts and the rules.
 
 Demographics of today come first, then the [coerce] rules in the order of the files; each rule sees what those before
 it have made. What nothing changes is not in the `AttributeCorrection`, and nothing at all is None: the copy is then the

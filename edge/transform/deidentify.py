@@ -312,7 +312,7 @@ class _Deidentifier:
         return _pad("UI", "\\".join(self._project.map_uid(each.strip("\0 ")) for each in uids))
 
     def _moment(self, vr: str, action: str, raw: bytes) -> bytes | None:
-        """Of a date or time that is not to be kept: shifted by whole days, or gone."""
+        """Change a date or time that is not to be kept: shifted by whole days, or removed."""
         if action == "C" and vr in ("DA", "DT"):
             return _shift(raw, self._project.shift_days(self._patient))
         return None if action == "C" else b""

@@ -24,7 +24,7 @@ def facts_from(today: DemographicsToday) -> TodayFacts:
 
 
 def _values_of(order: Order) -> dict[str, str]:
-    """By the names of edge.config.coercion.ORDER_FIELDS."""
+    """The values by the names of edge.config.coercion.ORDER_FIELDS."""
     found = {}
     texts = {"patient.name", "procedure_text", "referring_physician"}
     for field in set(ORDER_FIELDS.values()):

@@ -310,7 +310,7 @@ class DeepEdit:
             level.groups[tag >> 16] = (group[0], group[1] + grown)
 
     def _insert_before(self, tag: int, at: int) -> None:
-        """On the first level: what belongs before this tag."""
+        """Insert, on the first level, what belongs before this tag."""
         while self._inserts and self._inserts[-1][0] <= tag:
             number, data = self._inserts.pop()
             self.edits.append(Edit(at, 0, data))

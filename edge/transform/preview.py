@@ -1,4 +1,4 @@
-"""What the copy for a destination would have otherwise than the original: for people, before anything is sent."""
+"""The preview of a copy for a destination: what differs from the original, for people, before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker process gives up before it reads a byte of an object: files, network, other processes, new programs.
+"""The sandbox of the worker process: it gives up files, network, other processes and new programs, then reads objects.
 
 Three walls, one behind the other: resource limits (setrlimit(2)), Landlock (landlock(7): no file system, no TCP, no
 signals or abstract sockets out), seccomp (seccomp(2): the few system calls of a conversion; others fail with EPERM).
@@ -72,7 +72,7 @@ _NUMBER, _ARCHITECTURE, _THIRD_ARGUMENT = 0, 4, 32
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_BITS, _RETURN = 0x20, 0x15, 0x45, 0x06  # classic BPF, linux/bpf_common.h
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # EPERM
 
-#: Descriptors that a worker may hold: its own, and three for the object in hand.
+#: Descriptors that a worker may hold: its own, and three for the current object.
 DESCRIPTORS = 16
 
 

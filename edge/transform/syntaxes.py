@@ -64,7 +64,7 @@ class Converted:
 
 
 def choose_syntax(source_syntax: str, taken: Collection[str]) -> str | None:
-    """As it is where a peer takes that, else the best that it takes and that can be made of it; None: there is none."""
+    """Choose the object's own syntax where a peer takes it, else the best that can be made; None: there is none."""
     for syntax in (source_syntax, *FALLBACKS, *COMPRESSED_FALLBACKS):
         if syntax in taken and possible(source_syntax, syntax) is None:
             return syntax

@@ -62,7 +62,7 @@ class Transcoder:
         largest: int = 1024 * MIB,  # decoded or inflated, in bytes
     ) -> None:
         self._largest = largest
-        self._killed: Counter[Path] = Counter()  # workers, by the source that they had in hand
+        self._killed: Counter[Path] = Counter()  # workers, by the source that they converted
         self._workers = [_Worker(timeout, idle, memory) for _ in range(workers)]
         self._free: LifoQueue[_Worker] = LifoQueue()
         for worker in self._workers:
@@ -143,7 +143,7 @@ class Transcoder:
             if self._killed[source] < _KILLS:
                 raise
             del self._killed[source]
-            raise TransformError(f"cannot convert: {_KILLS} converters were killed with it in hand") from error
+            raise TransformError(f"cannot convert: {_KILLS} converters were killed while they converted it") from error
         finally:
             self._free.put(worker)
         self._killed.pop(source, None)

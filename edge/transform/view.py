@@ -1,4 +1,4 @@
-"""How one frame of an object is shown: what is asked of the worker that draws it, and what it gives."""
+"""The request to draw one frame, for the worker, and its result."""
 
 from __future__ import annotations
 

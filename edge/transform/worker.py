@@ -45,7 +45,7 @@ def serve(lifeline: int, memory: int, codecs: bool) -> None:
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """SIGIO, which kills, when the parent's end of the pipe closes: even in the midst of a codec.
+    """SIGIO, which kills, when the parent's end of the pipe closes: even in the middle of a codec.
 
     PR_SET_PDEATHSIG would act at the end of the thread that started us.
     """

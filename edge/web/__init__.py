@@ -1,4 +1,4 @@
-"""What a site's console and the centre's pages have in common: server, sign-in, headers, style, plots.
+"""The base of the site's console and the centre's pages: server, sign-in, headers, style, plots.
 
     server     uvicorn in a thread; `http`: limits on every wait, length and count
     listener   limits on the connections of each caller (edge.network.shares)

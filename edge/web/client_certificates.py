@@ -1,7 +1,7 @@
 """People sign in by a client certificate (CAC, PIV), beside passwords: whose it is, and the TLS that asks for it.
 
-The handshake verifies the certificate: its chain to the site's authority, its dates, and the revocation lists, without
-which a list is configured in vain: an expired list lets nobody in. A responder may be asked as well (edge.web.ocsp).
+The handshake verifies the certificate: its chain to the site's authority, its dates, and the revocation lists. With
+an expired list nobody is admitted. A responder may be asked as well (edge.web.ocsp).
 Who has none signs in by password. Revocation lists are files that the site replaces: a new one counts from the next
 connection on.
 """

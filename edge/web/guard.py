@@ -86,7 +86,7 @@ class Rules:
 
     @classmethod
     def from_section(cls, section: PagesSection, cookie: str, authorities: Path | None) -> Rules:
-        """As a configuration says. `authorities`: the file of those that issue client certificates."""
+        """Build from a configuration's section. `authorities`: the file of those that issue client certificates."""
         return cls(
             cookie=cookie,
             names=frozenset(name.lower() for name in (*section.names, section.host)),

@@ -1,4 +1,4 @@
-"""How a long list is shown: sorted, filtered and in parts, by the query of its URL. Pure, but for a session's memory.
+"""Long lists: sorted, filtered and in parts, by the query of the URL. Pure, but for a session's memory.
 
     ?q=WORD&sort=COLUMN&down=1&page=2
 
@@ -67,7 +67,7 @@ class ListView:
         turned = self.sort == column and not self.descending
         return self.link(sort=column, down="1" if turned else "", page=1)
 
-    def sorted_how(self, column: str) -> str:
+    def aria_sort(self, column: str) -> str:
         """Return the value of aria-sort."""
         if self.sort != column:
             return "none"

@@ -125,7 +125,7 @@ class Login:
                 " an administrator can unlock it."
             )
             return self._sign_in_page(request, to, fault, 401)
-        self._throttle.forgive(visitor.address)
+        self._throttle.forget_latest(visitor.address)
         self._begin(request, account)
         return RedirectResponse(to, 303)
 
@@ -224,7 +224,7 @@ class Login:
                 if self._authenticate(account.name, visitor.raw_field("old"), visitor.address, signs_in=False) is None:
                     locked = f"the account is locked for {span(ACCOUNT_LOCK_SECONDS)}"
                     raise AccountError(f"the current password is wrong, or {locked}; an administrator can unlock it")
-                self._throttle.forgive(visitor.address)
+                self._throttle.forget_latest(visitor.address)
                 changed = replace(account, password=new_password(visitor, account.name), changed_at=now)
                 self._accounts.put(changed, account.name, "a new password, by its owner")
                 self._begin(request, changed)  # every other session of the account has ended

@@ -1,4 +1,4 @@
-"""Is a client certificate revoked? Asked of the authority's responder by OCSP (RFC 6960), beside revocation lists.
+"""Revocation of client certificates: asked of the authority's responder by OCSP (RFC 6960), beside revocation lists.
 
 The question is put, and the signature of the answer verified, by `openssl ocsp`, a program of the system, so that its
 cryptography is that of the machine (FIPS included). Promise: a certificate counts as good only where the responder

@@ -33,7 +33,7 @@ class Throttle:
         self._lock = threading.Lock()
 
     def begin(self, address: str, now: float) -> float:
-        """Begin an attempt. Returns 0 (it counts as failed until `forgive`), or the seconds to wait."""
+        """Begin an attempt. Returns 0 (it counts as failed until `forget_latest`), or the seconds to wait."""
         caller = caller_of(address)
         with self._lock:
             self._forget(now)
@@ -44,7 +44,7 @@ class Throttle:
             self._keep(caller, (count + 1, now))
         return 0.0
 
-    def forgive(self, address: str) -> None:
+    def forget_latest(self, address: str) -> None:
         """Do not count the latest attempt: the password was right. The failures before it remain."""
         caller = caller_of(address)
         with self._lock:

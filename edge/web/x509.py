@@ -1,4 +1,4 @@
-"""What of a certificate Python's `ssl` does not give: issuer and subject as they are encoded, and the principal name.
+"""Parts of a certificate that Python's `ssl` does not give: issuer and subject as encoded, and the principal name.
 
 For certificates that OpenSSL has verified, or that the site has put into its own files.
 Sections of RFC 5280 are cited. Raises ValueError for what is no certificate.

@@ -1,4 +1,4 @@
-"""How long to wait before trying again. Pure: chance is an argument."""
+"""The wait before the next attempt. Pure: chance is an argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs by name, and is replaced when its configuration changes. Nobody waits for a peer here but at the very end.
+"""Named workers that are replaced when their configuration changes. Nobody waits for a peer here but at the very end.
 
 Promise: `want` returns at once. What has changed or gone is stopped by a thread of its own, and only then is its
 successor started, made of the newest wish: there are never two of one name. `close` waits for all, each within the

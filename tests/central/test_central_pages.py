@@ -156,7 +156,7 @@ def test_several_incidents_are_acknowledged_at_once(central: CentralOffice, brow
     page.get_by_label("Select all").check()
     page.get_by_role("textbox", name="Note").fill("all seen")
     page.get_by_role("button", name="Acknowledge").click()
-    expect(page.get_by_text("The note is with")).to_be_visible()
+    expect(page.get_by_text("The note is added to")).to_be_visible()
     assert (
         central.ask("SELECT count(*) AS n FROM incident WHERE closed_at IS NULL AND acknowledged_at IS NULL")[0]["n"]
         == 0

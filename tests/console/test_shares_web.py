@@ -91,7 +91,9 @@ def test_many_addresses_do_not_close_the_console_to_anybody(callers: ExitStack) 
         wait_until(lambda: console.connections == 48, 5, "all that strangers get")
         assert ask(callers, console.port, "127.0.1.1").startswith(b"HTTP/1.1 200"), "somebody has signed in from there"
         assert ask(callers, console.port, "127.0.0.1").startswith(b"HTTP/1.1 200")
-        assert ask(callers, console.port, "127.0.1.2").startswith(b"HTTP/1.1 200"), "the greediest loses its oldest"
+        assert ask(callers, console.port, "127.0.1.2").startswith(b"HTTP/1.1 200"), (
+            "the largest_holder loses its oldest"
+        )
     finally:
         console.stop()
 

@@ -396,7 +396,7 @@ def test_ranges_join_and_part(tmp_path: Path) -> None:
     with db.reading() as conn:
         assert [(each.first, each.last) for each in folded_ledger.ranges(conn)] == [(1, 2), (5, 9)]
         assert folded_ledger.hash_of(conn, 9) == b"9"
-        assert folded_ledger.around(conn, 3) is None
+        assert folded_ledger.find_range(conn, 3) is None
     db.close()
 
 

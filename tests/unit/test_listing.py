@@ -52,7 +52,7 @@ def test_a_word_filters_and_stays_in_every_address() -> None:
     assert view.sort_link("id") == "/sites?q=024&sort=id&down=&tag=pilot"
     assert view.sort_link("used") == "/sites?q=024&sort=used&down=&tag=pilot"
     assert view.link(page=2) == "/sites?q=024&sort=used&down=1&page=2&tag=pilot"
-    assert (view.sorted_how("used"), view.sorted_how("id")) == ("descending", "none")
+    assert (view.aria_sort("used"), view.aria_sort("id")) == ("descending", "none")
 
 
 def test_a_click_on_a_head_sorts_and_the_next_turns_it_round() -> None:

@@ -158,11 +158,11 @@ def test_what_is_late_costs_less_each_time_but_never_less_than_the_destination_n
 
 def test_the_meter_asks_for_a_second_of_work() -> None:
     meter = Meter()
-    assert meter.a_second(1) == (pace.FIRST_INSTANCES, pace.FIRST_BYTES)
+    assert meter.lease_size(1) == (pace.FIRST_INSTANCES, pace.FIRST_BYTES)
     for _ in range(50):
         meter.add(0.05, 1 << 20)
-    assert meter.a_second(1) == (20, 20 << 20)
-    assert meter.a_second(2) == (40, 40 << 20)
+    assert meter.lease_size(1) == (20, 20 << 20)
+    assert meter.lease_size(2) == (40, 40 << 20)
     assert meter.bytes_per_second(2) == pytest.approx(40 << 20)
 
 
@@ -172,16 +172,16 @@ def test_what_is_leased_has_bounds() -> None:
         small.add(0.0, 10_000)
         fast.add(0.0, 1 << 20)
         slow.add(60.0, 1 << 30)
-    assert small.a_second(8) == (pace.MOST_INSTANCES, pace.MOST_BYTES)
-    assert fast.a_second(8) == (64, pace.MOST_BYTES), "no more rows than the bytes allow are read"
-    assert slow.a_second(1)[0] == 1
+    assert small.lease_size(8) == (pace.MOST_INSTANCES, pace.MOST_BYTES)
+    assert fast.lease_size(8) == (64, pace.MOST_BYTES), "no more rows than the bytes allow are read"
+    assert slow.lease_size(1)[0] == 1
 
 
 def test_the_meter_follows_a_change() -> None:
     meter = Meter()
     for seconds in (*[1.0] * 100, *[0.1] * 30):
         meter.add(seconds, 1000)
-    assert meter.a_second(1)[0] in (8, 9, 10)
+    assert meter.lease_size(1)[0] in (8, 9, 10)
 
 
 def run(

@@ -65,7 +65,7 @@ def test_places_are_counted_and_the_greediest_is_known() -> None:
         assert places.take("a") is None
     assert places.take("a") is Full.EACH
     assert places.take("b") is None
-    assert (places.greediest(), places.caller_with_more("b"), places.caller_with_more("a")) == ("a", "a", "")
+    assert (places.largest_holder(), places.caller_with_more("b"), places.caller_with_more("a")) == ("a", "a", "")
     for _ in range(4):
         places.give_back("a")
     assert (places.total, places.count_of("a")) == (1, 0), "nobody gives back more than was taken"

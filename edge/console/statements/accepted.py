@@ -1,4 +1,4 @@
-"""What associations are accepted for: asked of the code that negotiates (edge.scp.services.choose).
+"""The presentation contexts that are accepted: asked of the code that negotiates (edge.scp.services.choose).
 
 Every SOP class of PS3.6 is asked for, and each kind of caller that the configuration names: so a statement cannot
 differ from what an association gets. A test compares them all the same, over the wire.
@@ -61,7 +61,7 @@ def _is_accepted(admission: Admission, uid: str, syntax: str, offered: tuple[Ser
 
 
 def admission_of(config: Config, modality: Modality) -> Admission:
-    """As which a modality is admitted that calls under its own title, from its own address and certificate."""
+    """The admission of a modality that calls under its own title, from its own address and certificate."""
     title = modality.ae_title.translate(str.maketrans("*?[]!", "AAAAA"))
     address = modality.hosts[0].partition("/")[0] if modality.hosts else "127.0.0.1"
     found = admit(config, title, address)

@@ -83,7 +83,7 @@ def list_proposed(config: Config) -> list[tuple[str, str, str]]:
 
 
 def _list_proposed_to(config: Config, destination: Destination) -> Iterator[tuple[str, str]]:
-    """To a destination. A restore and a test of the link, by a person, ask any of them by C-FIND, C-GET and C-MOVE."""
+    """List what is proposed to a destination. A restore and a link test may use C-FIND, C-GET and C-MOVE with any."""
     yield from ((_ECHO, VERIFICATION), (_STORE, ANY_STORAGE), (_FIND, STUDY_ROOT_FIND))
     yield from ((_GET, STUDY_ROOT_GET), (_MOVE, STUDY_ROOT_MOVE))
     if destination.confirm == "commitment":

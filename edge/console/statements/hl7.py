@@ -110,7 +110,7 @@ class MessageProfile:
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """Of a complete message."""
+        """The segments of a complete message."""
         return _COMPLETE.get(self.effect, ())
 
 

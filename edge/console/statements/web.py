@@ -44,7 +44,7 @@ def list_web_resources(
 
 
 def list_web_uses(config: Config) -> dict[str, tuple[str, ...]]:
-    """As the user agent of which services Edge asks each destination of kind "dicomweb"."""
+    """List the services of which Edge is the user agent, for each destination of kind "dicomweb"."""
     return {each.name: (STORE_WORD, SEARCH_WORD, RETRIEVE_WORD) for each in config.destinations.values() if each.is_web}
 
 

@@ -1,4 +1,4 @@
-"""What one MLLP frame holds: an HL7 message, or a batch. The body is its bytes as they came.
+"""The record of one MLLP frame: an HL7 message, or a batch. The body is its bytes as they came.
 
 It is decoded, split and read again by apply, with what the feed was then: `authority` and `charset`.
 """

@@ -113,15 +113,15 @@ class AuditTrailProjector:
         return AUDIT_TICK_SECONDS
 
     def look(self) -> None:
-        """Post what is ripe."""
-        if self._config().audit.is_enabled and self._ripe():
+        """Post what is due."""
+        if self._config().audit.is_enabled and self._has_due():
             while self._post() == MAX_ROWS:
                 pass
             self._waiting_since = None
             if self._sending is not None:
                 self._sending.courier.wake()
 
-    def _ripe(self) -> bool:
+    def _has_due(self) -> bool:
         """Has the ledger grown, and is what came about to be complete, or has it waited for long enough?"""
         with self._db.reading() as conn:
             head, mark = ledger.head(conn).seq, audit_trail.watermark(conn)

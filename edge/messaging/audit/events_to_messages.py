@@ -1,4 +1,4 @@
-"""What the ledger's rows say as audit messages: `REPORTERS` is the table, a line for each event. Pure.
+"""Rows of the ledger as audit messages: `REPORTERS` is the table, a line for each event. Pure.
 
 The rows are the record; a message is made from them and from what the catalog knew of their study at that time.
 """
@@ -137,7 +137,7 @@ def _report_transfer(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[A
 
 
 def _report_hold(group: Group) -> Iterator[AuditMessage]:
-    """By the destination's refusal, or by a person."""
+    """Report a hold: by the destination's refusal, or by a person."""
     if group.first.who in (ledger.EDGE, group.first.destination):
         yield from _report_transfer(group, dicom.SERIOUS_FAILURE)
     else:

@@ -47,7 +47,7 @@ def _who(caller: UnknownCaller) -> str:
     return f"A caller at {address}{known} was refused"
 
 
-def _because(lacks: str) -> str:
+def _clause(lacks: str) -> str:
     return f"{printable(lacks)}, and " if lacks else ""
 
 
@@ -58,7 +58,7 @@ def unknown_equipment(seen: Observed) -> Iterator[Alert]:
             f"{printable(each.ae_title)}@{printable(each.address)}",
             each.first_seen,
             _who(each),
-            f"{_because(each.lacks)}none of its {'images is' if each.ae_title else 'images or messages is'} received",
+            f"{_clause(each.lacks)}none of its {'images is' if each.ae_title else 'images or messages is'} received",
             *_remedies(each),
         )
     if more := callers[MAX_CALLERS:]:

@@ -1,4 +1,4 @@
-"""What the rules of the alerts read: the snapshot, and what only they need."""
+"""The input of the rules of alerts: the snapshot, and what only they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an instance that a modality names may be committed to (PS3.4 section J.3, PS3.3 section C.14.1.1). Pure."""
+"""The decision whether an instance may be committed to (PS3.4 section J.3, PS3.3 section C.14.1.1). Pure."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _decide(named: NamedInstance, policy: str, *, is_awaited: bool, is_overdue: 
 
 
 def _decide_by_proof(version: StoredVersion, policy: str, *, is_overdue: bool) -> CommitmentOutcome:
-    """By what the destinations have confirmed."""
+    """Decide by what the destinations have confirmed."""
     proved = [name for name, state in version.deliveries.items() if state is DeliveryState.CONFIRMED]
     states = set(version.deliveries.values())
     if policy == "archive" and DeliveryState.CANCELLED in states:

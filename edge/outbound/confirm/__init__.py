@@ -10,7 +10,7 @@ asked again every 15 minutes, and the instances that wait have the reason. Forwa
 Whatever one instance does to an exchange, the others are proved: what was asked in an exchange that broke is asked in
 smaller parts, and an instance with which one broke alone is a suspect (see `doubts`) and asked about alone.
 
-Limit: an archive proves a SOP Instance UID, not bytes: of a conflict, the proof speaks of whichever it kept.
+Limit: an archive proves a SOP Instance UID, not bytes: of a conflict, the proof concerns whichever it kept.
 """
 
 from __future__ import annotations

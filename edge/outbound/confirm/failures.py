@@ -1,4 +1,4 @@
-"""What a storage commitment report does not commit to (PS3.4 section J.3.3): sent again, held, or asked again."""
+"""Instances that a commitment report does not commit to (PS3.4 section J.3.3): sent again, held, or asked again."""
 
 from __future__ import annotations
 

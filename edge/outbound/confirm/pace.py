@@ -1,4 +1,4 @@
-"""When a destination is asked for proof, and what its answers mean: pure decisions. Times are seconds."""
+"""The times at which a destination is asked for proof, and the meaning of its answers. Pure. Times are seconds."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class QidoQuery:
         self._session = session
 
     def has(self, uids: Collection[str], study_uid: str, series_uid: str, *, one_by_one: bool) -> set[str]:
-        """Those of the instances that the archive finds in their series. Raises EdgeError."""
+        """Find the instances that the archive has in their series. Raises EdgeError."""
         where = f"/studies/{study_uid}/series/{series_uid}/instances"
         if one_by_one:
             asked = (self._find(f"{where}?SOPInstanceUID={uid}") for uid in uids)

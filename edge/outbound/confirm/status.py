@@ -7,7 +7,7 @@ from edge.store.database import Store, Transaction
 
 
 def accept_status(db: Store, destination: str, now: float, at_once: int = 500) -> int:
-    """For a destination whose `confirm` has become "status": the C-STORE status proves what it took before, too.
+    """Confirm by status: where `confirm` has become "status", the C-STORE status proves earlier deliveries, too.
 
     Without this, what awaited another proof before the change would await it indefinitely. Returns how many.
     """

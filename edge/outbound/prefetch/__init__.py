@@ -1,8 +1,8 @@
 """Earlier studies are fetched ahead of appointments ([prefetch.NAME]).
 
 Promise: the nearest appointment goes first; only instances that are not here are fetched, and what has come is never
-fetched again: an outage resumes at the instance. What is fetched goes through the journal as *cached*: it is owed to
-nobody and the first to be evicted. Nothing is fetched while urgent work waits to go out, above storage.warn, or from an
+fetched again: after an outage the fetch resumes. What is fetched goes through the journal as *cached*: it is owed to no
+destination, and evicted first. Nothing is fetched while urgent work waits to go out, above storage.warn, or from an
 archive whose circuit is open; between objects the line rests, so that fetching has `share` of it at most.
 
 A worker reads the worklist and asks archives; it works at one study at a time.
@@ -33,7 +33,7 @@ from edge.outbound.prefetch.choice import (
     pause_after,
 )
 from edge.query import worklist as pure
-from edge.query.archive_finder import Finder, unhurried_finder
+from edge.query.archive_finder import Finder, open_background_finder
 from edge.query.fetching import Fetcher, ReadInto, open_fetcher
 from edge.query.located import Located
 from edge.query.worklist import decode_item
@@ -150,7 +150,7 @@ class Prefetcher:
         keys = dict.fromkeys((_STUDY_UID, STUDY_DATE, STUDY_TIME, pure.PATIENT_NAME, BIRTH_DATE, INSTANCES), "")
         keys |= {QUERY_RETRIEVE_LEVEL: "STUDY", pure.PATIENT_ID: request.patient_id}
         try:
-            with unhurried_finder(source, config.listen.ae_title, self._secure_for(source)) as archive:
+            with open_background_finder(source, config.listen.ae_title, self._secure_for(source)) as archive:
                 answers = list(archive.find(items.item(keys)))
         except EdgeError as error:
             again, text = self._again(request.tries), str(error)
@@ -192,7 +192,7 @@ class Prefetcher:
     ) -> None:
         title, secure = config.listen.ae_title, self._secure_for(source)
         self._settle()
-        with unhurried_finder(source, title, secure) as archive:
+        with open_background_finder(source, title, secure) as archive:
             missing = self._missing(archive, study.study_uid)
         by_class: dict[str, list[Located]] = defaultdict(list)
         for each in missing:

@@ -1,4 +1,4 @@
-"""For which appointments earlier studies are fetched, and which. Pure."""
+"""The choice of appointments and of their earlier studies to fetch. Pure."""
 
 from __future__ import annotations
 

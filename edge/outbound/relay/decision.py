@@ -1,4 +1,4 @@
-"""What an acknowledgement means for a relayed message, and when it is tried again. Pure."""
+"""The meaning of an acknowledgement for a relayed message, and the time of the next attempt. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was performed and what arrived: missing images, and Instance Availability Notification (PS3.4 annex R).
+"""Missing images of performed steps, and Instance Availability Notification (PS3.4 annex R).
 
 A notification is made only when every instance of the step that is here is proved by its destinations, and names the
 archive that has it, by its Retrieve AE Title (PS3.3 section C.4.23). While images may still come it waits for them, and

@@ -1,4 +1,4 @@
-"""What a target's answer to a message of a performed step means (PS3.4 section F.7.2, PS3.7 annex C). Pure."""
+"""The meaning of a target's answer to a message of a performed step (PS3.4 section F.7.2, PS3.7 annex C). Pure."""
 
 from __future__ import annotations
 

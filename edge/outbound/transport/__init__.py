@@ -1,4 +1,4 @@
-"""What sends objects to a destination, whatever it speaks: open a connection, send, report how each ended, close.
+"""Senders of objects, for every transport: open a connection, send, report how each object ended, close.
 
 A sender is a thread. One module a transport: `dimse` (C-STORE on an association), `stow` (STOW-RS over HTTP). Each says
 how to open, probe and close a connection (`Session`) and how to send what was taken from the scheduler; circuit, tuner,
@@ -54,19 +54,19 @@ class Session(Protocol):
 
     @property
     def round_trip(self) -> float:
-        """Of its line, in seconds."""
+        """The round trip of its line, in seconds."""
 
     def probe(self) -> None:
         """Ask whether the destination answers, without an object."""
 
     def close(self) -> None:
-        """In order."""
+        """Close in order."""
 
     def kill(self) -> None:
-        """From another thread: end what waits for it."""
+        """End, from another thread, what waits for the connection."""
 
     def count_moved(self) -> int:
-        """From another thread: bytes that have come and gone."""
+        """Count the bytes that have come and gone; called from another thread."""
 
 
 S = TypeVar("S", bound=Session)
@@ -119,13 +119,13 @@ class TransportSender(threading.Thread, Generic[S]):
             self._scheduler.remove_sender(self)
 
     def kill(self) -> None:
-        """From another thread: end what it waits for."""
+        """End, from another thread, what the sender waits for."""
         self._killed = True
         if (session := self._session) is not None:
             session.kill()
 
     def count_moved_bytes(self) -> int:
-        """From another thread: bytes that have come and gone on the connection."""
+        """Count the bytes that have come and gone on the connection; called from another thread."""
         session = self._session
         return session.count_moved() if session is not None else 0
 

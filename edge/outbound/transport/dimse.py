@@ -46,7 +46,7 @@ _READS = 3
 
 @dataclass(frozen=True, slots=True)
 class ContextChoice:
-    """In which context and transfer syntax objects go on one association, or why they cannot."""
+    """The context and transfer syntax for objects on one association, or why they cannot be sent."""
 
     context: int = 0
     transfer_syntax_uid: str = ""
@@ -60,7 +60,7 @@ def fallback_groups(compress: str = "") -> tuple[tuple[str, ...], ...]:
 
 
 def choose_context(key: ContextKey, association: Association, compressed: str = "") -> ContextChoice:
-    """As it is where the destination takes that, else in the best syntax that it takes and that can be made of it.
+    """Choose the object's own syntax where the destination takes it, else the best that it takes and that can be made.
 
     `compressed`: the transfer syntax that is preferred to its own.
     """
@@ -204,7 +204,7 @@ class Sender(TransportSender[AssociationSession]):
         return False
 
     def _end_unsent(self, session: AssociationSession, job: Job, *, gone: bool, **parameters: Parameter) -> None:
-        """Our own side failed: the association may be in the midst of an object, so it ends."""
+        """Our own side failed: the association may be in the middle of an object, so it ends."""
         session.association.abort()
         if gone and job.copy is None:
             self._scheduler.hold_lost(job, **parameters)
@@ -220,7 +220,7 @@ class Sender(TransportSender[AssociationSession]):
             path, offset, size = str(copy.path), copy.dataset_offset, copy.size
             expected = Digest(xxhash.xxh3_128, copy.xxh3)
         priority = HIGH if lease.priority is Priority.STAT else MEDIUM
-        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             if os.fstat(fd).st_size != size:
                 raise Unreadable("the spooled file has not the length that the catalog says")

@@ -156,7 +156,7 @@ def _head_of(job: Job) -> bytes:
 
 
 def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning]) -> None:
-    """Raises Unavailable where an answer speaks of the destination as a whole, in one of these ways."""
+    """Raises Unavailable where an answer concerns the destination as a whole, in one of these ways."""
     meaning = meaning_of_answer(found.status, count)
     if meaning not in meanings:
         return
@@ -243,7 +243,7 @@ class StowSender(TransportSender[WebSession]):
     def _open_file(self, job: Job, files: ExitStack) -> Parcel:
         lease, copy = job.lease, job.copy
         path = str(copy.path) if copy is not None else self._source.path_of(lease)
-        fd = hindrance.patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         files.callback(os.close, fd)
         what = copy or lease
         running = xxhash.xxh3_128() if what.xxh3 else hashlib.sha256()

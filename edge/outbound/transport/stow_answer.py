@@ -1,4 +1,4 @@
-"""What a server's answer to STOW-RS means (PS3.18 section 10.5.3): of the request, and of each instance. Pure.
+"""The meaning of a server's answer to STOW-RS (PS3.18 section 10.5.3): of the request, and of each instance. Pure.
 
 200 is no proof: an instance is stored that the answer names so. One that it names in neither sequence is not stored.
 """
@@ -71,7 +71,7 @@ class StowReport:
 
 
 def read_report(content_type: str, body: bytes) -> StowReport:
-    """Of an answer that cannot be read nothing is stored."""
+    """Read the report of an answer. Where it cannot be read, nothing counts as stored."""
     try:
         data_sets = list(_data_sets(content_type, body))
     except (ValueError, ElementTree.ParseError, RecursionError):

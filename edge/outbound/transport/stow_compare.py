@@ -1,4 +1,4 @@
-"""Is the object that a server has under a UID the one that it was sent? By WADO-RS (PS3.18 section 10.4)."""
+"""The comparison of a server's object under a UID with the one that it was sent, by WADO-RS (PS3.18 section 10.4)."""
 
 from __future__ import annotations
 

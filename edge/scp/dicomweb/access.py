@@ -1,4 +1,4 @@
-"""Who calls the DICOMweb services, and what it may: pure, by bearer token (RFC 6750) or client certificate.
+"""Callers of the DICOMweb services, and what each may do: by bearer token (RFC 6750) or client certificate. Pure.
 
 A person who has signed in at the console is known by that session's cookie, and may look, never store.
 """
@@ -28,7 +28,7 @@ class WebCaller:
 
 
 def token_digest(token: bytes) -> bytes:
-    """As tokens are kept and compared: of the same length, whatever was said."""
+    """The digest by which tokens are kept and compared: of the same length, whatever was sent."""
     return hashlib.sha256(token).digest()
 
 

@@ -1,4 +1,4 @@
-"""What only an archive has, for WADO-RS: found by the process that answers queries, brought here as *cached*.
+"""Studies that only an archive has, for WADO-RS: found by the process that answers queries, fetched as *cached*.
 
 By the same code as C-MOVE and C-GET (edge.scp.fetch_through): two callers who want one study have it fetched once. An
 archive that does not answer costs what its circuit allows (edge.query.archive), and is named to the caller.
@@ -118,7 +118,7 @@ class WebArchives:
         return progress.failed
 
     def _is_complete(self, asked_for: tuple[str, ...]) -> bool:
-        """Of a series also where its study is, and so on."""
+        """Is it complete here? Of a series also where its study is, and so on."""
         with self._lock:
             since = max(self._complete.get(asked_for[:end], -math.inf) for end in range(1, len(asked_for) + 1))
         return time.monotonic() - since < ASK_AGAIN_SECONDS

@@ -60,7 +60,7 @@ def _await(requested: RequestedCopy, syntax: str) -> FilePart:
 
 
 def choose_syntaxes(accepted: Sequence[MediaType], kept: set[str]) -> Mapping[str, str] | None:
-    """In which transfer syntax each object goes, by the one in which it is kept; None: one cannot go at all.
+    """Choose the transfer syntax for each object, by the one in which it is kept; None: one cannot be sent at all.
 
     `accepted`: ranges that allow objects, the most wanted first; of several that are wanted alike, the kept one. A
     range without a transfer syntax allows all, so that objects go bit for bit (PS3.18 section 8.7.3.5.2 would have

@@ -1,4 +1,4 @@
-"""What the web door may give away: instances of the catalog with their files, once what was answered before is in it.
+"""The instances that the web door may give: those of the catalog with their files, after earlier answers are applied.
 
 Of what is asked for by name, that includes what only an archive has, which is brought here first
 (edge.scp.dicomweb.archives). Who was shown which study is on record before anything is shown: a row of the ledger, by

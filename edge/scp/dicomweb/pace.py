@@ -1,4 +1,4 @@
-"""The slowest that a caller may send or read: a limit on standing nearly still, none on length. Pure."""
+"""The slowest that a caller may send or read: a limit on the rate, none on the length. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ PACE_BYTES, PACE_SECONDS = 64 * 1024, 30.0
 
 
 class CallerPace:
-    """Of one direction of a connection. The gateway's own time does not count."""
+    """The pace of one direction of a connection. The gateway's own time does not count."""
 
     def __init__(self) -> None:
         self._bytes, self._seconds = 0, 0.0

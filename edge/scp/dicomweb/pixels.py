@@ -197,7 +197,7 @@ class PixelResource:
             raise HttpError(HTTPStatus.NOT_FOUND, f"It cannot be given: {error}.") from None
 
     def _value_of(self, instance: HeldInstance, place: Sequence[int]) -> bytes:
-        """Of a deflated object, as far as it is inflated here: what is longer is never cut short."""
+        """The value of a deflated object, as far as it is inflated here: what is longer is never cut short."""
         try:
             header = self._holdings.read_header(instance).data
             found = locate_value(header, EXPLICIT, place)
@@ -239,7 +239,7 @@ class FrameForm:
 
     @property
     def content_type(self) -> str:
-        """Of a frame or value, alone or as a part."""
+        """The content type of a frame or value, alone or as a part."""
         return f"{self.name}; transfer-syntax={self.syntax}"
 
 

@@ -244,7 +244,7 @@ class HttpConnection:
             pass
 
     def hang_up(self) -> None:
-        """From another thread: nothing more is received."""
+        """Stop receiving; called from another thread."""
         try:
             self.sock.shutdown(socket.SHUT_RD)
         except OSError:

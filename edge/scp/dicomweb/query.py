@@ -166,7 +166,7 @@ def _list_returned(exchange: Exchange, level: Level, known: set[int]) -> set[int
 
 
 def _tag_of(text: str) -> int:
-    """Of a keyword, or of eight hexadecimal digits; 0 where it is neither."""
+    """The tag of a keyword, or of eight hexadecimal digits; 0 where it is neither."""
     if _TAG.fullmatch(text):
         return int(text, 16)
     return tag_for_keyword(text) or 0
@@ -236,7 +236,7 @@ def _number(exchange: Exchange, name: str, default: int) -> int:
 
 
 def _with_url(answer: Attributes, base: str, level: Level) -> Attributes:
-    """With the address to retrieve it from, and without what only DIMSE asks for."""
+    """Add the address to retrieve it from, and remove what only DIMSE asks for."""
     study, series, instance = (
         answer.text(tag_of(UNIQUE_KEYWORDS[at])) for at in (Level.STUDY, Level.SERIES, Level.IMAGE)
     )

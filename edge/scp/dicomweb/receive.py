@@ -123,7 +123,7 @@ class StowReceiver:
             part.failure = answer_for(error)
 
     def _begin_recording(self, kind: ContextKey, uid: str, origin: Origin) -> Recording:
-        """Where buffers are short, those that wait for a flush are flushed first: so no two requests wait in vain."""
+        """Flush those that wait where buffers are short, so that two requests cannot wait for each other."""
         if self._group:
             try:
                 return self._recorder.begin(kind, uid, origin, patience=0.0)

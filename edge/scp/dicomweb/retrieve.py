@@ -149,7 +149,7 @@ def _accepted_forms(accepted: Sequence[MediaType], *, is_single: bool) -> list[M
 
 
 def _choose_syntaxes(accepted: Sequence[MediaType], found: Sequence[HeldInstance]) -> Mapping[str, str]:
-    """In which transfer syntax each goes, by the kept one. Raises HttpError: 406."""
+    """Choose the transfer syntax of each, by the kept one. Raises HttpError: 406."""
     kept = {each.transfer_syntax_uid for each in found}
     chosen = choose_syntaxes(accepted, kept)
     if chosen is None:

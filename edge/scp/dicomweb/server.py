@@ -26,7 +26,7 @@ from edge.network.shares import caller_of
 from edge.network.sites import SITE_HEADER, write_site
 from edge.query.asking import Asker
 from edge.query.levels import Level
-from edge.scp.admission import Admission, Caller, nameless
+from edge.scp.admission import Admission, Caller, make_unnamed_caller
 from edge.scp.dicomweb.access import PERSON_SERVICES, WebCaller, identify_client, token_digest
 from edge.scp.dicomweb.converted import ConvertedCopies
 from edge.scp.dicomweb.exchange import TEXT_MEDIA, WEB_ROOT, Exchange, FilePart, WebAnswer
@@ -213,7 +213,7 @@ class WebDoor:
             why = "it shows no token"
             if authorization or certificate:
                 why = "no [client] has its token or certificate"
-                self.link.note_call(*nameless(connection.address, f"DICOMweb: {why}"), (), 0)
+                self.link.note_call(*make_unnamed_caller(connection.address, f"DICOMweb: {why}"), (), 0)
             self.link.note_refusal(connection.address, "", f"a request to the web door: {why}")
             say = {"WWW-Authenticate": 'Bearer realm="edge"'}
             raise HttpError(HTTPStatus.UNAUTHORIZED, "Show the token or certificate of a [client].", say)
@@ -306,7 +306,7 @@ def _send(connection: HttpConnection, request: HttpRequest, answer: WebAnswer, c
 
 
 def iter_parts(parts: Iterable[bytes | FilePart]) -> Generator[bytes | FilePart, None, None]:
-    """As a generator, which can be closed early: then what the parts hold is given back."""
+    """Iterate over parts by a generator, which can be closed early: then what the parts hold is given back."""
     yield from parts
 
 

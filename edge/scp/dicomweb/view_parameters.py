@@ -1,4 +1,4 @@
-"""How a picture is wanted: the query parameters of rendered resources (PS3.18 section 8.3.5). Pure.
+"""The query parameters of rendered resources (PS3.18 section 8.3.5). Pure.
 
 Raises HttpError: 400. What is not done is named by `unsupported`.
 """

@@ -68,7 +68,7 @@ def may_be_given(admission: Admission, sop_class: str) -> bool:
 
 
 def grant_roles(admission: Admission, request: Request, accepted: set[str]) -> dict[str, Role]:
-    """Of the roles that were proposed, those that we grant, as they were asked for (PS3.7 section D.3.3.4).
+    """Grant, of the roles that were proposed, those that we have, as they were asked for (PS3.7 section D.3.3.4).
 
     A modality may be the SCU of what we serve, and of storage commitment; an archive is the SCP of the commitment that
     it reports. What is left out has the default roles. `accepted`: the SOP classes of the contexts that we accept. A

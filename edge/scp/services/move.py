@@ -45,7 +45,7 @@ class MoveDestination:
 
 
 def find_move_destination(config: Config, ae_title: str) -> MoveDestination | None:
-    """By its AE title, as it is written."""
+    """Find the move destination by its AE title, exactly as written."""
     for name, destination in config.destinations.items():
         if destination.ae_title == ae_title and not destination.is_web:
             tls_name = (destination.tls_name or destination.host) if destination.tls else ""

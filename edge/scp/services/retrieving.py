@@ -170,7 +170,7 @@ class Retrieval:
             self.fail(left)
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
-        """These are not sent; after a cancellation they remain."""
+        """Note that these are not sent; after a cancellation they remain."""
         if not self.is_cancelled:
             for each in instances:
                 self.progress.note(each, None)
@@ -200,7 +200,7 @@ class Retrieval:
         self._responder.dialogue.respond(self._request, status, comment, data, counts)
 
     def _note(self, status: int, comment: str = "") -> None:
-        """For the audit trail: what was sent, and how it ended; once."""
+        """Note for the audit trail what was sent, and how it ended; once."""
         if not self._is_noted:
             self._is_noted = True
             progress, seconds = self.progress, time.monotonic() - self._begun

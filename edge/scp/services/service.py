@@ -1,4 +1,4 @@
-"""What a DIMSE service declares of itself, and what it is given to serve a request (PS3.7 section 7.5)."""
+"""The declaration of a DIMSE service, and what it is given to serve a request (PS3.7 section 7.5)."""
 
 from __future__ import annotations
 

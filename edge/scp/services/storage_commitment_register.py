@@ -1,4 +1,4 @@
-"""Which Transaction UIDs modalities have used: in the catalog, and in records that are not applied yet."""
+"""Used Transaction UIDs of modalities: in the catalog, and in records that are not applied yet."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _is_first_in_a_while(title: str, identifier: bytes) -> bool:
 
 
 def _encode(answer: Attributes, found: WorklistItem, syntax: str) -> bytes:
-    """In the character set in which the source wrote the item, where that can hold it; else in UTF-8."""
+    """Encode in the character set in which the source wrote the item, where that can hold it; else in UTF-8."""
     return items.encode_items(answer, syntax, found.charset)
 
 

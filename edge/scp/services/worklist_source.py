@@ -1,5 +1,4 @@
-"""From where receiving processes have the worklist: the daemon reads the catalog (edge.scp.services.worklist_reader),
-they keep what it gave them.
+"""The worklist of a receiving process: a copy of what the daemon reads (edge.scp.services.worklist_reader).
 
 A process asks with the stamp of the list that it has, and gets another one only where anything has changed: a hundred
 modalities that poll every ten seconds cost no more than that question.
@@ -41,7 +40,7 @@ class _Items(Sequence[WorklistItem]):
         self._items: list[WorklistItem | None] = known.decoded_items(rows) if known else [None] * len(rows)
 
     def decoded_items(self, rows: Sequence[_Row]) -> list[WorklistItem | None]:
-        """Of other rows, those that are the same here, where they have been decoded."""
+        """Reuse the decoded items of other rows that are the same here."""
         made = {row: item for row, item in zip(self._rows, self._items, strict=True) if item is not None}
         return [made.get(row) for row in rows]
 

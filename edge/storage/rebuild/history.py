@@ -1,4 +1,4 @@
-"""What has become of every instance and delivery, by the rows of the ledger from the first to the last. Pure."""
+"""The history of every instance and delivery, by the rows of the ledger from the first to the last. Pure."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def restore_ledger(job: Rebuild) -> None:
 
 
 def _choose(entries: Sequence[Entry], before: bytes, *, is_next: bool) -> Entry | None:
-    """Of several copies of one row the one that follows from the row before; behind a gap, any."""
+    """Choose, of several copies of one row, the one that follows from the row before; behind a gap, any."""
     for entry in entries:
         if entry.follows(before):
             return entry

@@ -144,7 +144,7 @@ class Scrub:
         for row in rows:
             if self.worker.is_stopping or not self._may_read(total):
                 return 0.0
-            self._look(row)
+            self._check_file(row)
             self.worker.pause(row.size / rate(total))
         if not rows:
             self._finish()
@@ -169,7 +169,7 @@ class Scrub:
             if instance is not None:
                 self._repairer.repair(instance)
 
-    def _look(self, row: FileRow) -> None:
+    def _check_file(self, row: FileRow) -> None:
         damage = verify.check_file(self._spool.path_of(row.path), row, self._versions)
         repaired = self._repairer.repair(row.instance_id) if damage else None
         if repaired and repaired.text:  # empty: it was evicted meanwhile

@@ -1,4 +1,4 @@
-"""What people at the sites have announced: new equipment, storage, requirements."""
+"""Announcements of people at the sites: new equipment, storage, requirements."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def keep_announcement(
 
 
 def list_since(conn: EngineTransaction, since: float) -> Sequence[Row]:
-    """Those that were made since then, the latest first."""
+    """List those that were made since then, the latest first."""
     return rows(conn, "SELECT * FROM announcement WHERE at >= :since ORDER BY at DESC", since=since)

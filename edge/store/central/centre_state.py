@@ -1,4 +1,4 @@
-"""What the centre remembers about itself: counts by the hour, the last digest, its journal, and times to correct."""
+"""State of the centre itself: counts by the hour, the last digest, its journal, and times to correct."""
 
 from __future__ import annotations
 

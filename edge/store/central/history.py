@@ -1,4 +1,4 @@
-"""What was measured at each site: by the minute for days, by the hour for 13 months, by the day indefinitely."""
+"""Measurements of each site: by the minute for days, by the hour for 13 months, by the day indefinitely."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def list_measurements(conn: EngineTransaction, table: str, site: str, begin: flo
 
 
 def growth_since(conn: EngineTransaction, begin: float) -> dict[str, Row]:
-    """By site, how its disk grew by the day: the days, the least and the most that was used, and when."""
+    """Growth of each site's disk by the day: the days, the least and the most that was used, and when."""
     return {row["site"]: row for row in rows(conn, _LAST_WEEK, begin=int(begin))}
 
 
 def sums_since(conn: EngineTransaction, begin: float) -> dict[str, Row]:
-    """By site, the sums for two straight lines over days: the bytes used, and the bytes received each day."""
+    """Sums by site for two straight lines over days: the bytes used, and the bytes received each day."""
     return {row["site"]: row for row in rows(conn, _SUMS, begin=int(begin))}
 
 
@@ -89,7 +89,7 @@ def list_fleet_measurements(conn: EngineTransaction, table: str, begin: float) -
 
 
 def sums_of_month(conn: EngineTransaction, begin: float, end: float) -> Sequence[Row]:
-    """By site, what came in between two times, and the most that waited."""
+    """Sums by site: what came in between two times, and the most that waited."""
     sql = """
     SELECT site, sum(received) AS received, sum(received_bytes) AS received_bytes, max(backlog) AS backlog
     FROM history_day WHERE at >= :begin AND at < :end GROUP BY site

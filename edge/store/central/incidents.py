@@ -161,7 +161,7 @@ def list_closed_since(conn: EngineTransaction, since: float) -> Sequence[Row]:
 
 
 def count_by_site(conn: EngineTransaction, begin: float, end: float) -> Sequence[Row]:
-    """By site, the incidents that opened between two times."""
+    """Count, by site, the incidents that opened between two times."""
     sql = """
     SELECT site, count(*) AS n FROM incident
     WHERE opened_at >= :begin AND opened_at < :end AND site IS NOT NULL AND merged_into IS NULL GROUP BY site
@@ -200,5 +200,5 @@ def list_opened_unnotified(conn: EngineTransaction) -> Sequence[Row]:
 
 
 def list_closed_unnotified(conn: EngineTransaction) -> Sequence[Row]:
-    """Those of which a notice has said that they have opened, and none that they have closed."""
+    """List those whose opening was notified, and whose closing was not."""
     return rows(conn, _CLOSED_UNNOTIFIED)

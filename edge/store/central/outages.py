@@ -99,7 +99,7 @@ def move_to_incident(conn: EngineTransaction, incident: int, other: int) -> None
 
 
 def list_outages_since(conn: EngineTransaction, begin: float, now: float) -> Sequence[Row]:
-    """Those that lasted until `begin` or later."""
+    """List those that lasted until `begin` or later."""
     return rows(conn, "SELECT * FROM outage WHERE coalesce(returned_at, :now) > :begin", now=now, begin=begin)
 
 

@@ -84,7 +84,7 @@ def set_heard_at(conn: EngineTransaction, site: str, now: float) -> None:
 
 
 def digest_of(conn: EngineTransaction, site: str, number: int) -> str | None:
-    """Of the heartbeat that had this number."""
+    """The digest of the heartbeat that had this number."""
     sql = "SELECT digest FROM heartbeat WHERE site = :site AND number = :number"
     return find_value(conn, sql, str, site=site, number=number)
 
