@@ -110,7 +110,12 @@ def test_one_of_several_lists_of_a_page_has_its_name_in_its_address() -> None:
 
 
 def test_incidents_are_sorted_by_how_far_they_went() -> None:
-    gone = {"acknowledged": (None, 1, None), "open": (None, None, None), "closed": (3, 1, 2), "escalated": (None, 1, 2)}
+    gone = {
+        "acknowledged": (None, 1, None),
+        "open": (None, None, None),
+        "closed": (3, None, None),
+        "escalated": (None, None, 2),
+    }
     names = ("closed_at", "acknowledged_at", "escalated_at")
     rows: list[Any] = [{"id": word, **dict(zip(names, times, strict=True))} for word, times in gone.items()]
     found = cut_page(rows, ListView("/incidents", sort="state"), INCIDENT_SORT_KEYS)
