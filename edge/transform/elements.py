@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -221,15 +222,24 @@ class ByteSink(Protocol):
 
 
 class ElementWriter:
-    """Writes elements in little endian. Copies of what stands side by side go together: end with `flush`."""
+    """Writes elements in little endian."""
 
     def __init__(self, out: ByteSink, explicit: bool) -> None:
         self._out, self._explicit = out, explicit
-        self._copied: IO[bytes] | None = None  # the file of what is copied and not yet written
+        self._gathers = False
+        self._gathered: IO[bytes] | None = None  # the file of what is copied and not yet written
         self._begin = self._end = 0  # where it stands there
 
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Meanwhile elements that are copied as they stand, side by side, are read and written together."""
+        self._gathers = True
+        yield
+        self._flush()
+        self._gathers = False
+
     def head(self, tag: int, vr: str, length: int) -> None:
-        self.flush()
+        self._flush()
         if not self._explicit or not vr:
             head = _LITTLE.pack(tag >> 16, tag & 0xFFFF, length)
         elif vr in LONG_VRS:
@@ -248,11 +258,11 @@ class ElementWriter:
 
     def copy(self, file: IO[bytes], event: WalkEvent, vr: str) -> None:
         """An element as it came, but for its head and the order of its bytes."""
-        if self._explicit and event.head and event.vr == vr:
+        if self._gathers and self._explicit and event.head and event.vr == vr:
             begin = event.at - event.head
-            if not self._copied or self._end != begin:
-                self.flush()
-                self._copied, self._begin = file, begin
+            if not self._gathered or self._end != begin:
+                self._flush()
+                self._gathered, self._begin = file, begin
             self._end = event.at + event.length
             return
         word = 1 if event.little else WORD.get(event.vr, 1)
@@ -263,10 +273,9 @@ class ElementWriter:
         for at in range(event.at, end, COPY_BYTES):
             self._out.write(swap_bytes(read_bytes(file, at, min(COPY_BYTES, end - at), end), word))
 
-    def flush(self) -> None:
-        """Write what has been copied; nothing else waits."""
-        if file := self._copied:
-            self._copied = None
+    def _flush(self) -> None:
+        if file := self._gathered:
+            self._gathered = None
             for at in range(self._begin, self._end, COPY_BYTES):
                 self._out.write(read_bytes(file, at, min(COPY_BYTES, self._end - at), self._end))
 
