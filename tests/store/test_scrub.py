@@ -446,7 +446,7 @@ def test_the_journal_goes_on_behind_a_torn_line(filled: Filled) -> None:
 
 
 class QrScp(Peer):
-    """DCMTK `dcmqrscp`: stores, and gives back by C-GET. Two associations at once may get one file name: one is lost."""
+    """DCMTK `dcmqrscp`: stores, and gives back by C-GET. Of two associations at once, one may lose what it sent."""
 
     name = "dcmqrscp"
     ae_title = "QRSCP"
