@@ -99,8 +99,13 @@ class ViewRecorder:
 
 
 def read_reason(visitor: Visitor) -> str:
-    """Return the reason that a form gives for a decision. Raises EdgeError where there is none."""
-    if not (reason := visitor.field("reason")[:_MAX_REASON].strip()):
+    """The reason for a decision that a form gives; empty: none."""
+    return visitor.field("reason")[:_MAX_REASON].strip()
+
+
+def read_required_reason(visitor: Visitor) -> str:
+    """The reason for a decision that a form gives. Raises EdgeError where there is none."""
+    if not (reason := read_reason(visitor)):
         raise EdgeError("Give a reason: the ledger records it.")
     return reason
 

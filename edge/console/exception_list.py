@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import ConsolePage, read_reason
+from edge.console.access import ConsolePage, read_required_reason
 from edge.errors import EdgeError
 from edge.store import queries
 from edge.store.database import Transaction
@@ -89,7 +89,7 @@ class ExceptionList(ConsolePage):
         visitor = visitor_of(request)
         view = posted_view(request, "/exceptions", _COLUMNS, _FILTERS)
         try:
-            action, reason = _ACTIONS.get(visitor.field("action")), read_reason(visitor)
+            action, reason = _ACTIONS.get(visitor.field("action")), read_required_reason(visitor)
             with self._access.db.reading() as conn:
                 rows = _select_rows(_select(_read(conn, view), view), view, visitor)
             if action is None or not rows:

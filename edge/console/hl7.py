@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, ConsolePage, read_reason
+from edge.console.access import MASK, ConsolePage, read_required_reason
 from edge.errors import EdgeError
 from edge.store.hl7_messages import MESSAGE_COLUMNS, MessageState, find_message, list_messages
 from edge.store.hl7_text import describe_notes, describe_outcome
@@ -63,7 +63,7 @@ class Hl7Page(ConsolePage):
         try:
             if action not in _ACTIONS:
                 raise EdgeError("Choose an action.")
-            reason = read_reason(visitor)
+            reason = read_required_reason(visitor)
             command, done = _ACTIONS[action]
             number = row_number(visitor.field("id"))
             with self._access.db.reading() as conn:

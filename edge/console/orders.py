@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, ConsolePage, read_reason
+from edge.console.access import MASK, ConsolePage, read_required_reason
 from edge.console.study_identity import mask_check
 from edge.errors import EdgeError
 from edge.identity.checks import CheckResult
@@ -65,7 +65,7 @@ class OrdersPage(ConsolePage):
         try:
             if decision not in STUDY_DECISIONS:
                 raise EdgeError("Choose what to do with the images.")
-            reason = read_reason(visitor)
+            reason = read_required_reason(visitor)
             fields = {"study_uid": visitor.field("study"), "decision": decision, "patient": visitor.field("patient")}
             fields |= {"authority": visitor.field("authority"), "who": visitor.name, "reason": reason}
             answer = self._access.command("study-decide", fields)

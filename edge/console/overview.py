@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.config.sections import Config
 from edge.console import headline, pipeline_diagram
-from edge.console.access import Access, ConsolePage, read_reason
+from edge.console.access import Access, ConsolePage, read_required_reason
 from edge.console.alert_acting import act_on_alert, offered_to
 from edge.console.alert_actions import AlertAction, AlertSubject, subject_of
 from edge.console.waiting_now import describe_safety, list_waiting_lines
@@ -62,7 +62,7 @@ class Overview(ConsolePage):
         """POST /alerts/act: do what an alert offers, with a reason."""
         visitor = visitor_of(request)
         try:
-            number, reason = row_number(visitor.field("id")), read_reason(visitor)
+            number, reason = row_number(visitor.field("id")), read_required_reason(visitor)
             visitor.leave_notice(act_on_alert(self._access, visitor, number, visitor.field("action"), reason))
         except (EdgeError, ValueError) as error:
             return self._pages.render(request, "overview.html", code=409, **self._context(visitor), fault=str(error))

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, ConsolePage, read_reason
+from edge.console.access import MASK, ConsolePage, read_required_reason
 from edge.console.forecasts import bytes_ahead, forecast
 from edge.errors import EdgeError
 from edge.store.database import Transaction
@@ -139,7 +139,7 @@ class QueuePage(ConsolePage):
             is_all = visitor.field("all") == "1"
             if not (picked or is_all) or action is None:
                 raise EdgeError("Select at least one study, and choose an action.")
-            reason = read_reason(visitor)
+            reason = read_required_reason(visitor)
             with self._access.db.reading() as conn:
                 found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
                 ids = [pair for each in found for pair in waiting_ids(conn, each)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from edge.console.access import MASK, ConsolePage, read_reason
+from edge.console.access import MASK, ConsolePage, read_required_reason
 from edge.errors import EdgeError
 from edge.store import step_deliveries
 from edge.store.performed_steps import STEP_COLUMNS, ListedStep, list_steps
@@ -46,7 +46,7 @@ class StepPage(ConsolePage):
             if not ids or action is None:
                 raise EdgeError("Select at least one step, and choose an action.")
             command, done = action
-            fields = {"ids": ids, "destination": "", "who": visitor.name, "reason": read_reason(visitor)}
+            fields = {"ids": ids, "destination": "", "who": visitor.name, "reason": read_required_reason(visitor)}
             moved = self._access.command(command, fields)["moved"]
             if not moved:
                 raise EdgeError("Nothing was changed: these steps have no message that waits or is held.")

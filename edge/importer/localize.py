@@ -7,16 +7,16 @@ with the same decision gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edge.dicom.header import END_OF_DATA
+from edge.dicom.elements import Form
 from edge.errors import TransformError, Unreadable
 from edge.importer.whose import LocalIdentity
 from edge.transform.copying import PlainDataSet
 from edge.transform.correct import read_first_level, write_correction
 from edge.transform.corrections import Attribute, AttributeCorrection, AttributeValues, modifying_system
-from edge.transform.editing import edited_pieces, form_of, open_window, read_top_level
+from edge.transform.editing import DeepEdit, Do, edited_pieces, form_of, holds_items, open_window
 
 #: What an identity changes: field -> (tag, VR).
 _CHANGED: Mapping[str, tuple[int, str]] = {
@@ -43,8 +43,8 @@ def localize(
 ) -> Iterator[bytes] | None:
     """Give the changed data set in pieces; None: nothing differs. Raises TransformError for what cannot be walked."""
     try:
-        # To its end: what was cut short, or has a wrong length, comes in by no import.
-        read_top_level(open_window(plain.read, plain.length), form_of(plain.read, transfer_syntax_uid), END_OF_DATA - 1)
+        form = form_of(plain.read, transfer_syntax_uid)
+        DeepEdit(open_window(plain.read, plain.length), form, _EveryElement(), {}).run()
         first = read_first_level(plain.read, plain.length, transfer_syntax_uid, {tag for tag, _ in _CHANGED.values()})
         changes = find_changes(first.values, identity)
         if not changes:
@@ -54,6 +54,17 @@ def localize(
     except Unreadable as error:
         raise TransformError(str(error)) from None
     return edited_pieces(plain.read, plain.length, made.edits)
+
+
+class _EveryElement:
+    """Visits all, and changes nothing: what was cut short, or has a wrong length, comes in by no import."""
+
+    def open_item(self, _sequence: int, _context: None) -> None: ...
+
+    def decide(
+        self, tag: int, vr: bytes, size: int, _read_value: Callable[[], bytes], _form: Form, _context: None
+    ) -> Do | bytes:
+        return Do.ENTER if holds_items(tag, vr, size) else Do.KEEP
 
 
 def find_changes(found: AttributeValues, identity: LocalIdentity) -> AttributeValues:

@@ -42,6 +42,7 @@ from edge.transform.editing import (
     encode_element,
     encode_sequence,
     form_of,
+    holds_items,
     open_window,
     read_top_level,
     top_level_edits,
@@ -320,7 +321,7 @@ class _IntoUtf8:
     ) -> Do | bytes:
         if context.is_first_level and tag in self._replaced:
             return Do.REMOVE
-        if is_sequence(tag, vr) or (size == UNDEFINED and vr in (b"", b"UN") and tag >> 16 != 0x7FE0):
+        if holds_items(tag, vr, size):
             return Do.ENTER
         if size in (0, UNDEFINED):
             return Do.KEEP

@@ -25,6 +25,7 @@ from edge.dicom.elements import (
     SEQUENCE_END,
     UNDEFINED,
     Form,
+    is_sequence,
     to_values,
     vr_of,
     write_head,
@@ -139,6 +140,11 @@ def encode_sequence(tag: int, items: Sequence[bytes], form: Form) -> bytes:
 def vr_name(tag: int, vr: bytes) -> str:
     """The VR of an element that has one, or the dictionary's."""
     return vr.decode("ascii") if vr not in (b"", b"UN") else vr_of(tag)
+
+
+def holds_items(tag: int, vr: bytes, size: int) -> bool:
+    """Is it a sequence, by what it says or as a delimiter ends it? Pixels in fragments are none."""
+    return is_sequence(tag, vr) or (size == UNDEFINED and vr in (b"", b"UN") and tag >> 16 != 0x7FE0)
 
 
 def written_vr(vr: bytes, otherwise: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from struct import Struct
-from typing import IO, Literal, NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from edge.dicom.elements import EXPLICIT, IMPLICIT, SHORT_VRS, write_head
 from edge.errors import TransformError
@@ -21,6 +21,7 @@ from edge.text import MIB
 from edge.transform.syntaxes import BIG_ENDIAN
 
 COPY_BYTES = MIB
+_PIECE_BYTES = 8192
 UNDEFINED_LENGTH = 0xFFFFFFFF
 ITEM_TAG, _ITEM_END, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA_TAG = 0x7FE00010
@@ -29,6 +30,8 @@ PIXEL_DATA_TAG = 0x7FE00010
 LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _SHORT = frozenset(each.decode() for each in SHORT_VRS)
 _LITTLE, _BIG = Struct("<HHL"), Struct(">HHL")  # tag, and length where VRs are implicit
+_SHORT_HEAD, _BIG_SHORT_HEAD = Struct("<HH2sH"), Struct(">HH2sH")
+_SHORT_BY_CODE, _LONG_BY_CODE = ({vr.encode(): vr for vr in vrs} for vrs in (_SHORT, LONG_VRS))
 #: Bytes in a word, where byte order matters (PS3.5 section 7.3). UN is little endian everywhere (section 6.2.2).
 WORD = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
@@ -53,6 +56,7 @@ class WalkEvent(NamedTuple):
     length: int = 0
     little: bool = True
     data_set: int = 0  # where the data set begins that it belongs to
+    head: int = 0  # bytes before the value, where they are as in Explicit VR Little Endian; else 0
 
 
 class _Level(NamedTuple):
@@ -78,6 +82,23 @@ def read_bytes(file: IO[bytes], at: int, length: int, limit: int) -> bytes:
     raise TransformError("cannot convert: the data set ends inside an element")
 
 
+class _Heads:
+    """Heads of elements, from a piece of the file in memory: most are neighbours, and a read costs more than one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._begin, self._piece = file, 0, b""
+
+    def find(self, at: int, length: int, limit: int) -> tuple[bytes, int]:
+        """A piece of the file, and where in it the `length` bytes begin that stand at `at`."""
+        begin = at - self._begin
+        if not 0 <= begin <= len(self._piece) - length:
+            self._file.seek(at)
+            self._begin, self._piece, begin = at, self._file.read(_PIECE_BYTES), 0
+        if at + length > limit or len(self._piece) < length:
+            raise TransformError("cannot convert: the data set ends inside an element")
+        return self._piece, begin
+
+
 @lru_cache(maxsize=8192)
 def _dictionary_vr(tag: int) -> str:
     """The VR of an element that came in Implicit VR."""
@@ -92,25 +113,27 @@ def is_explicit(file: IO[bytes], at: int) -> bool:
     return file.read(6)[4:].decode("latin-1") in LONG_VRS | _SHORT
 
 
-def _head(file: IO[bytes], at: int, level: _Level) -> tuple[int, str, int, int]:
+def _head(heads: _Heads, at: int, level: _Level) -> tuple[int, str, int, int]:
     """Tag, VR, length and position of the value of the element at `at` (PS3.5 section 7.1)."""
-    raw = read_bytes(file, at, 8, level.limit)
-    group, element, length = (_LITTLE if level.little else _BIG).unpack(raw)
+    piece, begin = heads.find(at, 8, level.limit)
+    group, element, code, short = (_SHORT_HEAD if level.little else _BIG_SHORT_HEAD).unpack_from(piece, begin)
     tag = group << 16 | element
-    if group == 0xFFFE or not level.explicit:
-        return tag, "" if group == 0xFFFE else _dictionary_vr(tag), length, at + 8
-    vr = raw[4:6].decode("latin-1")
-    if vr in _SHORT:
-        return tag, vr, length >> 16 if level.little else length & 0xFFFF, at + 8
-    if vr not in LONG_VRS:
-        raise element_fault(tag, "has an unknown Value Representation")
-    order: Literal["little", "big"] = "little" if level.little else "big"
-    return tag, vr, int.from_bytes(read_bytes(file, at + 8, 4, level.limit), order), at + 12
+    if level.explicit and group != 0xFFFE:
+        if vr := _SHORT_BY_CODE.get(code):
+            return tag, vr, short, at + 8
+        if not (vr := _LONG_BY_CODE.get(code)):
+            raise element_fault(tag, "has an unknown Value Representation")
+        at += 4
+        piece, begin = heads.find(at, 8, level.limit)
+    else:
+        vr = "" if group == 0xFFFE else _dictionary_vr(tag)
+    _, _, length = (_LITTLE if level.little else _BIG).unpack_from(piece, begin)
+    return tag, vr, length, at + 8
 
 
-def _fragments_end(file: IO[bytes], at: int, level: _Level) -> int:
+def _fragments_end(heads: _Heads, at: int, level: _Level) -> int:
     while True:
-        tag, _, length, at = _head(file, at, level)
+        tag, _, length, at = _head(heads, at, level)
         if tag == SEQUENCE_DELIMITER:
             return at
         if tag != ITEM_TAG or at + length > level.limit:
@@ -122,11 +145,11 @@ def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> ElementKind
     """What an element is whose value begins at `at`, or TransformError where it cannot stand."""
     if length != UNDEFINED_LENGTH and at + length > level.limit:
         raise element_fault(tag, "is longer than what holds it")
-    if level.end is None and tag == (SEQUENCE_DELIMITER if level.sequence else _ITEM_END):
-        return ElementKind.END
-    if level.sequence != (tag >> 16 == 0xFFFE) or (level.sequence and tag != ITEM_TAG):
-        raise element_fault(tag, "is where it cannot be: a length before it is wrong")
-    if level.sequence:
+    if level.sequence or tag >> 16 == 0xFFFE:
+        if level.end is None and tag == (SEQUENCE_DELIMITER if level.sequence else _ITEM_END):
+            return ElementKind.END
+        if not level.sequence or tag != ITEM_TAG:
+            raise element_fault(tag, "is where it cannot be: a length before it is wrong")
         return ElementKind.ITEM
     if length != UNDEFINED_LENGTH:
         return ElementKind.SEQUENCE if vr == "SQ" and length else ElementKind.ELEMENT
@@ -149,8 +172,7 @@ def _enter_level(file: IO[bytes], event: WalkEvent, level: _Level) -> _Level:
 
 def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) -> Iterator[WalkEvent]:
     """The elements of a data set in their order, depth first, without recursion and without their values."""
-    stack = [_Level(start, end, end, explicit, little)]
-    at = start
+    heads, stack, at = _Heads(file), [_Level(start, end, end, explicit, little)], start
     while stack:
         level = stack[-1]
         if at == level.end:
@@ -158,14 +180,16 @@ def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) ->
             if stack:
                 yield WalkEvent(ElementKind.END, SEQUENCE_DELIMITER if level.sequence else _ITEM_END)
             continue
-        tag, vr, length, at = _head(file, at, level)
-        event = WalkEvent(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set)
+        begin = at
+        tag, vr, length, at = _head(heads, at, level)
+        head = at - begin if level.explicit and level.little else 0
+        event = WalkEvent(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set, head)
         if event.kind is ElementKind.END:
             stack.pop()
         elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
             stack.append(_enter_level(file, event, level))
         else:
-            at = _fragments_end(file, at, level) if event.kind is ElementKind.FRAGMENTS else at + length
+            at = _fragments_end(heads, at, level) if event.kind is ElementKind.FRAGMENTS else at + length
         yield event
 
 
@@ -196,12 +220,15 @@ class ByteSink(Protocol):
 
 
 class ElementWriter:
-    """Writes elements in little endian."""
+    """Writes elements in little endian. Copies of neighbours go together: end with `flush`."""
 
     def __init__(self, out: ByteSink, explicit: bool) -> None:
         self._out, self._form = out, EXPLICIT if explicit else IMPLICIT
+        self._copied: IO[bytes] | None = None  # the file of what is copied and not yet written
+        self._begin = self._end = 0  # its place there
 
     def head(self, tag: int, vr: str, length: int) -> None:
+        self.flush()
         self._out.write(write_head(tag, vr, length, self._form))
 
     def write(self, data: bytes) -> None:
@@ -214,6 +241,13 @@ class ElementWriter:
 
     def copy(self, file: IO[bytes], event: WalkEvent, vr: str) -> None:
         """An element as it came, but for its head and the order of its bytes."""
+        if self._form.explicit and event.head and event.vr == vr:
+            begin = event.at - event.head
+            if not self._copied or self._end != begin:
+                self.flush()
+                self._copied, self._begin = file, begin
+            self._end = event.at + event.length
+            return
         word = 1 if event.little else WORD.get(event.vr, 1)
         if event.length % word:
             raise element_fault(event.tag, f"has {event.length} bytes, which VR {event.vr} cannot have")
@@ -221,6 +255,13 @@ class ElementWriter:
         end = event.at + event.length
         for at in range(event.at, end, COPY_BYTES):
             self._out.write(swap_bytes(read_bytes(file, at, min(COPY_BYTES, end - at), end), word))
+
+    def flush(self) -> None:
+        """Write what has been copied; nothing else waits."""
+        if file := self._copied:
+            self._copied = None
+            for at in range(self._begin, self._end, COPY_BYTES):
+                self._out.write(read_bytes(file, at, min(COPY_BYTES, self._end - at), self._end))
 
 
 def definite_vr(event: WalkEvent, signed: int) -> str:

@@ -305,6 +305,7 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
         elif event.tag & 0xFFFF:  # no group length
             signed = found.get(event.data_set, whole).values.get("signed", whole.values.get("signed", 0))
             writer.copy(data_set.file, event, definite_vr(event, signed))
+    writer.flush()
     if deflater:
         deflater.close()
 

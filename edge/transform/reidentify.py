@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edge.config.coercion import read_change
-from edge.dicom.elements import UNDEFINED, Form, is_sequence
+from edge.dicom.elements import UNDEFINED, Form
 from edge.dicom.header import Read
 from edge.transform.corrections import Attribute, AttributeValues, CompiledCoercion, TodayFacts
-from edge.transform.editing import DeepEdit, Do, Edit, encode_element, form_of, open_window, vr_name, written_vr
+from edge.transform.editing import (
+    DeepEdit,
+    Do,
+    Edit,
+    encode_element,
+    form_of,
+    holds_items,
+    open_window,
+    vr_name,
+    written_vr,
+)
 
 #: The name under which the patient that a result gets back is on record, beside the names of rules.
 RESULT = "result"
@@ -38,7 +48,7 @@ class _UidRestorer:
     def decide(
         self, tag: int, vr: bytes, size: int, read_value: Callable[[], bytes], form: Form, context: bool
     ) -> Do | bytes:
-        if is_sequence(tag, vr) or (size == UNDEFINED and tag >> 16 != 0x7FE0 and vr in (b"", b"UN")):
+        if holds_items(tag, vr, size):
             return Do.ENTER
         if size in (0, UNDEFINED) or vr_name(tag, vr) != "UI" or (context and tag in _OWN_UIDS):
             return Do.KEEP

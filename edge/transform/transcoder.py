@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -182,6 +183,7 @@ class _Converter:
         self._codecs = False
         self._served = 0
         self._retire: threading.Timer | None = None
+        self._rests_at = 0.0
         self._closed = False
 
     def ask(self, order: _Conversion) -> dict[str, Any]:
@@ -204,17 +206,29 @@ class _Converter:
             self._rest_later()
 
     def _rest_later(self) -> None:
-        self._retire = threading.Timer(self._idle, self._rest)
+        """Stop after `idle` seconds without work; the timer, which is a thread, goes on while objects come."""
+        self._rests_at = time.monotonic() + self._idle
+        if not self._retire:
+            self._start_timer(self._idle)
+
+    def _start_timer(self, seconds: float) -> None:
+        self._retire = threading.Timer(seconds, self._rest_if_idle)
         self._retire.name, self._retire.daemon = "converter idle", True
         self._retire.start()
+
+    def _rest_if_idle(self) -> None:
+        with self._lock:
+            if self._retire is not threading.current_thread():
+                return  # cancelled as it went off
+            if (left := self._rests_at - time.monotonic()) > 0:
+                self._start_timer(left)
+            else:
+                self._stop()
 
     def close(self) -> None:
         self._closed = True
         if process := self._process:
             process.kill()  # wakes `ask`
-        self._rest()
-
-    def _rest(self) -> None:
         with self._lock:
             self._stop()
 
@@ -302,6 +316,7 @@ class _Converter:
     def _stop(self) -> None:
         if self._retire:
             self._retire.cancel()
+            self._retire = None
         if process := self._process:
             process.kill()
             process.wait()

@@ -140,7 +140,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...], command: 
     assert done.exit_code == 0
     assert command.get_short_help_str(200)
     if not isinstance(command, click.Group):
-        assert re.search(rf"Examples?:  edge {' '.join(path)}", done.stdout), "an example to copy"
+        assert re.search(rf"Examples?: +edge {' '.join(path)}", done.stdout), "an example to copy"
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, f"{option.name} is not explained"

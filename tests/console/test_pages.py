@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner, Result
 from playwright.sync_api import Browser, expect
@@ -19,6 +18,7 @@ from tests.support.browser import chromium, listening
 from tests.support.clinic import CANARIES, Clinic, csrf, signed_in
 from tests.support.objects import ct_files, object_named
 from tests.support.peers import echoscu, http_get, storescu, wait_until
+from tests.support.visitor import visitor
 
 PLACES = (
     "/",
@@ -64,7 +64,7 @@ def canaries(text: str) -> list[str]:
 
 
 def test_without_sign_in_nothing_is_told_of_patients(clinic: Clinic) -> None:
-    with httpx.Client(base_url=clinic.edge.url(""), follow_redirects=True) as nobody:
+    with visitor(clinic.edge.url("")) as nobody:
         for path in (*PLACES, "/sign-in", "/setup", "/healthz", "/readyz", "/metrics", "/api/status", "/nowhere"):
             answer = nobody.get(path)
             assert not canaries(answer.text), path
@@ -370,7 +370,7 @@ def test_all_of_it_works_from_the_keyboard_and_without_scripts(clinic: Clinic, b
 
 
 def test_the_addresses_of_version_0_1_lead_to_the_pages(clinic: Clinic) -> None:
-    with httpx.Client(base_url=clinic.edge.url(""), timeout=60) as client:
+    with visitor(clinic.edge.url(""), follow_redirects=False) as client:
         for old, new in (("/troubles", "/exceptions"), ("/troubles/7", "/exceptions/7"), ("/rehearsal", "/dry-run")):
             answer = client.get(old)
             assert (answer.status_code, answer.headers["location"]) == (308, new)

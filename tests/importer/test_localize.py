@@ -141,9 +141,13 @@ def test_the_character_set_stays_where_it_can(
 
 
 def test_a_data_set_that_lies_is_refused(tmp_path: Path) -> None:
+    """Cut short, or by a length inside a sequence; also where nothing is to be changed."""
     blob = sample(tmp_path)
-    with pytest.raises(TransformError):
-        localized(blob[:-10])
+    at = blob.index(b"Nested^Nora") - 2
+    for wrong in (blob[:-10], blob[:at] + b"\xfe\x7f" + blob[at + 2 :]):
+        for identity in (HERE, LocalIdentity("P0001")):
+            with pytest.raises(TransformError):
+                localized(wrong, identity)
 
 
 # -- whose it is -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.ledger_rows import with_words
 from tests.support.objects import ct_files
 from tests.support.peers import Edge, StoreScp, routes_to, storescu, wait_until
+from tests.support.visitor import visitor
 
 PASSWORD = "correct horse battery"
 CANARIES = ("Zebrafink", "P00CANARY", "ACC00CANARY", "DESC00CANARY")
@@ -54,7 +55,7 @@ class Clinic:
 
     def person(self, name: str, setup: str = "") -> httpx.Client:
         """Somebody who has signed in."""
-        client = self.stack.enter_context(httpx.Client(base_url=self.edge.url(""), timeout=60, follow_redirects=True))
+        client = self.stack.enter_context(visitor(self.edge.url("")))
         given = {"name": name, "password": PASSWORD, "again": PASSWORD, "to": "/"}
         path = "/sign-in"
         if setup:

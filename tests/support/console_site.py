@@ -35,6 +35,7 @@ from tests.support.filled import CONFIG
 from tests.support.hl7 import merge, order, update
 from tests.support.ledger_rows import with_words
 from tests.support.objects import ct_files
+from tests.support.visitor import visitor
 
 PASSWORD = "correct horse battery"
 HASH = hash_password(PASSWORD)
@@ -111,7 +112,7 @@ class ConsoleSite(staging.Site):
 
     def person(self, name: str) -> httpx.Client:
         """Somebody who has signed in: viewer, operator or admin."""
-        client = httpx.Client(base_url=self.url, timeout=60, follow_redirects=True)
+        client = visitor(self.url)
         self._clients.append(client)
         given = {"csrf": csrf(client, "/sign-in"), "name": name, "password": PASSWORD, "to": "/"}
         assert client.post("/sign-in", data=given).status_code == 200

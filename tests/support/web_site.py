@@ -23,6 +23,7 @@ from edge.web.pages import Pages
 from edge.web.server import WebServer
 from edge.web.sessions import Sessions
 from edge.web.setup import Setup
+from tests.support.visitor import visitor
 
 PASSWORD = "correct horse battery"
 HASH = passwords.hash_password(PASSWORD)
@@ -118,7 +119,7 @@ class Site:
         self.accounts.put(Account(name, role, HASH, self.clock() - 1), "")
 
     def browser(self) -> httpx.Client:
-        self.clients.append(httpx.Client(base_url=self.url, timeout=60))
+        self.clients.append(visitor(self.url, follow_redirects=False))
         return self.clients[-1]
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
@@ -19,6 +18,7 @@ from pydicom.data import get_testdata_file
 from edge.messaging.smtp import _log_in
 from tests.support.objects import ct_files, new_uid
 from tests.support.peers import REPOSITORY, Edge, StoreScp, http_get, routes_to, storescu, wait_until
+from tests.support.visitor import visitor
 
 #: As hashlib behaves on such a system; worker processes import it, too.
 SITECUSTOMIZE = """
@@ -96,7 +96,7 @@ def sign_in(edge: Edge, folder: Path) -> None:
     secret.write_text("four words will do")
     done = edge.cli("console", "accounts", "add", "anna", "--role", "operator", "--password-file", str(secret))
     assert done.returncode == 0, done.stderr
-    with httpx.Client(base_url=edge.url(""), timeout=60) as client:
+    with visitor(edge.url(""), follow_redirects=False) as client:
         found = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/sign-in").text)
         assert found
         given = {"csrf": found[1], "name": "anna", "password": "four words will do"}

@@ -294,6 +294,22 @@ def test_what_an_encoder_spoils_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
         here(source, EXPLICIT_LITTLE, RLE, tmp_path / "out.dcm")
 
 
+def test_elements_on_both_sides_of_pixel_data_stay_as_they_are(tmp_path: Path) -> None:
+    """They are copied together as far as they stand side by side: what is left out, or is new, comes between."""
+    pixels = np.random.default_rng(7).integers(0, 256, (40, 40), "u1")
+    blob = saved(tmp_path / "in.dcm", image(pixels)).read_bytes()
+    begin, end = read_meta(blob)[1], blob.index(b"\xe0\x7f\x10\x00")
+    head, pixel_data = blob[begin:end], blob[end:]
+    lengths, long = element(0x00080000, "UL", bytes(4)), element(0x00091010, "UN", bytes(range(256)) * 5000)
+    private, padding = element(0x00090010, "LO", b"EDGE"), element(0xFFFCFFFC, "OB", b"\1\2\3\4")
+    at = head.index(b"\x28\x00\x02\x00")
+    elements = lengths + head[:at] + private + long + head[at:] + pixel_data + padding
+    here(raw(tmp_path / "raw.dcm", elements), EXPLICIT_LITTLE, JPEG_LS, tmp_path / "out.dcm")
+    made = (tmp_path / "out.dcm").read_bytes()
+    assert made[read_meta(made)[1] :].startswith(head[:at] + private + long + head[at:])
+    assert made.endswith(pack("<HHL", 0xFFFE, 0xE0DD, 0) + padding)
+
+
 def test_colours_change_only_with_lossy_jpeg(transcoder: Transcoder, tmp_path: Path) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (1, 16, 16, 3), "u1")
     losslessly = image(pixels, photometric="YBR_FULL", LossyImageCompression="01", LossyImageCompressionRatio="7")
@@ -333,6 +349,26 @@ def test_signed_pixels_keep_their_sign(transcoder: Transcoder, tmp_path: Path, s
         assert pydicom.dcmread(tmp_path / f"{target_syntax}-back.dcm").PixelData == pixels.tobytes()
     (frame,) = generate_frames(pydicom.dcmread(tmp_path / f"{JPEG_LS}.dcm").PixelData, number_of_frames=1)
     assert jpeg_ls.decode_from_buffer(frame) == pixels.tobytes()  # whoever does not extend the sign has it, too
+
+
+@pytest.mark.parametrize("stored", [13, 15])
+def test_13_to_15_bits_go_16_deep(transcoder: Transcoder, tmp_path: Path, stored: int) -> None:
+    """CharLS has a faster way for 16; readers have the same bytes, and Bits Stored stays what it is."""
+    pixels = np.random.default_rng(6).integers(0, 1 << stored, (1, 40, 40)).astype("u2")
+    small = tmp_path / "small.dcm"
+    convert(transcoder, saved(tmp_path / "in.dcm", image(pixels, stored=stored)), JPEG_LS, small)
+    (frame,) = generate_frames(pydicom.dcmread(small).PixelData, number_of_frames=1)
+    assert jpeg_ls.CharLS._CharLS.read_header(frame)["bits_per_sample"] == 16
+    subprocess.run([requires("dcmdjpls"), small, tmp_path / "theirs.dcm"], check=True, capture_output=True)
+    convert(transcoder, small, EXPLICIT_LITTLE, tmp_path / "ours.dcm")
+    for native in ("theirs.dcm", "ours.dcm"):
+        ds = pydicom.dcmread(tmp_path / native)
+        assert (ds.PixelData, ds.BitsStored, ds.HighBit) == (pixels.tobytes(), stored, stored - 1)
+
+    pixels[0, 7, 7] |= 1 << stored
+    overlaid = saved(tmp_path / "overlaid.dcm", image(pixels, stored=stored))
+    with pytest.raises(TransformError, match="cannot encode frame 1"):
+        convert(transcoder, overlaid, JPEG_LS, tmp_path / "deeper.dcm")
 
 
 def test_icons_are_decoded_too_and_offset_tables_go(transcoder: Transcoder, tmp_path: Path) -> None:
@@ -661,8 +697,9 @@ def test_close_ends_what_goes_on(before: set[int], single: Transcoder, small: Pa
 def test_a_worker_without_work_leaves(before: set[int], small: Path, tmp_path: Path) -> None:
     transcoder = Transcoder(workers=1, idle=0.2)
     convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "first.dcm")
+    convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "second.dcm")  # the first one's timer goes off, and waits on
     wait_until(lambda: {worker.pid for worker in workers_of(os.getpid())} <= before, 10, "the worker has left")
-    convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "second.dcm")
+    convert(transcoder, small, IMPLICIT_LITTLE, tmp_path / "third.dcm")
     transcoder.close()
 
 

@@ -10,7 +10,6 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -20,6 +19,7 @@ from pydicom.uid import RLELossless
 from edge.dicom.part10 import parse_meta
 from tests.support.objects import ct_files, new_uid, part10
 from tests.support.peers import wait_until
+from tests.support.visitor import visitor
 from tests.support.web_door import ORIGINS, Answer, WebEdge, related
 from tests.support.web_site import PASSWORD, csrf
 
@@ -374,7 +374,7 @@ def test_a_person_who_has_signed_in_at_the_console_may_look_and_not_store(here: 
     edge = here.edge
     link = re.search(r"(http://\S+/setup\?token=\S+)", edge.log.read_text())
     assert link is not None
-    with httpx.Client(base_url=edge.url(""), follow_redirects=False) as browser:
+    with visitor(edge.url(""), follow_redirects=False) as browser:
         given = {"csrf": csrf(browser, link[1]), "token": link[1].partition("token=")[2]}
         given |= {"name": "anna", "password": PASSWORD, "again": PASSWORD}
         assert browser.post("/setup", data=given).status_code == 303
