@@ -254,7 +254,7 @@ def test_files_are_uploaded_and_assigned_in_the_browser(clinic: Clinic, browser:
     paths = ct_files(tmp_path / "new", 2, 6 << 20, PatientName="Foreign^Lea", PatientID="X9", PatientSex="M")
     page.goto(clinic.edge.url("/import"))
     page.get_by_label("Files", exact=True).set_input_files(paths)
-    expect(page.get_by_text("The files have come.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("The files are received")).to_be_visible(timeout=30_000)
 
     def waiting() -> bool:
         page.reload()
