@@ -17,7 +17,7 @@ from edge.web.guard import visitor_of
 from edge.web.listing import SortKeys, cut_page, filter_rows, parse_view
 from edge.web.pages import Pages
 
-_SORT_KEYS: SortKeys[Row] = {
+INCIDENT_SORT_KEYS: SortKeys[Row] = {
     "id": lambda row: row["id"],
     "kind": lambda row: row["kind"],
     "site": lambda row: row["site"],
@@ -51,7 +51,7 @@ class IncidentPages:
             request,
             "incidents.html",
             view=view,
-            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, _SORT_KEYS, PART_ROWS),
+            part=cut_page(filter_rows(found, view.wanted, _incident_text), view, INCIDENT_SORT_KEYS, PART_ROWS),
             columns=[(key, label, key == "age") for key, label in INCIDENT_COLUMNS.items()],
             closed=closed,
             cut=len(found) == most,

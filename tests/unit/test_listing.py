@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge.central.incident_pages import INCIDENT_SORT_KEYS
 from edge.store.listing import Listing, ListPart
 from edge.web.listing import ListView, cut_page, filter_rows, parse_view, read_list_page
 
@@ -106,3 +107,16 @@ def test_one_of_several_lists_of_a_page_has_its_name_in_its_address() -> None:
     assert view.sort_link("feed") == "/hl7?list=parked&sort=feed&down="
     assert view.link(page=2) == "/hl7?list=parked&page=2"
     assert (view.query, view.link(page=1)) == ("list=parked", "/hl7?list=parked")
+
+
+def test_incidents_are_sorted_by_how_far_they_went() -> None:
+    gone = {
+        "acknowledged": (None, 1, None),
+        "open": (None, None, None),
+        "closed": (3, None, None),
+        "escalated": (None, None, 2),
+    }
+    names = ("closed_at", "acknowledged_at", "escalated_at")
+    rows: list[Any] = [{"id": word, **dict(zip(names, times, strict=True))} for word, times in gone.items()]
+    found = cut_page(rows, ListView("/incidents", sort="state"), INCIDENT_SORT_KEYS)
+    assert [each["id"] for each in found.rows] == ["open", "acknowledged", "escalated", "closed"]
