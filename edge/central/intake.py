@@ -13,7 +13,7 @@ from typing import Any
 
 from edge.central import downtime, ledgers
 from edge.central.heartbeat import ReceivedHeartbeat, SiteNumbers, site_numbers
-from edge.central.sequence import MISSED, Known, SequenceResult, classify, down_between, skew
+from edge.central.sequence import MISSED, LatestHeartbeat, SequenceResult, classify, down_between, skew
 from edge.network.shares import SITE_INCIDENTS
 from edge.store.central import announcements, figures, history, incidents, maintenance, sites
 from edge.store.central.centre_state import count_in_hour
@@ -73,7 +73,7 @@ def _planned_work(heartbeat: ReceivedHeartbeat) -> list[dict[str, Any]]:
     return found
 
 
-def _classify(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, known: Known | None) -> SequenceResult:
+def _classify(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, known: LatestHeartbeat | None) -> SequenceResult:
     site, number = heartbeat.site, heartbeat.number
     if known is None or number > known.number:
         return SequenceResult.NEW
@@ -81,10 +81,10 @@ def _classify(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, known: Know
     return classify(heartbeat, known, sites.digest_of(conn, site, number), is_missing)
 
 
-def _latest(row: Row | None) -> Known | None:
+def _latest(row: Row | None) -> LatestHeartbeat | None:
     if row is None:
         return None
-    return Known(row["number"], row["at"], row["boot"], row["ledger_seq"], row["ledger_head"])
+    return LatestHeartbeat(row["number"], row["at"], row["boot"], row["ledger_seq"], row["ledger_head"])
 
 
 def _add_history(conn: EngineTransaction, site: str, at: float, numbers: SiteNumbers, before: Row | None) -> None:
@@ -142,7 +142,12 @@ def _check_clock(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: flo
 
 
 def _end_silence(
-    conn: EngineTransaction, heartbeat: ReceivedHeartbeat, known: Known | None, uptime: float, now: float, silent: bool
+    conn: EngineTransaction,
+    heartbeat: ReceivedHeartbeat,
+    known: LatestHeartbeat | None,
+    uptime: float,
+    now: float,
+    silent: bool,
 ) -> None:
     """Measure and end a silence or a downtime, now that a heartbeat has come."""
     ended = downtime.end_silence(conn, heartbeat.site, now) if silent else None

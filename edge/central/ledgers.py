@@ -18,7 +18,7 @@ from typing import Any
 
 from edge.central.config import CentralConfig
 from edge.central.heartbeat import Proof, ReceivedHeartbeat
-from edge.central.sequence import Known, SequenceResult, rewritten
+from edge.central.sequence import LatestHeartbeat, SequenceResult, rewritten
 from edge.store.central import incidents, ledgers
 from edge.store.engine import EngineTransaction, Row
 from edge.text import moment_text
@@ -77,7 +77,11 @@ def is_unproved(heartbeat: ReceivedHeartbeat, asked: Asked) -> bool:
 
 
 def check_ledger(
-    conn: EngineTransaction, heartbeat: ReceivedHeartbeat, known: Known | None, found: SequenceResult, now: float
+    conn: EngineTransaction,
+    heartbeat: ReceivedHeartbeat,
+    known: LatestHeartbeat | None,
+    found: SequenceResult,
+    now: float,
 ) -> None:
     """Compare the ledger of a new heartbeat with what was acknowledged, and acknowledge its head where all is well."""
     site, seq, head = heartbeat.site, heartbeat.seq, heartbeat.head

@@ -29,7 +29,7 @@ class SequenceResult(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LatestHeartbeat:
     """The latest heartbeat of a site."""
 
     number: int
@@ -51,7 +51,9 @@ class Down:
         return self.end - self.begin
 
 
-def classify(heartbeat: ReceivedHeartbeat, known: Known | None, digest: str | None, missing: bool) -> SequenceResult:
+def classify(
+    heartbeat: ReceivedHeartbeat, known: LatestHeartbeat | None, digest: str | None, missing: bool
+) -> SequenceResult:
     """`digest` is that of the heartbeat which had this number; `missing`: nothing had it yet."""
     if known is None or heartbeat.number > known.number:
         return SequenceResult.NEW
@@ -64,7 +66,7 @@ def classify(heartbeat: ReceivedHeartbeat, known: Known | None, digest: str | No
     return SequenceResult.AGAIN if digest is None else SequenceResult.REUSED
 
 
-def rewritten(heartbeat: ReceivedHeartbeat, known: Known) -> str:
+def rewritten(heartbeat: ReceivedHeartbeat, known: LatestHeartbeat) -> str:
     """How the custody ledger contradicts what it said before; empty where it does not."""
     if heartbeat.seq < known.seq:
         return f"the ledger went back from entry {known.seq} to {heartbeat.seq}"
@@ -79,7 +81,7 @@ def skew(at: float, now: float) -> float:
 
 
 def down_between(
-    known: Known, heartbeat: ReceivedHeartbeat, uptime: float, interval: float, missed: int
+    known: LatestHeartbeat, heartbeat: ReceivedHeartbeat, uptime: float, interval: float, missed: int
 ) -> Down | None:
     """The time in which the site did not run, between two heartbeats that follow each other.
 

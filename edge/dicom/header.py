@@ -328,7 +328,7 @@ class Walk:
         if not undefined and not (self.below and is_sequence(tag, vr)):
             return None
         if tag >> 16 == 0xFFFE:
-            raise _unreadable(tag, start, "an item is outside a sequence")
+            raise _unreadable(tag, start, "an item is outside of a sequence")
         is_bulk = vr not in (b"", b"SQ", b"UN") or tag >> 16 == 0x7FE0
         form = IMPLICIT if vr == b"UN" else level.form  # PS3.5 section 6.2.2
         return _Level(tag, end, SEQUENCE_END if undefined else 0, True, is_bulk, form, level.charset)

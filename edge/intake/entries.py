@@ -31,7 +31,7 @@ from edge.spool import Stored
 from edge.store import catalog, companions, deliveries, ledger, patients, rejection_notes, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Transaction, try_work
-from edge.store.patients import Placed
+from edge.store.patients import Placement
 from edge.store.placement_memory import Memory
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _enqueue(
     return held_for.code
 
 
-def fill_placement(conn: Transaction, instance: int, study: int, facts: InstanceHeader) -> Placed:
+def fill_placement(conn: Transaction, instance: int, study: int, facts: InstanceHeader) -> Placement:
     """Keep what the header says of an instance that was entered before that was kept."""
     placed = patients.enter(conn, study, patients.header_of(facts), facts.origin.received_at)
     patients.set_series(conn, instance, placed, patients.attribute_text(facts, patients.INSTANCE_NUMBER))
@@ -248,7 +248,7 @@ def fill_placement(conn: Transaction, instance: int, study: int, facts: Instance
 def note_mismatch(
     conn: Transaction,
     instance: int,
-    placed: Placed | None,
+    placed: Placement | None,
     code: ReasonCode,
     now: float,
     check: IdentityCheck | None = None,

@@ -12,7 +12,7 @@ from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import EMPTY_REASON, Assignment, Priority, Reason, ReasonCode
 from edge.model.dictionary import tag_for_keyword
 from edge.store import patients
-from edge.store.patients import Placed
+from edge.store.patients import Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Policy:
     def waits_for(
         self,
         assignments: Sequence[Assignment],
-        placed: Placed | None,
+        placed: Placement | None,
         check: IdentityCheck | None = None,
         *,
         is_conflict: bool,
@@ -63,7 +63,7 @@ class Policy:
         return EMPTY_REASON if assignments else Reason(ReasonCode.UNROUTABLE)
 
 
-def mismatch(placed: Placed) -> Reason:
+def mismatch(placed: Placement) -> Reason:
     """The fields in which the patient differs, without naming the patient."""
     return Reason(ReasonCode.MISMATCH, {"differs_in": list(placed.differs_in)})
 

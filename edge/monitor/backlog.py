@@ -24,7 +24,7 @@ from edge.store import legal_holds, peers, replicas, sent_copies, tallies
 from edge.store.database import CatalogRow, Transaction
 from edge.store.reasons import words
 from edge.store.samples import latest
-from edge.store.tallies import Sum, Tally, Waiting
+from edge.store.tallies import Sum, Tally, WaitingDelivery
 
 #: States of the deliveries that are not yet sent.
 AUTOMATIC = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED)
@@ -164,7 +164,7 @@ def list_deferred_work(conn: Transaction, tally: Tally) -> Iterator[Deferred]:
             yield Deferred(destination, n, _usual_reason(soonest), soonest[0].at)
 
 
-def _usual_reason(sample: list[Waiting]) -> str:
+def _usual_reason(sample: list[WaitingDelivery]) -> str:
     return Counter(words(each.reason, with_quotes=False) for each in sample).most_common(1)[0][0]
 
 

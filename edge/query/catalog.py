@@ -112,11 +112,13 @@ class CatalogSource:
         lookup, question = lookup_of(question, rules), self._with_other_numbers(question)
         early = Attributes({tag: key for tag, key in question.keys.items() if tag not in _COUNTED})
         late = Attributes({tag: key for tag, key in question.keys.items() if tag in _COUNTED})
-        asker = _Asker(self, question, matching.compile_keys(early, rules), matching.compile_keys(late, rules), rules)
+        reader = _CatalogReader(
+            self, question, matching.compile_keys(early, rules), matching.compile_keys(late, rules), rules
+        )
         seen, fruitless = _Seen(), 0
         for studies in self._chunks(lookup):
             fruitless += len(studies)
-            for entity in asker.answer(studies, seen):
+            for entity in reader.answer(studies, seen):
                 fruitless = 0
                 yield entity
             if fruitless > MOST_FRUITLESS and lookup.is_empty:
@@ -199,7 +201,7 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asker:
+class _CatalogReader:
     """One query as it meets some studies after others."""
 
     source: CatalogSource

@@ -23,7 +23,7 @@ from edge.intake.policy import mismatch
 from edge.model import InstanceHeader, ReasonCode
 from edge.store import deliveries, header_progress, headers, kept_files, patients
 from edge.store.database import CatalogRow, Store, Transaction
-from edge.store.patients import Placed
+from edge.store.patients import Placement
 from edge.worker import DONE, ThreadSpec, Worker
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Backfill:
         if progress:
             header_progress.note_backfill(conn, progress)
 
-    def _differs(self, conn: Transaction, instance: int, placed: Placed) -> None:
+    def _differs(self, conn: Transaction, instance: int, placed: Placement) -> None:
         """What is still to go is held; of what has gone, and what an association carries now, an alert says so."""
         policy, code = self._intake.policy, ReasonCode.NONE
         if policy.hold_mismatches and deliveries.hold_mismatch(conn, instance, mismatch(placed), stat=policy.hold_stat):

@@ -34,7 +34,7 @@ from edge.store import companions, deliveries, identity_checks, kept_files, ledg
 from edge.store.catalog import Added, Arrival
 from edge.store.database import CatalogRow, Store, Transaction
 from edge.store.kept_files import FileRow
-from edge.store.patients import Placed
+from edge.store.patients import Placement
 
 T = TypeVar("T")
 
@@ -221,7 +221,7 @@ def _release(
 
 
 def _waits_for(
-    conn: Transaction, kept: FileRow, assigned: Sequence[Assignment], placed: Placed | None, policy: Policy
+    conn: Transaction, kept: FileRow, assigned: Sequence[Assignment], placed: Placement | None, policy: Policy
 ) -> Reason:
     """Why it must wait for a person's decision about this instance, as on arrival; EMPTY_REASON: it need not."""
     check = identity_checks.find_check(conn, placed.series_id) if placed is not None else None

@@ -25,7 +25,7 @@ from edge.query.fetching import ReadInto, TakeObject, open_fetcher
 from edge.query.located import Located
 from edge.spool import HASH_CHUNK, Bucket, Partial, Spool, Stored
 from edge.storage import verify
-from edge.storage.verify import Damage, Part
+from edge.storage.verify import Damage, DamageKind
 from edge.store import catalog, deliveries, integrity, kept_files, ledger, ledger_text
 from edge.store.database import Store, Transaction
 from edge.store.kept_files import FileRow
@@ -75,13 +75,13 @@ class Repairer:
 
     def _repair(self, damage: Damage) -> RepairResult:
         row = damage.row
-        if damage.part is Part.ROW:
+        if damage.part is DamageKind.ROW:
             return RepairResult(
                 row.instance_id, False, f"{damage.text}: `edge recover` rebuilds the catalog from the files"
             )
-        if damage.part is Part.HEAD:
+        if damage.part is DamageKind.HEAD:
             return self._rewrite(row, damage.text)
-        if damage.part is Part.DATA_SET and self._is_what_the_ledger_says(row):
+        if damage.part is DamageKind.DATA_SET and self._is_what_the_ledger_says(row):
             return RepairResult(
                 row.instance_id, False, "the file is whole, but the catalog has another SHA-256: `edge recover`"
             )

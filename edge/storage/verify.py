@@ -23,7 +23,7 @@ from edge.store.gateway_values import recall, remember
 from edge.store.kept_files import FileRow
 
 
-class Part(Enum):
+class DamageKind(Enum):
     """What of an instance is not as it should be."""
 
     MISSING = "missing"  # the file is gone or cannot be read
@@ -37,7 +37,7 @@ class Damage:
     """A file that is not what was received."""
 
     row: FileRow
-    part: Part
+    part: DamageKind
     text: str
 
 
@@ -67,7 +67,7 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
         fd = hindrance.retry_shortages(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         hindrance.raise_passing(error)
-        return Damage(row, Part.MISSING, f"its file cannot be opened ({error.strerror})")
+        return Damage(row, DamageKind.MISSING, f"its file cannot be opened ({error.strerror})")
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         size = os.fstat(fd).st_size
@@ -77,16 +77,16 @@ def check_file(path: Path, row: FileRow, versions: Collection[str]) -> Damage | 
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
         hindrance.raise_passing(error)
-        return Damage(row, Part.MISSING, f"its file cannot be read ({error.strerror})")
+        return Damage(row, DamageKind.MISSING, f"its file cannot be read ({error.strerror})")
     finally:
         os.close(fd)
     if digest != row.sha256:
         found = f"its file has {size} bytes instead of {row.size}" if size != row.size else "the SHA-256 differs"
-        return Damage(row, Part.DATA_SET, f"the data set is not what was received: {found}")
+        return Damage(row, DamageKind.DATA_SET, f"the data set is not what was received: {found}")
     text = check_head(head, row, versions)
     if text:
-        return Damage(row, Part.HEAD, text)
-    return Damage(row, Part.ROW, wrong) if wrong else None
+        return Damage(row, DamageKind.HEAD, text)
+    return Damage(row, DamageKind.ROW, wrong) if wrong else None
 
 
 def check_head(head: bytes, row: FileRow, versions: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
 from edge.spool import Stored
 from edge.store import eviction, ledger, legal_holds, patients, prefetch
 from edge.store.database import Transaction
-from edge.store.patients import Placed
+from edge.store.patients import Placement
 
 
 class Arrival(Enum):
@@ -33,7 +33,7 @@ class Added:
     study_id: int | None
     kind_id: int
     path: str  # of the file that the catalog now names: a duplicate's own file is another
-    placed: Placed | None = None  # None: it belongs to no study, or nothing was entered
+    placed: Placement | None = None  # None: it belongs to no study, or nothing was entered
     former_path: str = ""  # of the cached copy that this arrival has replaced
 
 
@@ -60,7 +60,7 @@ def kind_id(conn: Transaction, kind: ContextKey) -> int:
 
 
 def add(
-    conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, known: Placed | None = None, rule: str = ""
+    conn: Transaction, facts: InstanceHeader, stored: Stored, hold: str, known: Placement | None = None, rule: str = ""
 ) -> Added:
     """Enter a readable object. A duplicate changes nothing: the caller removes the new file.
 
@@ -109,7 +109,7 @@ def _version_here(same_uid: Iterable[sqlite3.Row], sha256: bytes) -> sqlite3.Row
     return None
 
 
-def _place(conn: Transaction, facts: InstanceHeader, known: Placed | None) -> tuple[int | None, Placed | None]:
+def _place(conn: Transaction, facts: InstanceHeader, known: Placement | None) -> tuple[int | None, Placement | None]:
     study = patients.study_id(conn, facts)
     if study is None:
         return None, None
@@ -133,7 +133,7 @@ def has_rival(conn: Transaction, sop_instance_uid: str, sha256: bytes, instance:
 
 
 def _return(
-    conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placed | None, rule: str
+    conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placement | None, rule: str
 ) -> Added:
     """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
 
@@ -193,7 +193,9 @@ _RETURN = (
 )
 
 
-def _new_values(facts: InstanceHeader, stored: Stored, study: int | None, placed: Placed | None) -> tuple[object, ...]:
+def _new_values(
+    facts: InstanceHeader, stored: Stored, study: int | None, placed: Placement | None
+) -> tuple[object, ...]:
     origin, series = facts.origin, placed.series_id if placed else None
     return (
         *(stored.path, stored.size, stored.dataset_offset, stored.xxh3, origin.received_at),

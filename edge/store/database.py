@@ -114,7 +114,7 @@ class Barrier(Protocol):
     def sync(self) -> None: ...
 
 
-class _Job:
+class _Write:
     __slots__ = ("barrier", "done", "error", "result", "work")
 
     def __init__(self, work: Callable[[Transaction], Any], barrier: Barrier | None) -> None:
@@ -147,7 +147,7 @@ class Store:
             self._migrate()
             self._checkpointer = connect(path)  # of its own: where descriptors are short, none can be opened
         self._turn = threading.Lock()
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[_Write] = deque()
         self._readers: deque[tuple[Transaction, float]] = deque()  # and since when it is idle; the last used is last
         self._failure: str | None = None
         self.on_failure: Callable[[], None] = lambda: None  # called once, when that begins
@@ -181,7 +181,7 @@ class Store:
         Raises StorageUnhealthy when a sync or the commit failed, StorageFull when the disk is, CatalogError where the
         database refuses a statement of `work`, and whatever `work` raises.
         """
-        job = _Job(work, barrier)
+        job = _Write(work, barrier)
         self._waiting.append(job)
         with self._turn:
             if not job.done:
@@ -191,7 +191,7 @@ class Store:
         return job.result  # type: ignore[no-any-return]
 
     def _commit_all(self) -> None:
-        jobs: list[_Job] = []
+        jobs: list[_Write] = []
         while self._waiting:
             jobs.append(self._waiting.popleft())
         try:
@@ -200,14 +200,14 @@ class Store:
             self._is_committing = False
             for barrier in {job.barrier for job in jobs if job.barrier is not None}:
                 barrier.sync()
-            self._transact_patiently(jobs)
+            self._transact_with_retries(jobs)
         except Exception as error:  # noqa: BLE001 - raised in every caller of the group
             self._fail(jobs, error)
         finally:
             for job in jobs:
                 job.done = True
 
-    def _transact_patiently(self, jobs: list[_Job]) -> None:
+    def _transact_with_retries(self, jobs: list[_Write]) -> None:
         """What heals by itself gets a little time, and a full disk the reserve."""
         end = self._monotonic() + hindrance.RETRY_FOR_SECONDS
         while True:
@@ -226,7 +226,7 @@ class Store:
         # For a lock SQLite itself has waited.
         return verdict is CauseClass.HEALS and cause is not Cause.LOCKED and self._monotonic() < end
 
-    def _transact(self, jobs: list[_Job]) -> None:
+    def _transact(self, jobs: list[_Write]) -> None:
         """All in one transaction. Where one raises, each has a transaction of its own: the others are not touched."""
         try:
             self._commit(jobs)
@@ -240,7 +240,7 @@ class Store:
             for job in jobs:
                 self._transact([job])
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[_Write]) -> None:
         self._is_committing = False
         self._writer.execute("BEGIN IMMEDIATE")
         self._wait_for_locks(LOCK_SECONDS)
@@ -250,7 +250,7 @@ class Store:
         self._writer.execute("COMMIT")
         self._is_committing = False
 
-    def _fail(self, jobs: list[_Job], error: Exception) -> None:
+    def _fail(self, jobs: list[_Write], error: Exception) -> None:
         meaning = error_of_write(error, self.path, in_doubt=self._is_committing)
         for job in jobs:  # first of all: whatever happens next, it does not count as done
             job.error = meaning

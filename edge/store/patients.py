@@ -91,7 +91,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Placement:
     """Where an instance belongs, and how its patient stands there."""
 
     series_id: int
@@ -165,7 +165,7 @@ def study_id(conn: Transaction, facts: InstanceHeader) -> int | None:
     return int(row["id"])
 
 
-def enter(conn: Transaction, study: int, header: Header, at: float) -> Placed:
+def enter(conn: Transaction, study: int, header: Header, at: float) -> Placement:
     """Find or make the rows of what an object of a study says, and how its patient stands there."""
     patient = enter_patient(conn, header.patient)
     standing, differs_in = _find_standing(conn, study, patient, header.patient, at)
@@ -175,7 +175,7 @@ def enter(conn: Transaction, study: int, header: Header, at: float) -> Placed:
         conn, "study_facts", ("study_id", "patient_key", *STUDY_COLUMNS.values()), (study, patient, *header.study)
     )
     series = find_or_insert(conn, "series", ("study_facts_id", *SERIES_COLUMNS.values()), (facts, *header.series))
-    return Placed(series, study, patient, standing, differs_in)
+    return Placement(series, study, patient, standing, differs_in)
 
 
 def enter_patient(conn: Transaction, patient: Patient) -> int:
@@ -300,7 +300,7 @@ def _complete(conn: Transaction, study: int, header: Header) -> None:
 # -- what has been entered --------------------------------------------------------------------------------------------
 
 
-def find_placed(conn: Transaction, instance: int) -> Placed | None:
+def find_placed(conn: Transaction, instance: int) -> Placement | None:
     """Where an instance belongs; None where it has no study, or is not filled in yet."""
     row = conn.execute(
         "SELECT i.series_id, f.study_id, f.patient_key, w.standing, w.differs_in FROM instance i JOIN series r ON"
@@ -308,7 +308,7 @@ def find_placed(conn: Transaction, instance: int) -> Placed | None:
         " w.study_id = f.study_id AND w.patient_key = f.patient_key WHERE i.id = ?",
         (instance,),
     ).fetchone()
-    return Placed(row[0], row[1], row[2], Standing(row[3]), tuple(filter(None, row[4].split(",")))) if row else None
+    return Placement(row[0], row[1], row[2], Standing(row[3]), tuple(filter(None, row[4].split(",")))) if row else None
 
 
 def headers(conn: Transaction, series: Iterable[int]) -> dict[int, Header]:
@@ -323,7 +323,7 @@ def headers(conn: Transaction, series: Iterable[int]) -> dict[int, Header]:
     return {row[0]: Header.from_values(tuple(row)[1:]) for row in rows}
 
 
-def set_series(conn: Transaction, instance: int, find_placed: Placed, instance_number: str) -> None:
+def set_series(conn: Transaction, instance: int, find_placed: Placement, instance_number: str) -> None:
     """Give an instance that was there before its facts were kept its series."""
     conn.execute(
         "UPDATE instance SET series_id = ?, instance_number = ? WHERE id = ?",
@@ -331,7 +331,7 @@ def set_series(conn: Transaction, instance: int, find_placed: Placed, instance_n
     )
 
 
-def accept(conn: Transaction, find_placed: Placed) -> None:
+def accept(conn: Transaction, find_placed: Placement) -> None:
     """A person let an image of this patient go on in this study (else a trigger of `delivery` does it)."""
     conn.execute(
         "UPDATE study_patient SET standing = 'accepted'"
@@ -358,7 +358,7 @@ def find_resolved(conn: Transaction, study: int) -> list[int]:
     return found
 
 
-def alarm(conn: Transaction, find_placed: Placed, now: float) -> None:
+def alarm(conn: Transaction, find_placed: Placement, now: float) -> None:
     """Images of a patient that differs are here and not held for it: an alert stands until somebody acknowledges it."""
     conn.execute(
         "UPDATE study_patient SET alarmed_at = coalesce(alarmed_at, ?) WHERE study_id = ? AND patient_key = ?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge.model import InstanceHeader, Values
 from edge.store import patients
 from edge.store.identity import Standing
-from edge.store.patients import Placed
+from edge.store.patients import Placement
 
 #: What an object says of its study, in values: two that say the same are placed alike.
 Saying = tuple[Values | None, ...]
@@ -21,12 +21,12 @@ class Memory:
     _SAID = ("StudyInstanceUID", *patients.PATIENT_COLUMNS, *patients.STUDY_COLUMNS, *patients.SERIES_COLUMNS)
 
     def __init__(self) -> None:
-        self._known: dict[Saying, Placed] = {}
+        self._known: dict[Saying, Placement] = {}
 
-    def find(self, said: Saying) -> Placed | None:
+    def find(self, said: Saying) -> Placement | None:
         return self._known.get(said)
 
-    def note(self, said: Saying, placed: Placed | None) -> None:
+    def note(self, said: Saying, placed: Placement | None) -> None:
         if placed is not None and placed.standing is Standing.AGREES:
             if len(self._known) >= self.MOST:
                 self._known.clear()

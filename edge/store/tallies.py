@@ -25,7 +25,7 @@ UNPROVED_SAMPLE, UNPROVED_NAMED = 1000, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingDelivery:
     """One of the deliveries that wait in a state: when it was queued or is due, and why."""
 
     at: float
@@ -140,24 +140,24 @@ def known_destinations(conn: Transaction) -> dict[str, CatalogRow]:
 # -- what waits, and why -----------------------------------------------------------------------------------------------
 
 
-def held_first(conn: Transaction, destination: str) -> list[Waiting]:
+def held_first(conn: Transaction, destination: str) -> list[WaitingDelivery]:
     """The first deliveries that a destination holds for a person, by when they were queued."""
     rows = conn.execute(
         "SELECT queued_at, reason, reason_code, reason_parameters FROM delivery"
         " WHERE state = 'held' AND destination = ? ORDER BY id LIMIT ?",
         (destination, REASONS_SAMPLE),
     )
-    return [Waiting(row[0], reason_of(row)) for row in rows]
+    return [WaitingDelivery(row[0], reason_of(row)) for row in rows]
 
 
-def deferred_next(conn: Transaction, destination: str) -> list[Waiting]:
+def deferred_next(conn: Transaction, destination: str) -> list[WaitingDelivery]:
     """The next deliveries that a destination is sent again, by when that is."""
     rows = conn.execute(
         "SELECT not_before, reason, reason_code, reason_parameters FROM delivery INDEXED BY delivery_deferred_at"
         " WHERE state = 'deferred' AND destination = ? ORDER BY not_before LIMIT ?",
         (destination, REASONS_SAMPLE),
     )
-    return [Waiting(row[0], reason_of(row)) for row in rows]
+    return [WaitingDelivery(row[0], reason_of(row)) for row in rows]
 
 
 _HELD_FOR = "SELECT 1 FROM delivery WHERE state = 'held' AND destination = ? AND reason_code = ? LIMIT 1"

@@ -63,8 +63,8 @@ class Transcoder:
     ) -> None:
         self._largest = largest
         self._killed: Counter[Path] = Counter()  # workers, by the source that they converted
-        self._workers = [_Worker(timeout, idle, memory) for _ in range(workers)]
-        self._free: LifoQueue[_Worker] = LifoQueue()
+        self._workers = [_Converter(timeout, idle, memory) for _ in range(workers)]
+        self._free: LifoQueue[_Converter] = LifoQueue()
         for worker in self._workers:
             self._free.put(worker)
 
@@ -88,7 +88,7 @@ class Transcoder:
         with _open_files(source, target, source_syntax == DEFLATED_EXPLICIT) as descriptors:
             most = _GROWTH * (os.fstat(descriptors[0]).st_size + self._largest)
             codecs = decodes_frames(source_syntax, target_syntax)
-            answer = self._ask(source, _Order(json.dumps(request).encode(), descriptors, codecs, most))
+            answer = self._ask(source, _Conversion(json.dumps(request).encode(), descriptors, codecs, most))
             return _check_answer(answer, target, os.fstat(descriptors[1]).st_size)
 
     def render(self, source: Path, dataset_offset: int, syntax: str, view: View = AS_IT_IS) -> RenderedFrame:
@@ -122,7 +122,7 @@ class Transcoder:
             if syntax == DEFLATED_EXPLICIT:
                 descriptors.append(os.memfd_create("inflated", os.MFD_CLOEXEC))
                 stack.callback(os.close, descriptors[2])
-            order = _Order(json.dumps(request).encode(), descriptors, True, self._largest)
+            order = _Conversion(json.dumps(request).encode(), descriptors, True, self._largest)
             yield self._ask(source, order), descriptors[1]
 
     def warm(self) -> None:
@@ -134,11 +134,11 @@ class Transcoder:
             finally:
                 self._free.put(worker)
 
-    def _ask(self, source: Path, order: _Order) -> dict[str, Any]:
+    def _ask(self, source: Path, order: _Conversion) -> dict[str, Any]:
         worker = self._free.get()
         try:
             answer = worker.ask(order)
-        except _WorkerKilled as error:
+        except _ConverterKilled as error:
             self._killed[source] += 1
             if self._killed[source] < _KILLS:
                 raise
@@ -156,7 +156,7 @@ class Transcoder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class _Conversion:
     """One object for a worker."""
 
     request: bytes  # edge.transform.recode.ConversionRequest, in JSON
@@ -165,11 +165,11 @@ class _Order:
     most: int  # bytes that may be written to a file
 
 
-class _WorkerKilled(Transient):
+class _ConverterKilled(Transient):
     """Somebody else killed the worker, such as the kernel when memory ended."""
 
 
-class _Worker:
+class _Converter:
     """One worker process and the socket to it."""
 
     _ENOUGH = 500  # objects; then a fresh one, for what codecs leak
@@ -186,7 +186,7 @@ class _Worker:
         self._rests_at = 0.0
         self._closed = False
 
-    def ask(self, order: _Order) -> dict[str, Any]:
+    def ask(self, order: _Conversion) -> dict[str, Any]:
         with self._lock:
             try:
                 answer = self._exchange(order)
@@ -232,7 +232,7 @@ class _Worker:
         with self._lock:
             self._stop()
 
-    def _exchange(self, order: _Order) -> dict[str, Any]:
+    def _exchange(self, order: _Conversion) -> dict[str, Any]:
         process, channel = self._running(order.codecs)
         with suppress(ProcessLookupError):  # it is gone: no answer comes either
             hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
@@ -247,7 +247,7 @@ class _Worker:
         if self._closed:
             raise Transient("the conversion has been stopped")
         if (status := process.wait()) == -signal.SIGKILL:
-            raise _WorkerKilled("the converter was killed, as it is when memory ends")
+            raise _ConverterKilled("the converter was killed, as it is when memory ends")
         raise TransformError(f"cannot convert: the converter crashed ({_ending(status)})")
 
     def _receive(self, seconds: float) -> bytes | None:

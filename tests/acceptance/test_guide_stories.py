@@ -181,7 +181,7 @@ def test_a_disc_is_imported_to_the_right_patient(desk: Desk, archive: Orthanc, h
         assert his.ask(order("O1", "NW", "4711", "L77", name="LOCAL^LEA"))[0].code == "AA"
     page = desk.go("/import")
     page.get_by_label("A folder or disc").set_input_files(burn_foreign_disc(desk.folder))
-    expect(page.get_by_text("The files have come.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("The files are received")).to_be_visible(timeout=60_000)
 
     def listed() -> bool:
         page.reload()

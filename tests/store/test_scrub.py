@@ -21,7 +21,7 @@ from edge.model import ContextKey, Origin
 from edge.storage import verify
 from edge.storage.repair import Repairer
 from edge.storage.scrub import Place, Scrub, place, rate, seconds_behind
-from edge.storage.verify import Part
+from edge.storage.verify import DamageKind
 from edge.store import database as store
 from edge.store import integrity, kept_files, ledger, wal
 from edge.store.database import Store
@@ -98,7 +98,7 @@ def test_every_flipped_bit_of_a_file_is_found(filled: Filled) -> None:
         flip(path, bit)
         damage = verify.check_file(path, row, OURS)
         assert damage is not None, f"bit {bit} of {row.size} bytes, data set from byte {row.dataset_offset}"
-        assert damage.part is (Part.HEAD if bit // 8 < row.dataset_offset else Part.DATA_SET)
+        assert damage.part is (DamageKind.HEAD if bit // 8 < row.dataset_offset else DamageKind.DATA_SET)
         flip(path, bit)
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_gone_short_or_long_is_found(filled: Filled) -> None:
     with filled.spool.path_of(long.path).open("ab") as file:
         file.write(b"\0\0")
     found = [verify.check_file(filled.spool.path_of(row.path), row, OURS) for row in (gone, short, long)]
-    assert [damage.part for damage in found if damage] == [Part.MISSING, Part.DATA_SET, Part.DATA_SET]
+    assert [damage.part for damage in found if damage] == [DamageKind.MISSING, DamageKind.DATA_SET, DamageKind.DATA_SET]
 
 
 def test_a_damaged_head_is_written_anew_from_the_catalog(filled: Filled) -> None:

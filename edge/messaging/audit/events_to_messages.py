@@ -42,7 +42,7 @@ class AuditSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """Rows of one message, with their facts."""
 
     rows: Sequence[TrailRow]
@@ -80,20 +80,20 @@ class Group:
 def messages_for(rows: Sequence[TrailRow], facts: StudyContext, here: AuditSource) -> list[AuditMessage]:
     """The messages of one group; none for what is no event of the audit trail."""
     report = REPORTERS.get(rows[0].event)
-    return list(report(Group(rows, facts, here))) if report else []
+    return list(report(RowGroup(rows, facts, here))) if report else []
 
 
 def _edge(here: AuditSource, role: Code | None = None, *, requestor: bool = False) -> Participant:
     return Participant(ledger.EDGE, requestor, role, here.ae_title, ledger.EDGE, here.host)
 
 
-def _person(group: Group) -> Participant:
+def _person(group: RowGroup) -> Participant:
     """A login of this host (PS3.15 A.5.2.1: loginName@domain-name)."""
     who, address = group.first.who, address_of(group.first.payload)
     return Participant(who if "@" in who else f"{who}@{group.here.host}", True, name=who, address=address)
 
 
-def _edge_or_person(group: Group) -> Participant:
+def _edge_or_person(group: RowGroup) -> Participant:
     return _edge(group.here, requestor=True) if group.first.who == ledger.EDGE else _person(group)
 
 
@@ -101,11 +101,11 @@ def _peer(node: PeerNode, role: Code, *, requestor: bool = False) -> Participant
     return Participant(node.ae_title, requestor, role, node.ae_title, address=node.address)
 
 
-def _destination(group: Group, name: str) -> Participant:
+def _destination(group: RowGroup, name: str) -> Participant:
     return _peer(group.here.destinations.get(name, PeerNode(name, "")), dicom.DESTINATION)
 
 
-def _report_arrival(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
+def _report_arrival(group: RowGroup, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
     to = _edge(group.here, dicom.DESTINATION)
     for node, classes in group.facts.origins.items():
         sender = _peer(node, dicom.SOURCE, requestor=True)
@@ -114,12 +114,12 @@ def _report_arrival(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[Au
         )
 
 
-def _report_reception(group: Group) -> Iterator[AuditMessage]:
+def _report_reception(group: RowGroup) -> Iterator[AuditMessage]:
     yield from _report_arrival(group)
     yield from _report_queueing(group, group.facts.queued)
 
 
-def _report_queueing(group: Group, destinations: Iterable[str]) -> Iterator[AuditMessage]:
+def _report_queueing(group: RowGroup, destinations: Iterable[str]) -> Iterator[AuditMessage]:
     """Instances are to be sent: reported before they are (PS3.15 A.5.3.3)."""
     for name in destinations:
         classes = group.facts.queued.get(name)
@@ -129,14 +129,14 @@ def _report_queueing(group: Group, destinations: Iterable[str]) -> Iterator[Audi
             yield _message(group, dicom.BEGIN_TRANSFERRING, dicom.EXECUTE_ACTION, sender, to, classes=classes)
 
 
-def _report_transfer(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
+def _report_transfer(group: RowGroup, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
     """Whether the destination had them before is not ours to know: read (PS3.15 table A.5.3.7-1)."""
     sender = _edge(group.here, dicom.SOURCE, requestor=True)
     to = _destination(group, group.first.destination)
     yield _message(group, dicom.INSTANCES_TRANSFERRED, dicom.READ_ACTION, sender, to, outcome=outcome)
 
 
-def _report_hold(group: Group) -> Iterator[AuditMessage]:
+def _report_hold(group: RowGroup) -> Iterator[AuditMessage]:
     """Report a hold: by the destination's refusal, or by a person."""
     if group.first.who in (ledger.EDGE, group.first.destination):
         yield from _report_transfer(group, dicom.SERIOUS_FAILURE)
@@ -144,7 +144,7 @@ def _report_hold(group: Group) -> Iterator[AuditMessage]:
         yield from _report_access(group)
 
 
-def _report_proof(group: Group) -> Iterator[AuditMessage]:
+def _report_proof(group: RowGroup) -> Iterator[AuditMessage]:
     """Report a query, where a proof was looked for; a proof alone is no access."""
     if group.first.payload.get("method") == ledger.BY_QUERY:
         facts = group.facts
@@ -164,7 +164,7 @@ _ASKED = {
 }
 
 
-def _report_query(group: Group) -> Iterator[AuditMessage]:
+def _report_query(group: RowGroup) -> Iterator[AuditMessage]:
     """What was asked of us, as it was encoded (PS3.15 A.5.3.10)."""
     first, payload = group.first, group.first.payload
     if "identifier" not in payload:
@@ -177,7 +177,7 @@ def _report_query(group: Group) -> Iterator[AuditMessage]:
     yield _message(group, dicom.QUERY, dicom.EXECUTE_ACTION, who, to, outcome=outcome, subjects=(asked,))
 
 
-def _report_retrieval(group: Group) -> Iterator[AuditMessage]:
+def _report_retrieval(group: RowGroup) -> Iterator[AuditMessage]:
     """Objects went to one who had asked for them, or to another that was named."""
     sender = _edge(group.here, dicom.SOURCE)
     to = _peer(PeerNode(group.first.payload["to"], ""), dicom.DESTINATION)
@@ -185,7 +185,7 @@ def _report_retrieval(group: Group) -> Iterator[AuditMessage]:
     yield _message(group, dicom.INSTANCES_TRANSFERRED, dicom.READ_ACTION, sender, to, asker)
 
 
-def _report_step(group: Group) -> Iterator[AuditMessage]:
+def _report_step(group: RowGroup) -> Iterator[AuditMessage]:
     """A modality reported a performed procedure step, or its end (PS3.15 A.5.3.11)."""
     payload = group.first.payload
     action = dicom.CREATE_ACTION if payload.get("state") == IN_PROGRESS else dicom.UPDATE_ACTION
@@ -193,7 +193,7 @@ def _report_step(group: Group) -> Iterator[AuditMessage]:
     yield _message(group, dicom.PROCEDURE_RECORD, action, *who, subjects=_step_subjects(payload))
 
 
-def _report_step_sent(group: Group) -> Iterator[AuditMessage]:
+def _report_step_sent(group: RowGroup) -> Iterator[AuditMessage]:
     """Report that a performed procedure step went on to a target."""
     who = _edge(group.here, requestor=True), _destination(group, group.first.destination)
     subjects = _step_subjects(group.first.payload)
@@ -206,45 +206,45 @@ def _step_subjects(payload: Payload) -> tuple[Subject, ...]:
     return study, dicom.patient_subject("", "")
 
 
-def _report_rejection(group: Group) -> Iterator[AuditMessage]:
+def _report_rejection(group: RowGroup) -> Iterator[AuditMessage]:
     """Report a rejection note that came, or that a person let take effect: what it names is hidden here."""
     outcome = dicom.SUCCEEDED if group.first.payload.get("allowed") else dicom.MINOR_FAILURE
     who = Participant(group.first.who, True, name=group.first.who), _edge(group.here)
     yield _message(group, dicom.INSTANCES_ACCESSED, dicom.DELETE_ACTION, *who, outcome=outcome)
 
 
-def _report_commitment(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
+def _report_commitment(group: RowGroup, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
     """Equipment was assured of its images, or was denied it: we examined them on its behalf."""
     who = Participant(group.first.who, True, name=group.first.who), _edge(group.here)
     yield _message(group, dicom.INSTANCES_ACCESSED, dicom.READ_ACTION, *who, outcome=outcome)
 
 
-def _report_access(group: Group, action: str = dicom.UPDATE_ACTION) -> Iterator[AuditMessage]:
+def _report_access(group: RowGroup, action: str = dicom.UPDATE_ACTION) -> Iterator[AuditMessage]:
     yield _message(group, dicom.INSTANCES_ACCESSED, action, _person(group), _edge(group.here))
 
 
-def _report_resend(group: Group) -> Iterator[AuditMessage]:
+def _report_resend(group: RowGroup) -> Iterator[AuditMessage]:
     """Report that a person has work sent (again)."""
     yield from _report_access(group)
     yield from _report_queueing(group, [group.first.destination] if group.first.destination else group.facts.queued)
 
 
-def _report_export(group: Group) -> Iterator[AuditMessage]:
+def _report_export(group: RowGroup) -> Iterator[AuditMessage]:
     """A person took a copy away (PS3.15 A.5.3.6)."""
     yield _message(group, dicom.EXPORT, dicom.READ_ACTION, _person(group), _edge(group.here, dicom.SOURCE))
 
 
-def _report_change(group: Group) -> Iterator[AuditMessage]:
+def _report_change(group: RowGroup) -> Iterator[AuditMessage]:
     yield _message(group, dicom.INSTANCES_ACCESSED, dicom.UPDATE_ACTION, _edge(group.here, requestor=True))
 
 
-def _report_deletion(group: Group) -> Iterator[AuditMessage]:
+def _report_deletion(group: RowGroup) -> Iterator[AuditMessage]:
     event = dicom.INSTANCES_ACCESSED if group.facts.kept else dicom.STUDY_DELETED
     yield _message(group, event, dicom.DELETE_ACTION, _edge(group.here, requestor=True))
 
 
 def _alert(
-    group: Group, kind: Code, outcome: int, *who: Participant, subjects: tuple[Subject, ...] = ()
+    group: RowGroup, kind: Code, outcome: int, *who: Participant, subjects: tuple[Subject, ...] = ()
 ) -> Iterator[AuditMessage]:
     about = dicom.alert_subject(group.here.host, group.first.words or group.first.event)
     yield _message(
@@ -252,16 +252,16 @@ def _alert(
     )
 
 
-def _report_loss(group: Group) -> Iterator[AuditMessage]:
+def _report_loss(group: RowGroup) -> Iterator[AuditMessage]:
     edge = _edge(group.here, requestor=True)
     yield from _alert(group, dicom.OBJECT_SECURITY, dicom.SERIOUS_FAILURE, edge, subjects=group.subjects)
 
 
-def _report_recovery(group: Group) -> Iterator[AuditMessage]:
+def _report_recovery(group: RowGroup) -> Iterator[AuditMessage]:
     yield from _alert(group, dicom.SOFTWARE_CONFIGURATION, dicom.SUCCEEDED, _edge_or_person(group))
 
 
-def _report_refusal(group: Group) -> Iterator[AuditMessage]:
+def _report_refusal(group: RowGroup) -> Iterator[AuditMessage]:
     """A person who did not get in, or a node."""
     if group.first.payload.get("action") == ledger.SIGN_IN:
         yield from _report_sign_in(group, dicom.MINOR_FAILURE)
@@ -269,12 +269,12 @@ def _report_refusal(group: Group) -> Iterator[AuditMessage]:
         yield from _alert(group, dicom.NODE_AUTHENTICATION, dicom.MINOR_FAILURE, _edge(group.here), _caller(group))
 
 
-def _caller(group: Group) -> Participant:
+def _caller(group: RowGroup) -> Participant:
     who = group.first.who
     return Participant(who, True, name=who, address=address_of(group.first.payload))
 
 
-def _report_override(group: Group) -> Iterator[AuditMessage]:
+def _report_override(group: RowGroup) -> Iterator[AuditMessage]:
     subjects = group.subjects if group.first.study_id else ()
     yield from _alert(
         group, dicom.RESTRICTED_FUNCTION, dicom.SUCCEEDED, _person(group), _edge(group.here), subjects=subjects
@@ -283,13 +283,13 @@ def _report_override(group: Group) -> Iterator[AuditMessage]:
         yield from _report_queueing(group, [group.first.destination])
 
 
-def _report_cancellation(group: Group) -> Iterator[AuditMessage]:
+def _report_cancellation(group: RowGroup) -> Iterator[AuditMessage]:
     """What a person decided; that an object does not go where it has been is nobody's decision."""
     if group.first.who != ledger.EDGE:
         yield from _report_override(group)
 
 
-def _report_configuration(group: Group) -> Iterator[AuditMessage]:
+def _report_configuration(group: RowGroup) -> Iterator[AuditMessage]:
     payload = group.first.payload
     outcome = dicom.MINOR_FAILURE if payload.get("action") == ledger.REJECT else dicom.SUCCEEDED
     yield from _alert(group, _kind_of_change(payload), outcome, _edge_or_person(group))
@@ -302,7 +302,7 @@ def _kind_of_change(payload: Payload) -> Code:
     return dicom.SECURITY_CONFIGURATION if is_security else dicom.SOFTWARE_CONFIGURATION
 
 
-def _report_sign_in(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
+def _report_sign_in(group: RowGroup, outcome: int = dicom.SUCCEEDED) -> Iterator[AuditMessage]:
     kind = dicom.LOGOUT if group.first.payload.get("action") == ledger.SIGN_OUT else dicom.LOGIN
     who = _caller(group), _edge(group.here)
     yield _message(
@@ -310,13 +310,13 @@ def _report_sign_in(group: Group, outcome: int = dicom.SUCCEEDED) -> Iterator[Au
     )
 
 
-def _report_reading(group: Group) -> Iterator[AuditMessage]:
+def _report_reading(group: RowGroup) -> Iterator[AuditMessage]:
     log = dicom.log_subject("edge:ledger")
     yield _message(group, dicom.AUDIT_LOG_USED, dicom.READ_ACTION, _person(group), subjects=(log,))
 
 
 def _activity(application: Code, network: Code) -> Reporter:
-    def report(group: Group) -> Iterator[AuditMessage]:
+    def report(group: RowGroup) -> Iterator[AuditMessage]:
         started = _edge(group.here, dicom.APPLICATION)
         node = Participant(group.here.host, address=group.here.host)
         yield _message(group, dicom.APPLICATION_ACTIVITY, dicom.EXECUTE_ACTION, started, type=application, subjects=())
@@ -326,7 +326,7 @@ def _activity(application: Code, network: Code) -> Reporter:
 
 
 def _message(
-    group: Group,
+    group: RowGroup,
     event: Code,
     action: str,
     *who: Participant,
@@ -350,7 +350,7 @@ def address_of(payload: Payload) -> str:
         return ""
 
 
-Reporter = Callable[[Group], Iterator[AuditMessage]]
+Reporter = Callable[[RowGroup], Iterator[AuditMessage]]
 
 #: Ledger event -> what reports it. What is absent is not reported: that a route was chosen is no access.
 REPORTERS: dict[str, Reporter] = {

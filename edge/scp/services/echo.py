@@ -6,11 +6,11 @@ from edge.dicom.command import SUCCESS, CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import VERIFICATION
 from edge.scp.response import StoreResponse
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 
 
 def serve_echo(request: DimseMessage, responder: Responder) -> None:
     responder.respond(request, StoreResponse(SUCCESS))
 
 
-ECHO_SERVICE = Service("verification", VERIFICATION.__eq__, has_word("echo"), CommandField.C_ECHO_RQ, serve_echo)
+ECHO_SERVICE = Service("verification", VERIFICATION.__eq__, allow_by_word("echo"), CommandField.C_ECHO_RQ, serve_echo)

@@ -18,7 +18,7 @@ from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import OUT_OF_RESOURCES, TERMINATED
 from edge.scp.response import StoreResponse
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 
 log = logging.getLogger(__name__)
 
@@ -99,5 +99,5 @@ def _end(
 
 
 FIND_SERVICE = Service(
-    "queries", _TOP.__contains__, has_word("query"), CommandField.C_FIND_RQ, serve_find, extended=_EXTENDED
+    "queries", _TOP.__contains__, allow_by_word("query"), CommandField.C_FIND_RQ, serve_find, extended=_EXTENDED
 )

@@ -16,7 +16,7 @@ from edge.query.located import Located
 from edge.scp.fetch_through import ThroughFetch
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
 from edge.scp.services.retrieving import Retrieval, is_intact, open_object
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 from edge.transform.syntaxes import choose_syntax
 
 _TOP = {PATIENT_ROOT_GET: PATIENT_ROOT, STUDY_ROOT_GET: STUDY_ROOT}
@@ -66,7 +66,7 @@ def serve_get(request: DimseMessage, responder: Responder) -> None:
 GET_SERVICE = Service(
     "retrieval on the same association",
     _TOP.__contains__,
-    has_word("retrieve"),
+    allow_by_word("retrieve"),
     CommandField.C_GET_RQ,
     serve_get,
     extended=bytes([1]),

@@ -23,7 +23,7 @@ from edge.scp.fetch_through import ThroughFetch
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, PATIENT_ROOT, STUDY_ROOT, asked_by, read_identifier
 from edge.scp.services.retrieving import DESTINATION_UNKNOWN, Retrieval, open_object
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 from edge.transform.syntaxes import COMPRESSED_FALLBACKS, FALLBACKS, choose_syntax
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def serve_move(request: DimseMessage, responder: Responder) -> None:
 MOVE_SERVICE = Service(
     "retrieval to another AE",
     _TOP.__contains__,
-    has_word("retrieve"),
+    allow_by_word("retrieve"),
     CommandField.C_MOVE_RQ,
     serve_move,
     extended=bytes([1]),

@@ -38,7 +38,7 @@ from edge.journal.kinds import performed_step
 from edge.journal.kinds.performed_step import RecordedStep
 from edge.model import ContextKey, Origin
 from edge.scp.response import MAX_COMMENT, StoreResponse, answer_for
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 
 _WORDS = {
     DUPLICATE_STEP: "this step was created with other content",
@@ -132,7 +132,7 @@ def _take(
 
 def _service(name: str, command: CommandField, handle: Callable[[DimseMessage, Responder], None]) -> Service:
     is_for = MODALITY_PERFORMED_PROCEDURE_STEP.__eq__
-    return Service(name, is_for, has_word("mpps"), command, handle)
+    return Service(name, is_for, allow_by_word("mpps"), command, handle)
 
 
 STEP_CREATE_SERVICE = _service("performed procedure steps", CommandField.N_CREATE_RQ, serve_create)

@@ -100,6 +100,6 @@ class Service:
     roles: Role = CALLS  # that a caller may have, as the requestor's (PS3.7 section D.3.3.4)
 
 
-def has_word(word: str) -> Callable[[Admission], bool]:
-    """A service that is allowed to those whose `[modality] services` have this word."""
+def allow_by_word(word: str) -> Callable[[Admission], bool]:
+    """Allow a service to callers whose `[modality] services` have this word."""
     return lambda admission: word in admission.services

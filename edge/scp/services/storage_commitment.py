@@ -29,13 +29,13 @@ from edge.journal.kinds.commitment_request import CommitmentRequest
 from edge.model import ContextKey, Origin
 from edge.scp.recorder import Recording
 from edge.scp.response import MAX_COMMENT, StoreResponse, answer_for
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 
 # DIMSE statuses of an N-ACTION (PS3.7 section 10.1.4.1.10 and annex C).
 INVALID_ARGUMENT, NO_SUCH_ACTION, NOT_AUTHORIZED, RESOURCE_LIMITATION = 0x0115, 0x0123, 0x0124, 0x0213
 
 _TOO_LONG = StoreResponse(RESOURCE_LIMITATION, f"a request of more than {MAX_DATA_SET >> 20} MiB")
-_is_allowed = has_word("commit")
+_is_allowed = allow_by_word("commit")
 _one_at_a_time = threading.Lock()
 
 

@@ -17,13 +17,13 @@ from edge.scp.admission import Admission, identity_fault
 from edge.scp.gateway_link import GatewayLink
 from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse, answer_for
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 
 # DIMSE statuses (PS3.7 annex C).
 SOP_CLASS_NOT_SUPPORTED, INVALID_SOP_INSTANCE, _NOT_AUTHORIZED = 0x0122, 0x0117, 0x0124
 #: At once, of an object that is refused while it comes.
 _PASSED_BYTES = 64 << 10
-_may_store = has_word("store")
+_may_store = allow_by_word("store")
 
 
 def _is_allowed(admission: Admission) -> bool:

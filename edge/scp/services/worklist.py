@@ -22,7 +22,7 @@ from edge.query.asking import AskedQuery, QueryEnd
 from edge.query.worklist import START_DATE, WorklistItem, answer_maker, find_items, has_unsupported_keys
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, read_identifier
-from edge.scp.services.service import Responder, Service, has_word
+from edge.scp.services.service import Responder, Service, allow_by_word
 
 # DIMSE statuses (PS3.4 table K.4-2).
 _OUT_OF_RESOURCES, _CANNOT_PARSE, _CANCELLED, _PENDING, _PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
@@ -105,7 +105,7 @@ def _encode(answer: Attributes, found: WorklistItem, syntax: str) -> bytes:
 WORKLIST_SERVICE = Service(
     "the modality worklist",
     MODALITY_WORKLIST_FIND.__eq__,
-    has_word("worklist"),
+    allow_by_word("worklist"),
     CommandField.C_FIND_RQ,
     serve_worklist,
 )
