@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -220,15 +221,24 @@ class ByteSink(Protocol):
 
 
 class ElementWriter:
-    """Writes elements in little endian. Copies of neighbours go together: end with `flush`."""
+    """Writes elements in little endian."""
 
     def __init__(self, out: ByteSink, explicit: bool) -> None:
         self._out, self._form = out, EXPLICIT if explicit else IMPLICIT
-        self._copied: IO[bytes] | None = None  # the file of what is copied and not yet written
+        self._gathers = False
+        self._gathered: IO[bytes] | None = None  # the file of what is copied and not yet written
         self._begin = self._end = 0  # its place there
 
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Meanwhile elements that are copied as they are, with neighbours, are read and written together."""
+        self._gathers = True
+        yield
+        self._flush()
+        self._gathers = False
+
     def head(self, tag: int, vr: str, length: int) -> None:
-        self.flush()
+        self._flush()
         self._out.write(write_head(tag, vr, length, self._form))
 
     def write(self, data: bytes) -> None:
@@ -241,11 +251,11 @@ class ElementWriter:
 
     def copy(self, file: IO[bytes], event: WalkEvent, vr: str) -> None:
         """An element as it came, but for its head and the order of its bytes."""
-        if self._form.explicit and event.head and event.vr == vr:
+        if self._gathers and self._form.explicit and event.head and event.vr == vr:
             begin = event.at - event.head
-            if not self._copied or self._end != begin:
-                self.flush()
-                self._copied, self._begin = file, begin
+            if not self._gathered or self._end != begin:
+                self._flush()
+                self._gathered, self._begin = file, begin
             self._end = event.at + event.length
             return
         word = 1 if event.little else WORD.get(event.vr, 1)
@@ -256,10 +266,9 @@ class ElementWriter:
         for at in range(event.at, end, COPY_BYTES):
             self._out.write(swap_bytes(read_bytes(file, at, min(COPY_BYTES, end - at), end), word))
 
-    def flush(self) -> None:
-        """Write what has been copied; nothing else waits."""
-        if file := self._copied:
-            self._copied = None
+    def _flush(self) -> None:
+        if file := self._gathered:
+            self._gathered = None
             for at in range(self._begin, self._end, COPY_BYTES):
                 self._out.write(read_bytes(file, at, min(COPY_BYTES, self._end - at), self._end))
 

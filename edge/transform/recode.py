@@ -295,17 +295,17 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
             largest -= recoding.image.size
     deflater = _Deflater(out) if target == DEFLATED_EXPLICIT else None
     writer = ElementWriter(deflater or out, target != IMPLICIT_LITTLE)
-    for event in few if len(few) < _KEPT else data_set.walk():
-        if event.kind is ElementKind.END:
-            writer.head(event.tag, "", 0)
-        elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
-            writer.head(event.tag, "SQ" if event.kind is ElementKind.SEQUENCE else "", UNDEFINED_LENGTH)
-        elif beside := recodings.get(event.data_set):
-            _write_recoded(writer, data_set, event, beside, out)
-        elif event.tag & 0xFFFF:  # no group length
-            signed = found.get(event.data_set, whole).values.get("signed", whole.values.get("signed", 0))
-            writer.copy(data_set.file, event, definite_vr(event, signed))
-    writer.flush()
+    with writer.gathering():
+        for event in few if len(few) < _KEPT else data_set.walk():
+            if event.kind is ElementKind.END:
+                writer.head(event.tag, "", 0)
+            elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
+                writer.head(event.tag, "SQ" if event.kind is ElementKind.SEQUENCE else "", UNDEFINED_LENGTH)
+            elif beside := recodings.get(event.data_set):
+                _write_recoded(writer, data_set, event, beside, out)
+            elif event.tag & 0xFFFF:  # no group length
+                signed = found.get(event.data_set, whole).values.get("signed", whole.values.get("signed", 0))
+                writer.copy(data_set.file, event, definite_vr(event, signed))
     if deflater:
         deflater.close()
 

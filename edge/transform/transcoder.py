@@ -262,8 +262,6 @@ class _Converter:
         return b""
 
     def _running(self, codecs: bool) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        if self._retire:
-            self._retire.cancel()
         if self._process and (self._process.poll() is not None or (codecs and not self._codecs)):
             self._stop()
         if not self._process and not self._closed:

@@ -148,7 +148,7 @@ def _convert(transcoder: Transcoder, target: Path, path: Path) -> None:
 
 def _code_alone(ds: pydicom.Dataset) -> None:
     """The library alone encodes and decodes each frame, as deep as Edge does."""
-    depth = ds.BitsAllocated if ds.PixelRepresentation else ds.BitsStored
+    depth = ds.BitsAllocated if ds.PixelRepresentation or ds.BitsStored > 12 else ds.BitsStored
     length = ds.Rows * ds.Columns * ds.BitsAllocated // 8
     for at in range(0, len(ds.PixelData), length):
         code = jpeg_ls.encode_buffer(ds.PixelData[at : at + length], ds.Rows, ds.Columns, 1, depth)
