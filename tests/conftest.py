@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from edge.store import sqlite_file
+from tests.support.nursery import COMMANDS, GATEWAYS
 from tests.support.peers import Orthanc, StoreScp, free_port
 from tests.support.postgres import Postgres
+from tests.support.small_files import copy_catalogs
 
 #: Collecting the tests takes three times as long where nothing that was compiled is kept (as container images like it).
 sys.dont_write_bytecode = False
@@ -28,6 +29,15 @@ settings.register_profile("edge", deadline=None, derandomize=True, database=None
 settings.load_profile("edge")
 
 
+#: Whose start is no fork, Edge(..., forked=False), lays out as much as in a clinic; so do those of bench and torture.
+GATEWAYS.small = COMMANDS.small = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_catalogs() -> None:
+    copy_catalogs()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with slow tests come first, so that at the end no worker waits for one of them."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
@@ -37,27 +47,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _small_catalogs() -> Iterator[None]:
-    """A new catalog is a copy of the first, and 1 MiB of its log is laid out, not 64: the tests make thousands.
-
-    Those of a gateway that is a process of its own are as they are in a clinic.
-    """
-    really, made = sqlite_file.make, list[bytes]()
-
-    def make(path: Path) -> None:
-        if made:
-            path.write_bytes(made[0])
-        else:
-            really(path)
-            made.append(path.read_bytes())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_file, "WAL_RESTART_PAGES", (1 << 20) // sqlite_file.PAGE_BYTES)
-        patch.setattr("edge.store.database.make", make)
-        yield
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def _proved_frame(pixels: Pixels, syntax: str, image: Image) -> bytes | None:
 
 
 def _proved_jpeg_ls(pixels: Pixels, image: Image) -> bytes | None:
-    """JPEG-LS by CharLS itself: around a small frame pydicom takes as long as CharLS for the frame."""
+    """Encode by CharLS itself: for a small frame pydicom's checks take as long as CharLS takes for the frame."""
     if not _is_jpeg_ls_profile(image):
         raise TransformError("JPEG-LS has no form for such pixels (PS3.5 section 8.2.3)")
     data = pixels.tobytes()

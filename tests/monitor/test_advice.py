@@ -660,6 +660,7 @@ def test_advice_that_is_followed_does_no_harm_and_ends_the_alert(site: Site, cas
     alert = site.alert(case.kind)
     assert alert is not None
     assert alert.actions
+    _assert_commands_exist(alert)
     for word in case.words:
         assert word in alert.do
     assert "free some" not in alert.do
@@ -696,12 +697,7 @@ def test_every_kind_of_alert_has_a_case() -> None:
     assert {case.kind for case in CASES} == set(ALERT_KINDS)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(filter(None, (case.kind, case.name))))
-def test_every_action_is_a_command_that_exists(site: Site, case: Case) -> None:
-    case.stage(site)
-    site.look()
-    alert = site.alert(case.kind)
-    assert alert is not None
+def _assert_commands_exist(alert: Alert) -> None:
     for action in alert.actions:
         assert action.text.replace("ALERT", str(alert.id)) in alert.do
         if action.command[:1] == ("edge",):

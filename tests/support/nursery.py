@@ -75,6 +75,7 @@ class Nursery:
 
     def __init__(self, kind: str = "gateway") -> None:
         self._kind, self._lock = kind, threading.Lock()
+        self.small = False  # does a gateway lay out less than in a clinic? Said before the first start.
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
@@ -138,7 +139,7 @@ class Nursery:
             environment["PYTHONDONTWRITEBYTECODE"] = ""
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", __name__, self._kind],
+                    [sys.executable, "-m", __name__, self._kind, *(["small"] if self.small else [])],
                     stdin=theirs,
                     stdout=subprocess.DEVNULL,
                     env=environment,
@@ -193,10 +194,12 @@ def _import_commands() -> None:
 KINDS: dict[str, Callable[[], None]] = {"gateway": _import_gateway, "command": _import_commands}
 
 
-def main(kind: str) -> None:
+def main(kind: str, *small: str) -> None:
     from edge.cli import cli  # first, as ever
 
     KINDS[kind]()
+    if small:
+        import_module("tests.support.small_files").lay_out_less()
     gc.collect()
     gc.freeze()  # a later collection would write to what is shared, and so copy it
     channel = socket.socket(fileno=os.dup(0))
@@ -276,4 +279,4 @@ def _become(descriptors: Sequence[int], parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -122,6 +122,10 @@ def group_lives(pid: int) -> bool:
 
     One that is killed may be long about it, where the disk is slow, and holds its locks and mounts until then.
     """
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False  # nor a zombie: nobody else need be looked at
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, group = stat.read_text().rpartition(")")[2].split()[:3]

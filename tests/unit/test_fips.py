@@ -80,7 +80,8 @@ def test_the_whole_path_needs_no_hash_that_is_not_approved(tmp_path: Path) -> No
             wait_until(lambda: len(archive.files()) == 3, 40, "all at the archive, one of them converted")
             assert http_get(edge.url("/"))[0] == 200
             study = pydicom.dcmread(archive.files()[0]).StudyInstanceUID
-            wait_until(lambda: edge.cli("prove", study).returncode == 0, 20, "proved")
+            wait_until(lambda: edge.api_status()["destinations"]["archive"]["confirmed"] == 3, 20, "all are confirmed")
+            assert edge.cli("prove", study).returncode == 0
             assert edge.cli("ledger", "verify").returncode == 0
             assert edge.cli("verify").returncode == 0
             sign_in(edge, tmp_path)
