@@ -431,7 +431,7 @@ def test_a_nested_look_that_never_ends_gives_what_it_has() -> None:
         (element(0x00081140, "SQ", item(MODALITY, 4) + SEQUENCE_END, UNDEFINED), "something else than items"),
         (element(0x00081140, "SQ", item(MODALITY, 0xFFFFFFF0), UNDEFINED), "value of 4294967280 bytes runs past"),
         (element(0x00081140, "SQ", MODALITY, UNDEFINED), "something else than items"),
-        (element(0x00081140, "SQ", item(item(b"", UNDEFINED), UNDEFINED), UNDEFINED), "outside a sequence"),
+        (element(0x00081140, "SQ", item(item(b"", UNDEFINED), UNDEFINED), UNDEFINED), "outside of a sequence"),
         (element(0x00081140, "OB", item(b"", UNDEFINED), UNDEFINED), "something else than items"),
     ],
 )
