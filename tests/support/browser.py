@@ -1,13 +1,14 @@
 """A real Chromium for the tests, Debian's own, without any network but the loopback.
 
 Its shell without windows signs in and shows pages as the whole does, for a third of the work: that watches over
-passwords, profiles and updates.
+passwords, profiles and updates. Where a machine has the whole alone, that is taken.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,8 @@ NAMELESS = """
 @contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=requires("chromium-headless-shell"), args=FLAGS)
+        program = shutil.which("chromium-headless-shell") or requires("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
 
