@@ -163,7 +163,7 @@ class MllpDoor:
         if is_mistaken:
             self._note_caller(address, "", f"HL7: {why}")
 
-    def _note_let_in(self, each: Connection) -> None:
+    def _note_admitted(self, each: Connection) -> None:
         """Note now and then that a feed calls: it ends what is listed of its address."""
         now = time.monotonic()
         if now >= each.note_due:
@@ -213,7 +213,8 @@ class MllpDoor:
         except ssl.SSLWantWriteError:
             self._watch(each, WRITABLE)
         except ssl.SSLError as error:
-            self._close(each, f"no TLS with it: {tls.explain(error)}", is_mistaken=not tls.has_left(error))
+            is_mistaken = each.shakes_hands and not tls.has_left(error)
+            self._close(each, f"no TLS with it: {tls.explain(error)}", is_mistaken=is_mistaken)
         except FrameTooLong:
             self._close(each, f"a frame has more than {self._limits.frame_bytes} bytes")
         except OSError:
@@ -255,7 +256,7 @@ class MllpDoor:
             data = each.sock.recv(RECEIVE_BYTES)
             if not data:
                 return self._close(each)
-            self._note_let_in(each)
+            self._note_admitted(each)
             self._take(each, data)
             if each not in self._connections or (not each.is_tls and len(data) < RECEIVE_BYTES):
                 return None

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REFUSED_FOLDER = "refused"
-#: A file's name, and (size, time of change).
 
 
 @dataclass(slots=True)

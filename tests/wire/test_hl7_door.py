@@ -296,6 +296,17 @@ def test_tls(tmp_path: Path) -> None:
         assert receiving.refusals[-1] == "HL7: it must call over TLS"
         assert [each[1] for each in receiving.callers] == ["his", "", ""]
         assert [each[2] for each in receiving.callers[1:]] == receiving.refusals[-2:]
+        listed = list(receiving.callers)
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        context.load_cert_chain(his.certificate, his.key)
+        with MllpClient(receiving.tls_port) as client:
+            secured = context.wrap_socket(client.sock, server_hostname="127.0.0.1")
+            secured.sendall(update("M3", "T1", "SECURE^A")[:1])
+            wait_until(lambda: receiving.callers != listed, 10, "it is admitted")
+            socket.socket.sendall(secured, b"this is no TLS record")
+            wait_until(lambda: "no TLS with it" in receiving.refusals[-1], 10, "the fault is met")
+            secured.close()
+        assert receiving.callers == [*listed, ("127.0.0.1", "his", "")]  # a fault behind the handshake lists nobody
     brief = DoorLimits(handshake_seconds=0.1)
     (tmp_path / "brief").mkdir()
     with Hl7Receiving(tmp_path / "brief", CONFIG + table, brief) as receiving, MllpClient(receiving.tls_port) as silent:
