@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import TransformError
-from edge.transform.elements import COPY_BYTES, DataSet, ElementKind, read_bytes
+from edge.transform.elements import COPY_BYTES, ELEMENT, DataSet, read_bytes
 from edge.transform.syntaxes import DEFLATED_EXPLICIT
 
 _DOCUMENT, _LENGTH, _MIME = 0x00420011, 0x00420015, 0x00420012
@@ -50,7 +50,7 @@ def find_document(path: Path, dataset_offset: int, syntax: str) -> EncapsulatedD
     with path.open("rb") as file:
         data_set = DataSet(file, dataset_offset, file.seek(0, os.SEEK_END), syntax)
         for event in data_set.walk():
-            if event.kind is not ElementKind.ELEMENT or event.data_set != dataset_offset:
+            if event.kind is not ELEMENT or event.data_set != dataset_offset:
                 continue
             if event.tag == _DOCUMENT:
                 place = event.at, event.length

@@ -49,6 +49,10 @@ class ElementKind(Enum):
     END = "end"  # of an item or a sequence; the tag is its delimiter
 
 
+#: Asked of each element, several times: Python 3.11 takes ten times as long for a member of an enum as for a name.
+ELEMENT, FRAGMENTS, SEQUENCE, ITEM, END = ElementKind
+
+
 class WalkEvent(NamedTuple):
     kind: ElementKind
     tag: int
@@ -148,24 +152,24 @@ def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> ElementKind
         raise element_fault(tag, "is longer than what holds it")
     if level.sequence or tag >> 16 == 0xFFFE:
         if level.end is None and tag == (SEQUENCE_DELIMITER if level.sequence else _ITEM_END):
-            return ElementKind.END
+            return END
         if not level.sequence or tag != ITEM_TAG:
             raise element_fault(tag, "is where it cannot be: a length before it is wrong")
-        return ElementKind.ITEM
+        return ITEM
     if length != UNDEFINED_LENGTH:
-        return ElementKind.SEQUENCE if vr == "SQ" and length else ElementKind.ELEMENT
+        return SEQUENCE if vr == "SQ" and length else ELEMENT
     if tag == PIXEL_DATA_TAG:
-        return ElementKind.FRAGMENTS
+        return FRAGMENTS
     if vr not in ("SQ", "UN"):
         raise element_fault(tag, f"has undefined length, which VR {vr} cannot have")
-    return ElementKind.SEQUENCE
+    return SEQUENCE
 
 
 def _enter_level(file: IO[bytes], event: WalkEvent, level: _Level) -> _Level:
     """The level that a sequence or an item begins."""
     end = None if event.length == UNDEFINED_LENGTH else event.at + event.length
     limit = level.limit if end is None else end
-    if event.kind is ElementKind.SEQUENCE:
+    if event.kind is SEQUENCE:
         little = level.little or event.vr == "UN"
         return _Level(level.data_set, end, limit, level.explicit, little, sequence=True)
     return _Level(event.at, end, limit, level.explicit and is_explicit(file, event.at), level.little)
@@ -179,18 +183,18 @@ def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) ->
         if at == level.end:
             stack.pop()
             if stack:
-                yield WalkEvent(ElementKind.END, SEQUENCE_DELIMITER if level.sequence else _ITEM_END)
+                yield WalkEvent(END, SEQUENCE_DELIMITER if level.sequence else _ITEM_END)
             continue
         begin = at
         tag, vr, length, at = _head(heads, at, level)
         head = at - begin if level.explicit and level.little else 0
         event = WalkEvent(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set, head)
-        if event.kind is ElementKind.END:
+        if event.kind is END:
             stack.pop()
-        elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
+        elif event.kind in (SEQUENCE, ITEM):
             stack.append(_enter_level(file, event, level))
         else:
-            at = _fragments_end(heads, at, level) if event.kind is ElementKind.FRAGMENTS else at + length
+            at = _fragments_end(heads, at, level) if event.kind is FRAGMENTS else at + length
         yield event
 
 

@@ -20,9 +20,13 @@ from edge.errors import TransformError
 from edge.text import MIB
 from edge.transform.descriptors import reader, writer
 from edge.transform.elements import (
+    ELEMENT,
+    END,
+    FRAGMENTS,
+    ITEM,
     PIXEL_DATA_TAG,
+    SEQUENCE,
     DataSet,
-    ElementKind,
     WalkEvent,
     element_fault,
     read_bytes,
@@ -156,7 +160,7 @@ def survey_image(data_set: DataSet, frame: int) -> ImageSurvey:
     found, groups = ImageSurvey(), _Groups(frame)
     for event in data_set.walk():
         groups.note(event)
-        if event.kind not in (ElementKind.ELEMENT, ElementKind.FRAGMENTS):
+        if event.kind not in (ELEMENT, FRAGMENTS):
             continue
         if event.tag in _DECIMALS and (groups.depth == 0 or groups.concerns_frame):
             _note_decimal(found, data_set, event, overrides=groups.depth > 0)
@@ -189,11 +193,11 @@ class _Groups:
         return top == _SHARED_GROUPS or (top == _FRAME_GROUPS and self._items == self._frame)
 
     def note(self, event: WalkEvent) -> None:
-        if event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
+        if event.kind in (SEQUENCE, ITEM):
             self._path.append(event.tag)
             if self.depth == 2 and self._path[1] == _FRAME_GROUPS:
                 self._items += 1
-        elif event.kind is ElementKind.END:
+        elif event.kind is END:
             self._path.pop()
 
 
@@ -236,7 +240,7 @@ def _read_frame(data_set: DataSet, found: ImageSurvey, image: Image, number: int
     """Return the values of one frame and its Photometric Interpretation."""
     event = found.pixels
     assert event is not None
-    if event.kind is ElementKind.FRAGMENTS:
+    if event.kind is FRAGMENTS:
         return _read_compressed(data_set, found, image, number)
     if data_set.syntax not in NATIVE:
         raise element_fault(PIXEL_DATA_TAG, "is not encapsulated, as its transfer syntax demands")

@@ -21,13 +21,17 @@ from edge.text import MIB
 from edge.transform.descriptors import new_file, reader, writer
 from edge.transform.elements import (
     COPY_BYTES,
+    ELEMENT,
+    END,
+    FRAGMENTS,
+    ITEM,
     ITEM_TAG,
     PIXEL_DATA_TAG,
+    SEQUENCE,
     SEQUENCE_DELIMITER,
     UNDEFINED_LENGTH,
     WORD,
     DataSet,
-    ElementKind,
     ElementWriter,
     WalkEvent,
     definite_vr,
@@ -115,7 +119,7 @@ def _survey(data_set: DataSet, events: Iterable[WalkEvent]) -> dict[int, _Found]
     """The images, and parts of such, by where the data set begins that holds them."""
     found: dict[int, _Found] = {}
     for event in events:
-        if event.kind not in (ElementKind.ELEMENT, ElementKind.FRAGMENTS):
+        if event.kind not in (ELEMENT, FRAGMENTS):
             continue
         if event.tag == PIXEL_DATA_TAG:
             found.setdefault(event.data_set, _Found()).pixels = event
@@ -255,7 +259,7 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
         return None
     _check_pixels(data_set, event, found, whole=whole)
     syntax = target if whole and target in ENCODERS else None
-    if event.kind is ElementKind.ELEMENT and syntax is None:
+    if event.kind is ELEMENT and syntax is None:
         return None
     image = checked_image(found.values, largest)
     if syntax and image.allocated not in (8, 16):
@@ -263,9 +267,7 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
     if not whole and image.frames > 1:
         raise TransformError("cannot convert: the image in an item has more than one frame")
     frames = (
-        _decoded_frames(data_set, found, image)
-        if event.kind is ElementKind.FRAGMENTS
-        else _native_frames(data_set, event, image)
+        _decoded_frames(data_set, found, image) if event.kind is FRAGMENTS else _native_frames(data_set, event, image)
     )
     first = next(frames)  # only the frame itself says which colours it has
     rest = frames if image.frames > 1 else iter(list(frames))  # ends the iterator: it holds a file
@@ -274,9 +276,9 @@ def _recoding(data_set: DataSet, at: int, found: _Found, target: str, largest: i
 
 def _check_pixels(data_set: DataSet, event: WalkEvent, found: _Found, *, whole: bool) -> None:
     """Refuse Pixel Data of a form that its transfer syntax does not allow, or whose words have no known order."""
-    if event.kind is ElementKind.FRAGMENTS and data_set.syntax in NATIVE:
+    if event.kind is FRAGMENTS and data_set.syntax in NATIVE:
         raise element_fault(PIXEL_DATA_TAG, "is encapsulated, which its transfer syntax does not allow")
-    if event.kind is ElementKind.ELEMENT and whole and data_set.syntax not in NATIVE:
+    if event.kind is ELEMENT and whole and data_set.syntax not in NATIVE:
         raise element_fault(PIXEL_DATA_TAG, "is not encapsulated, as its transfer syntax demands")
     if not event.little and event.vr == "OW" and found.values.get("allocated", 0) > 16:
         raise TransformError("cannot convert 32-bit pixels in big endian: writers disagree on the order of their words")
@@ -297,10 +299,10 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
     writer = ElementWriter(deflater or out, target != IMPLICIT_LITTLE)
     with writer.gathering():
         for event in few if len(few) < _KEPT else data_set.walk():
-            if event.kind is ElementKind.END:
+            if event.kind is END:
                 writer.head(event.tag, "", 0)
-            elif event.kind in (ElementKind.SEQUENCE, ElementKind.ITEM):
-                writer.head(event.tag, "SQ" if event.kind is ElementKind.SEQUENCE else "", UNDEFINED_LENGTH)
+            elif event.kind in (SEQUENCE, ITEM):
+                writer.head(event.tag, "SQ" if event.kind is SEQUENCE else "", UNDEFINED_LENGTH)
             elif beside := recodings.get(event.data_set):
                 _write_recoded(writer, data_set, event, beside, out)
             elif event.tag & 0xFFFF:  # no group length
@@ -330,7 +332,7 @@ def _file_meta(file: IO[bytes], end: int, syntax: str) -> bytes:
     file.seek(128)
     if file.read(4) == b"DICM":
         for event in walk(file, 132, end, explicit=True, little=True):
-            if event.kind is ElementKind.ELEMENT and event.tag not in (_META_LENGTH, _META_SYNTAX, *_META_PRIVATE):
+            if event.kind is ELEMENT and event.tag not in (_META_LENGTH, _META_SYNTAX, *_META_PRIVATE):
                 elements.append((event.tag, event.vr, read_bytes(file, event.at, event.length, end)))
     group = BytesIO()
     for tag, vr, value in sorted(elements):

@@ -12,7 +12,7 @@ import pytest
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.errors import TransformError, Unreadable
 from edge.transform import Converted, Transcoder, pixels
-from edge.transform.elements import DataSet, ElementKind
+from edge.transform.elements import ELEMENT, DataSet
 from edge.transform.image import Image
 from edge.transform.syntaxes import COMPRESSIONS, EXPLICIT_LITTLE, NATIVE
 from tests.support.objects import RealFile, files_of_each_kind
@@ -43,7 +43,7 @@ def pixels_of(path: Path, offset: int, syntax: str) -> bytes:
     with path.open("rb") as file:
         data_set = DataSet(file, offset, path.stat().st_size, syntax)
         for event in data_set.walk():
-            if event.kind is ElementKind.ELEMENT and event.tag == 0x7FE00010 and event.data_set == offset:
+            if event.kind is ELEMENT and event.tag == 0x7FE00010 and event.data_set == offset:
                 file.seek(event.at)
                 return file.read(event.length)
     return b""
