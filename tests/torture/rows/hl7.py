@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -133,8 +134,8 @@ def find_faults(data_dir: Path, answered: Sequence[str]) -> list[str]:
     with closing(sqlite3.connect(data_dir / "catalog.db")) as conn:
         rows = conn.execute("SELECT control_id, state FROM hl7_message ORDER BY id").fetchall()
         events = conn.execute("SELECT patient_key, after FROM patient_event ORDER BY id").fetchall()
-    ids = [row[0] for row in rows]
-    wrong = [f"{each} was answered, and is {ids.count(each)} times here" for each in answered if ids.count(each) != 1]
+    times = Counter(row[0] for row in rows)
+    wrong = [f"{each} was answered, and is {times[each]} times here" for each in answered if times[each] != 1]
     wrong += [f"{each} is {state}" for each, state in rows if state not in ("applied", "unchanged")]
     latest: dict[int, tuple[int, ...]] = {}
     for patient, after in events:
