@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +38,12 @@ class Score:
     @property
     def holds(self) -> bool:
         return not self.missing and self.tried > 0 and self.survived == self.tried
+
+
+def not_once(answered: Iterable[str], kept: Iterable[str]) -> list[str]:
+    """What was answered with success and is not kept, or is kept more than once."""
+    times = Counter(kept)
+    return [f"{each} was answered, and is {times[each]} times here" for each in answered if times[each] != 1]
 
 
 #: What takes longer has stopped, however busy the machine is.

@@ -16,7 +16,7 @@ from tests.support.nursery import Nursery
 from tests.support.peers import free_port
 from tests.torture.disk import Disk
 from tests.torture.gateway import Gateway, archive_at
-from tests.torture.row import Budget, Score
+from tests.torture.row import Budget, Score, not_once
 
 MODALITY = (
     '[modality.ct1]\nae_title = "CT1"\nhosts = ["127.0.0.1"]\nport = {port}\nservices = ["echo", "store", "commit"]\n'
@@ -94,8 +94,7 @@ def ask_and_cut(
         gateway.settled()
         with closing(sqlite3.connect(gateway.data_dir / "catalog.db")) as conn:
             kept = [row[0] for row in conn.execute("SELECT transaction_uid FROM commitment_request")]
-        wrong = [f"{each} was answered, and is {kept.count(each)} times here" for each in answered]
-        score.tell([each for each in wrong if not each.endswith("is 1 times here")], f"round {number}")
+        score.tell(not_once(answered, kept), f"round {number}")
     score.figures = {"requests answered": len(answered)}
     return score
 

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from tests.support.hl7 import MllpClient, update
 from tests.support.nursery import Nursery
 from tests.support.peers import free_port
 from tests.torture.gateway import Gateway, archive_at
-from tests.torture.row import Budget, Score
+from tests.torture.row import Budget, Score, not_once
 
 FEED = '[hl7]\nhost = "127.0.0.1"\nport = {port}\n[feed.his]\nhosts = ["127.0.0.1"]\nauthority = "MTF0067"\n'
 _SURVIVES = "each message that was answered AA is applied once, and no older one behind a newer one"
@@ -134,8 +133,7 @@ def find_faults(data_dir: Path, answered: Sequence[str]) -> list[str]:
     with closing(sqlite3.connect(data_dir / "catalog.db")) as conn:
         rows = conn.execute("SELECT control_id, state FROM hl7_message ORDER BY id").fetchall()
         events = conn.execute("SELECT patient_key, after FROM patient_event ORDER BY id").fetchall()
-    times = Counter(row[0] for row in rows)
-    wrong = [f"{each} was answered, and is {times[each]} times here" for each in answered if times[each] != 1]
+    wrong = not_once(answered, (row[0] for row in rows))
     wrong += [f"{each} is {state}" for each, state in rows if state not in ("applied", "unchanged")]
     latest: dict[int, tuple[int, ...]] = {}
     for patient, after in events:
