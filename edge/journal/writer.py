@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edge.errors import Permanent, StorageUnhealthy
+from edge.errors import Cause, Permanent, Shortage, StorageUnhealthy
 from edge.journal import record, segment
 from edge.journal.body_file import BodyFile
 from edge.journal.control import SegmentState
@@ -60,6 +60,10 @@ class _Placed:
     view: memoryview
 
 
+#: A door's writers have this part of the ring: all doors together leave half of it to what is applied and recycled.
+SHARE_OF_A_DOOR = 16
+#: An association waits this long for a writer, while others flush.
+WRITER_WAIT_SECONDS = 10.0
 #: Records of one flush: far below the views that pwritev(2) takes.
 MOST_IN_GROUP = 64
 
@@ -193,23 +197,37 @@ def write_durably(fd: int, views: list[memoryview], offset: int) -> None:
 
 
 class Writers:
-    """The writers of one door: an association takes one for its time. Thread-safe."""
+    """The writers of one door: an association takes one for its time. Thread-safe.
+
+    Each has a segment of its own, and keeps it: a door has no more than its part of the ring, however many associations
+    store at once.
+    """
 
     def __init__(self, claims: Claims, notify: Callable[[Appended], None] = lambda _appended: None) -> None:
-        self._claims, self._notify, self._lock = claims, notify, threading.Lock()
+        self._claims, self._notify = claims, notify
+        self._given_back = threading.Condition()
         self._idle: list[SegmentWriter] = []
+        self._to_make = max(1, claims.control.segments // SHARE_OF_A_DOOR)
 
-    def take(self) -> SegmentWriter:
-        with self._lock:
-            return self._idle.pop() if self._idle else SegmentWriter(self._claims, self._notify)
+    def take(self, patience: float = WRITER_WAIT_SECONDS) -> SegmentWriter:
+        """A writer. Raises Shortage when none is given back for this number of seconds."""
+        with self._given_back:
+            if not self._given_back.wait_for(lambda: self._idle or self._to_make, patience):
+                raise Shortage("the journal is written too slowly", Cause.BUSY)
+            if self._idle:
+                return self._idle.pop()
+            self._to_make -= 1
+            return SegmentWriter(self._claims, self._notify)
 
     def give_back(self, writer: SegmentWriter) -> None:
         """Take a writer back, for another association."""
-        with self._lock:
+        with self._given_back:
             self._idle.append(writer)
+            self._given_back.notify()
 
     def close(self) -> None:
-        with self._lock:
+        with self._given_back:
             for writer in self._idle:
                 writer.close()
+            self._to_make += len(self._idle)
             self._idle.clear()

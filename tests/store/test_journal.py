@@ -21,6 +21,7 @@ from edge.journal.replay import BodyDamaged, DamagedPart, JournalRecord, RecordD
 from edge.journal.ring import Claims, Ring
 from edge.journal.segment import RingSize, ring_size
 from edge.journal.slots import SlotPool
+from edge.journal.writer import Writers
 from edge.model import InstanceHeader, Origin
 from edge.text import MIB
 from tests.support.journaling import SMALL, Bench, Kept, append, damage_of, found, replay_into
@@ -186,6 +187,24 @@ def test_two_writers_never_have_one_segment(bench: Bench) -> None:
         thread.join()
     assert len({head.identity for head in heads}) == len(found(bench.folder)[0]) == 80
     assert len({head.segment for head in heads}) == 4
+
+
+def test_a_door_leaves_segments_free_however_many_associations_store_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "journal", RingSize(32, 64 << 10))
+    writers = Writers(bench.claims)
+    taken = [writers.take(), writers.take()]
+    for each in taken:
+        bench.append(b"one", each)
+    with pytest.raises(Shortage):
+        writers.take(patience=0.0)
+    assert bench.ring.free_segments == 30
+    waiting = threading.Timer(0.05, writers.give_back, [taken[0]])
+    waiting.start()
+    assert writers.take() is taken[0]
+    waiting.join()
+    for each in taken:
+        each.close()
+    bench.close()
 
 
 def test_a_segment_whose_writer_lives_is_not_closed_for_it(bench: Bench) -> None:
