@@ -146,10 +146,7 @@ def _lines_of(session: CommandSession, body: bytes | None, feed: str) -> list[st
 
 
 def _decide(session: CommandSession, command: str, number: int, **fields: object) -> dict[str, Any]:
-    with session.quiet_catalog() as conn:
-        found = hl7_messages.find_message(conn, number)
-    feed = session.config.feeds.get(found.feed) if found else None
-    return session.change(command, id=number, charset=feed.charset if feed else "", **fields)
+    return session.change(command, id=number, charsets=session.config.feed_charsets, **fields)
 
 
 def _apply_each(session: CommandSession, command: str, numbers: Sequence[int], reason: str) -> None:

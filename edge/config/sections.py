@@ -375,6 +375,11 @@ class Config:
         """The destinations from which objects are fetched."""
         return frozenset(self.query.through) | {each.from_ for each in self.prefetches.values()}
 
+    @property
+    def feed_charsets(self) -> dict[str, str]:
+        """The character set of each feed, for what its messages do not declare."""
+        return {name: feed.charset for name, feed in self.feeds.items()}
+
     def coercions_for(self, destination: str) -> list[Coercion]:
         """The [coerce] rules for the copies of a destination, in the order of the files."""
         return [each for each in self.coercions.values() if not each.to or destination in each.to]

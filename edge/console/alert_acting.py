@@ -105,8 +105,7 @@ def _reread(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any])
 
 def _replay_message(access: Access, message: ListedMessage, fields: Mapping[str, Any]) -> None:
     """Replay a message in the character set that its feed has now."""
-    feed = access.config().feeds.get(message.feed)
-    access.command("hl7-replay", {"id": message.id, "charset": feed.charset if feed else "", **fields})
+    access.command("hl7-replay", {"id": message.id, "charsets": access.config().feed_charsets, **fields})
 
 
 def _relay_again(access: Access, alert: Mapping[str, Any], fields: Mapping[str, Any]) -> str:

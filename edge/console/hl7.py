@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from edge.console.access import MASK, ConsolePage, read_required_reason
 from edge.errors import EdgeError
-from edge.store.hl7_messages import MESSAGE_COLUMNS, MessageState, find_message, list_messages
+from edge.store.hl7_messages import MESSAGE_COLUMNS, MessageState, list_messages
 from edge.store.hl7_text import describe_notes, describe_outcome
 from edge.store.relays import RELAYED_COLUMNS, list_relayed
 from edge.web.endpoints import row_number
@@ -66,10 +66,8 @@ class Hl7Page(ConsolePage):
             reason = read_required_reason(visitor)
             command, done = _ACTIONS[action]
             number = row_number(visitor.field("id"))
-            with self._access.db.reading() as conn:
-                found = find_message(conn, number)
-            feed = self._access.config().feeds.get(found.feed) if found else None
-            fields = {"id": number, "relay": visitor.field("relay"), "charset": feed.charset if feed else ""}
+            charsets = self._access.config().feed_charsets
+            fields = {"id": number, "relay": visitor.field("relay"), "charsets": charsets}
             answer = self._access.command(command, {**fields, "who": visitor.name, "reason": reason})
             if answer.get("state") == MessageState.PARKED.value:
                 raise EdgeError(f"Message {number} is still parked: {answer['reason']}.")

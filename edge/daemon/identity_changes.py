@@ -30,7 +30,7 @@ def _record(conn: Transaction, request: Params, now: float, action: str, reason:
 def _replay(conn: Transaction, request: Params, now: float) -> Params:
     """Apply a parked message again, or read a text again whose character set was wrong."""
     kept, reason = _message(conn, request), str(request.get("reason", "")).strip()
-    outcome = replay_message(conn, kept.id, str(request.get("charset", "")))
+    outcome = replay_message(conn, kept.id, request.get("charsets", {}))
     if outcome is None:
         raise EdgeError(
             f"message {kept.id} is {kept.state.value}, and nothing can be applied again: only a parked message, or one"
@@ -56,7 +56,7 @@ def _discard(conn: Transaction, request: Params, now: float) -> Params:
     hl7_messages.unpark_message(conn, kept.id)
     hl7_messages.count_change(conn, kept.feed, MessageState.PARKED, MessageState.DISCARDED, kept.received_at)
     _record(conn, request, now, ledger.DISCARD_HL7, reason)
-    release_waiting(conn, str(request.get("charset", "")))
+    release_waiting(conn, request.get("charsets", {}))
     return _as_answer(outcome)
 
 

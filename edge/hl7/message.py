@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from edge.hl7.charset import BOM, decode_message
+from edge.hl7.charset import BOM, decode_escaped, decode_message
 
 _LINES = re.compile(rb"[\r\n]+")
 _TEXT_LINES = re.compile("[\r\n]+")
@@ -91,15 +91,17 @@ class Segment:
         if by.escape not in text:
             return text
         mark = re.escape(by.escape)
-        return re.sub(f"{mark}(F|S|T|R|E|\\.br|X(?:[0-9A-Fa-f]{{2}})+){mark}", self._replace, text)
+        number = f"{mark}X(?:[0-9A-Fa-f]{{2}})+{mark}"
+        return re.sub(f"(?P<bytes>(?:{number})+)|{mark}(?P<code>F|S|T|R|E|\\.br){mark}", self._replace, text)
 
     def _replace(self, match: re.Match[str]) -> str:
-        by, what = self.separators, match[1]
-        if what.startswith("X"):
-            return bytes.fromhex(what[1:]).decode(self.codec, "replace")
+        by = self.separators
+        if written := match["bytes"]:  # neighbours together: each may be a part of one character
+            digits = written.replace(f"{by.escape}X", "").replace(by.escape, "")
+            return decode_escaped(bytes.fromhex(digits), self.codec)
         return {
             "F": by.field, "S": by.component, "T": by.subcomponent, "R": by.repetition, "E": by.escape, ".br": "\n",
-        }[what]  # fmt: skip
+        }[match["code"]]  # fmt: skip
 
 
 @dataclass(frozen=True)

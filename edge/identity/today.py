@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from edge.identity.order import Order
 
@@ -43,3 +44,14 @@ class DemographicsToday:
     patient: PatientToday | None = None
     order: Order | None = None
     assigned_at: float = 0.0
+
+
+def is_as_today(keyword: str, here: str, today: str) -> bool:
+    """Does an attribute of an image say what the systems say today?"""
+    return is_same_name(here, today) if keyword == "PatientName" else here == today
+
+
+def is_same_name(here: str, today: str) -> bool:
+    """Components that are empty at the end mean nothing; groups that today's name lacks are the image's own."""
+    ours, theirs = ([group.rstrip("^ ") for group in name.split("=")] for name in (here, today))
+    return all(own == group for own, group in zip_longest(ours, theirs, fillvalue="") if group)

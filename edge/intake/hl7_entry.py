@@ -286,57 +286,63 @@ _HANDLERS: dict[EventClass, Callable[[Transaction, Hl7Message, str, ChangeSource
 # -- what people decide -----------------------------------------------------------------------------------------------
 
 
-def replay_message(conn: Transaction, number: int, charset: str) -> MessageOutcome | None:
-    """Apply a parked message, or read a name again whose character set was in doubt. None: it cannot be done.
+def replay_message(conn: Transaction, number: int, charsets: Mapping[str, str]) -> MessageOutcome | None:
+    """Apply a parked message, or read texts again whose character set was in doubt. None: it cannot be done.
 
-    Those that waited behind it follow, each that nothing else holds up. `charset`: the feed's, as it is now.
+    Those that waited behind it follow, each that nothing else holds up. `charsets`: of each feed, as it is now.
     """
     kept = hl7_messages.read_kept(conn, number)
     if kept is None or kept.body is None:
         return None
     source = ChangeSource(kept.received_at, kept.feed, kept.id)
     if kept.state is not MessageState.PARKED:
-        return _read_again(conn, kept, charset, source) if CHARSET_WRONG in kept.notes else None
-    outcome = _apply_parked(conn, number, charset, kept, source)
+        return _read_again(conn, kept, charsets, source) if CHARSET_WRONG in kept.notes else None
+    outcome = _apply_parked(conn, charsets, kept, source)
     if outcome.state is not MessageState.PARKED:
-        release_waiting(conn, charset)
+        release_waiting(conn, charsets)
     return outcome
 
 
 def _apply_parked(
-    conn: Transaction, number: int, charset: str, kept: hl7_messages.KeptMessage, source: ChangeSource
+    conn: Transaction, charsets: Mapping[str, str], kept: hl7_messages.KeptMessage, source: ChangeSource
 ) -> MessageOutcome:
-    message = parse_message(kept.body or b"", charset)
+    message = parse_message(kept.body or b"", charsets.get(kept.feed, ""))
     identifiers = _identifier_keys(conn, message, kept.authority)
-    outcome = _apply(conn, number, message, kept.authority, source, identifiers)
+    outcome = _apply(conn, kept.id, message, kept.authority, source, identifiers)
     outcome = replace(outcome, notes=(*kept.notes, *outcome.notes))
-    hl7_messages.set_outcome(conn, number, outcome, time.time())
+    hl7_messages.set_outcome(conn, kept.id, outcome, time.time())
     if outcome.state is not MessageState.PARKED:
-        hl7_messages.unpark_message(conn, number)
+        hl7_messages.unpark_message(conn, kept.id)
         hl7_messages.count_change(conn, kept.feed, MessageState.PARKED, outcome.state, kept.received_at)
     return outcome
 
 
-def release_waiting(conn: Transaction, charset: str) -> None:
+def release_waiting(conn: Transaction, charsets: Mapping[str, str]) -> None:
     """Apply, in their order, those that nothing holds up any more."""
     for number in hl7_messages.list_waiting_behind(conn):
         kept = hl7_messages.read_kept(conn, number)
         if kept is not None and kept.body is not None:
-            _apply_parked(conn, number, charset, kept, ChangeSource(kept.received_at, kept.feed, kept.id))
+            _apply_parked(conn, charsets, kept, ChangeSource(kept.received_at, kept.feed, kept.id))
 
 
 def _read_again(
-    conn: Transaction, kept: hl7_messages.KeptMessage, charset: str, source: ChangeSource
+    conn: Transaction, kept: hl7_messages.KeptMessage, charsets: Mapping[str, str], source: ChangeSource
 ) -> MessageOutcome | None:
     """The feed's character set goes before MSH-18 here: that one was wrong."""
-    message = parse_message(kept.body or b"", charset, prefers_default=True)
-    pid = message.first("PID")
-    if pid is None or message.is_in_doubt:
+    message = parse_message(kept.body or b"", charsets.get(kept.feed, ""), prefers_default=True)
+    if message.is_in_doubt:
         return None
-    patients = known_patients.correct_name(conn, read_patient_facts(pid), source)
+    patients, corrected = set[int](), set[int]()
+    for pid in reversed(list(message.all("PID"))):  # of several about one patient the last one counts
+        identifiers = list_identifiers(pid, 3, kept.authority)
+        patients |= known_patients.correct_name(conn, identifiers, read_patient_facts(pid), source)
     identity_checks.queue_patients(conn, patients)
+    for group in list_order_groups(message) if classify_event(message) is EventClass.ORDER else ():
+        corrected |= order_entry.correct_texts(conn, group, source)
+    for number in corrected:
+        identity_checks.queue_order(conn, number)
     notes = tuple(code for code in kept.notes if code != CHARSET_WRONG)
-    outcome = MessageOutcome(MessageState.APPLIED if patients else MessageState.UNCHANGED, notes=notes)
+    outcome = MessageOutcome(MessageState.APPLIED if patients or corrected else MessageState.UNCHANGED, notes=notes)
     hl7_messages.set_outcome(conn, kept.id, outcome, time.time())
     return outcome
 

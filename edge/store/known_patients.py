@@ -134,10 +134,15 @@ def _set_facts(
     return True
 
 
-def correct_name(conn: Transaction, facts: PatientFacts, source: ChangeSource) -> set[int]:
-    """Read a name again whose character set was in doubt, where this message still is its source."""
+def correct_name(
+    conn: Transaction, identifiers: Sequence[Identifier], facts: PatientFacts, source: ChangeSource
+) -> set[int]:
+    """Set the name of the patient of these identifiers that was in doubt, where this message still is its source."""
+    patients = sorted({each.patient_key for each in find_all_known(conn, identifiers)})
     rows = conn.execute(
-        "SELECT id FROM known_patient WHERE name_message = ? AND is_in_doubt = 1", (source.message_id,)
+        "SELECT p.id FROM json_each(?) each JOIN known_patient p ON p.id = each.value"
+        " WHERE p.name_message = ? AND p.is_in_doubt = 1",
+        (json.dumps(patients), source.message_id),
     ).fetchall()
     only_name = replace(facts, birth_date=None, sex=None)
     return {row[0] for row in rows if _set_facts(conn, row[0], only_name, source)}

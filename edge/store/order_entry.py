@@ -18,6 +18,7 @@ from edge.store.patient_identifiers import KnownIdentifier
 
 ACCESSION_REUSED = "accession-reused"
 _KEYS = ("accession", "placer_number", "filler_number", "study_uid", "procedure_id", "step_id")
+_TEXTS = ("procedure_text", "physician", "referring_physician")  # that may be in doubt
 _FOUND = (
     "SELECT o.*, coalesce(p.survivor_id, p.id) AS survivor FROM imaging_order o"
     " JOIN known_patient p ON p.id = o.patient_key WHERE o.{key} = ? AND o.{key} <> ''"  # as the partial indexes say
@@ -96,7 +97,7 @@ def _update(conn: Transaction, row: dict[str, Any], facts: OrderFacts, source: C
         said["priority"] = int(facts.priority)
     if (status := _next_status(OrderStatus(row["status"]), facts)) is not None:
         said["status"] = status.value
-    if said.keys() & {"procedure_text", "physician", "referring_physician"}:
+    if said.keys() & set(_TEXTS):
         said["is_in_doubt"] = int(facts.is_in_doubt)
     changed = {name: value for name, value in said.items() if row[name] != value}
     if not changed:
@@ -105,6 +106,16 @@ def _update(conn: Transaction, row: dict[str, Any], facts: OrderFacts, source: C
     values = {**changed, "id": row["id"], "at": source.at, "feed": source.feed}
     conn.execute(f"UPDATE imaging_order SET {sets}, changed_at = :at, feed = :feed WHERE id = :id", values)
     return True
+
+
+def correct_texts(conn: Transaction, facts: OrderFacts, source: ChangeSource) -> set[int]:
+    """Set the texts of an order that were in doubt, where this message is the last one about it. Returns its number."""
+    keys, texts = ({name: getattr(facts, name) for name in names if getattr(facts, name)} for names in (_KEYS, _TEXTS))
+    sets = ", ".join(f"{name} = :{name}" for name in (*texts, "is_in_doubt"))
+    same = " AND ".join(f"{name} = :{name} AND {name} <> ''" for name in (*keys, "feed", "changed_at"))
+    values = {**keys, **texts, "is_in_doubt": False, "feed": source.feed, "changed_at": source.at}
+    sql = f"UPDATE imaging_order SET {sets} WHERE {same} AND is_in_doubt RETURNING id"
+    return {row[0] for row in conn.execute(sql, values).fetchall()}
 
 
 def _next_status(before: OrderStatus, facts: OrderFacts) -> OrderStatus | None:

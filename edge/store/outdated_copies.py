@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from edge.identity.today import is_same_name
 from edge.store.database import Transaction
 from edge.store.todays_facts import read_today
 
@@ -61,11 +62,15 @@ def list_outdated_copies(conn: Transaction, limit: int = 1000, study_id: int | N
             continue
         pairs = {
             "patient-id": (row["patient_id"], today.patient_id),
-            "name": (row["name"].rstrip("^"), "" if today.is_in_doubt else today.name.rstrip("^")),
+            "name": (row["name"], "" if today.is_in_doubt else today.name),
             "birth-date": (row["birth_date"], today.birth_date),
             "sex": (row["sex"], today.sex),
         }
-        differs = tuple(name for name, (was, now) in pairs.items() if now and was != now)
+        differs = tuple(
+            name
+            for name, (was, now) in pairs.items()
+            if now and not (is_same_name(was, now) if name == "name" else was == now)
+        )
         if not differs and row["is_corrected"]:
             differs = ("corrected",)
         if differs:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.identity.today import is_as_today
 from edge.store import patient_search, todays_facts
 from edge.store.database import CatalogRow, Transaction
 from edge.store.patient_search import NUMBERS_OF_HIT, SPELLINGS_OF_HIT, STUDIES_OF_NUMBERS
@@ -279,10 +280,13 @@ def read_studies(conn: Transaction, studies: Sequence[int], states: Sequence[str
         series.modalities += [modality] if modality and modality not in series.modalities else []
         _keep_first(series.said, json.loads(facts or "{}").items())
     for study_id, today in todays_facts.read_today_of_studies(conn, {each: found[each].said for each in found}).items():
-        found[study_id].said.update(today)
+        said = found[study_id].said
+        said.update({each: value for each, value in today.items() if not is_as_today(each, said.get(each, ""), value)})
         for series in found[study_id].series.values():
             series.outdated = {
-                each for each in series.row_ids if any(rows[each][keyword] != value for keyword, value in today.items())
+                each
+                for each in series.row_ids
+                if any(not is_as_today(keyword, rows[each][keyword], value) for keyword, value in today.items())
             }
     return [found[each] for each in studies if each in found]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edge.identity.today import DemographicsToday, PatientToday
+from edge.identity.today import DemographicsToday, PatientToday, is_as_today
 from edge.store import orders, resolved_patients
 from edge.store.database import Transaction
 
@@ -87,4 +87,8 @@ def list_corrections(conn: Transaction, instance: int, study: int, said: Mapping
     """What the feeds say today of an instance's patient otherwise than its header, by keyword."""
     today = read_today_of_studies(conn, {study: said}).get(study, {})
     header = conn.execute(_HEADER, (instance,)).fetchone() if today else None
-    return {keyword: value for keyword, value in today.items() if header is None or header[keyword] != value}
+    return {
+        keyword: value
+        for keyword, value in today.items()
+        if header is None or not is_as_today(keyword, header[keyword], value)
+    }

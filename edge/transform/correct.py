@@ -50,6 +50,7 @@ from edge.transform.editing import (
     written_vr,
 )
 
+_BEHIND_CORRECTED = 0x50000000  # no rule changes an attribute of this group or a later one
 _ORIGINAL_ATTRIBUTES, MODIFIED, NONCONFORMING = 0x04000561, 0x04000550, 0x04000551
 _NONCONFORMING_VALUE, _MODIFIED_AT, _SYSTEM, _SOURCE, _REASON = (
     0x04000552,
@@ -75,7 +76,10 @@ class Corrected:
 
 @dataclass(frozen=True, slots=True)
 class FirstLevel:
-    """The attributes of a data set's first level that a correction may change, as they are."""
+    """The attributes of a data set's first level that a correction may change, as they are.
+
+    `charset`: in which texts are read; where the object declares none, that which a rule declares for it.
+    """
 
     read: Read
     length: int
@@ -101,18 +105,19 @@ def correct_data_set(
     """
     first = read_first_level(read, length, transfer_syntax_uid, rules.tags)
     header = _with_nested(header, read, length, transfer_syntax_uid, rules, first.values)
+    if declared := rules.declared_charset(header, first.values, facts):
+        first = replace(first, charset=declared, values=_values_of(first.top, first.found, declared))
     correction = rules.correct(header, first.values, facts)
     return None if correction is None else write_correction(first, correction, system, header.origin.calling_ae)
 
 
 def read_first_level(read: Read, length: int, transfer_syntax_uid: str, tags: Collection[int]) -> FirstLevel:
     """What a data set, which is not deflated, has of these attributes. Raises TransformError, Unreadable."""
-    top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), _ORIGINAL_ATTRIBUTES)
+    last = max((_ORIGINAL_ATTRIBUTES, *(tag for tag in tags if tag < _BEHIND_CORRECTED)))
+    top = read_top_level(open_window(read, length), form_of(read, transfer_syntax_uid), last)
     found = {each.tag: each for each in reversed(top.elements) if each.tag in tags or each.tag == CHARACTER_SET}
     charset = top.charset()
-    return FirstLevel(
-        read, length, top, found, charset, {tag: _attribute(top, each, charset) for tag, each in found.items()}
-    )
+    return FirstLevel(read, length, top, found, charset, _values_of(top, found, charset))
 
 
 def write_correction(first: FirstLevel, correction: AttributeCorrection, system: str, source: str) -> Corrected:
@@ -131,7 +136,7 @@ def write_correction(first: FirstLevel, correction: AttributeCorrection, system:
         encoded = _encode_all(correction, found, (UTF_8,), top.form)
     if encoded is None:
         raise TransformError("cannot be corrected: a new value cannot be encoded")
-    record = _record(correction, _originals(top, found, charset, correction), system, source, top.form)
+    record = _record(correction, _originals(top, found, top.charset(), correction), system, source, top.form)
     if not is_utf8:
         edits = top_level_edits(top, encoded | {_ORIGINAL_ATTRIBUTES: _append_record(top, record)})
     else:
@@ -163,6 +168,10 @@ def _without_charset(attributes: AttributeValues) -> AttributeValues:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _values_of(top: TopLevel, found: Mapping[int, FoundElement], charset: Values) -> AttributeValues:
+    return {tag: _attribute(top, each, charset) for tag, each in found.items()}
 
 
 def _attribute(top: TopLevel, found: FoundElement, charset: Values) -> Attribute:

@@ -19,6 +19,7 @@ from edge.config.conditions import FACTS, Condition, compile_condition
 from edge.config.legal_values import value_fault
 from edge.dicom.elements import CHARACTER_SET
 from edge.errors import TransformError
+from edge.identity.today import is_same_name
 from edge.model import InstanceHeader, Values
 from edge.model.dictionary import tag_for_keyword
 
@@ -127,6 +128,13 @@ class CorrectionRules:
             raise RuleFailed(unstable[-1], "it changes its own result when it is applied again")
         return AttributeCorrection(changed, tuple(rules), at)
 
+    def declared_charset(self, header: InstanceHeader, found: AttributeValues, facts: TodayFacts) -> Values:
+        """The character set that a rule declares for an object that declares none. Raises RuleFailed."""
+        if not any(CHARACTER_SET in rule.touched for rule in self.rules) or _has_charset(found):
+            return ()
+        now, _, _ = self._apply(header, found, facts)
+        return now[CHARACTER_SET].values or () if _has_charset(now) else ()
+
     def _apply(
         self, header: InstanceHeader, found: AttributeValues, facts: TodayFacts
     ) -> tuple[AttributeValues, list[str], float]:
@@ -196,17 +204,10 @@ def _write_demographics(now: AttributeValues, facts: TodayFacts) -> bool:
     for tag, value in facts.demographics().items():
         found = now.get(tag, Attribute(_DEMOGRAPHIC_VRS[tag], None))
         first = found.values[0] if found.values else ""
-        if not (_is_same_name(first, value) if tag == _PATIENT_NAME else first == value):
+        if not (is_same_name(first, value) if tag == _PATIENT_NAME else first == value):
             now[tag] = Attribute(found.vr, (value,))
             changed = True
     return changed
-
-
-def _is_same_name(here: str, today: str) -> bool:
-    """Components that are empty at the end mean nothing; groups that today's name lacks are the object's own."""
-    ours, theirs = ([group.rstrip("^ ") for group in name.split("=")] for name in (here, today))
-    theirs = [group for group in theirs if group] or [""]
-    return ours[: len(theirs)] == theirs
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------
@@ -325,10 +326,14 @@ def _coding(change: Change) -> Step:
     return step
 
 
+def _has_charset(now: AttributeValues) -> bool:
+    found = now.get(CHARACTER_SET)
+    return found is not None and any(found.values or ())
+
+
 def _declaring(terms: Sequence[str]) -> Step:
     def step(now: AttributeValues, _: TodayFacts) -> None:
-        found = now.get(CHARACTER_SET)
-        if found is None or not any(found.values or ()):
+        if not _has_charset(now):
             now[CHARACTER_SET] = Attribute("CS", tuple(terms))
 
     return step

@@ -462,7 +462,7 @@ def test_a_name_in_doubt_is_read_again(clinic: Clinic) -> None:
     with clinic.db.reading() as conn:
         assert todays_facts.read_today(conn, number).patient.is_in_doubt  # type: ignore[union-attr]
     assert clinic.alerts()["charset-wrong"] == "his"
-    CHANGES["hl7-replay"](clinic.db, {"id": 1, "who": "anna", "charset": "8859/1"})
+    CHANGES["hl7-replay"](clinic.db, {"id": 1, "who": "anna", "charsets": {"his": "8859/1"}})
     with clinic.db.reading() as conn:
         patient = todays_facts.read_today(conn, number).patient
     assert patient is not None
@@ -472,8 +472,46 @@ def test_a_name_in_doubt_is_read_again(clinic: Clinic) -> None:
 def test_what_was_read_again_never_returns_over_a_newer_name(clinic: Clinic) -> None:
     data = update("M1", "T1", "TEST^ONE").replace(b"|2.5.1\r", b"|2.5.1||||||8859/99\r")
     clinic.hear(data.replace(b"TEST^ONE", "MÜLLER^RENÉ".encode("latin-1")), update("M2", "T1", "NEWER^NAME"))
-    CHANGES["hl7-replay"](clinic.db, {"id": 1, "who": "anna", "charset": "8859/1"})
+    CHANGES["hl7-replay"](clinic.db, {"id": 1, "who": "anna", "charsets": {"his": "8859/1"}})
     assert clinic.one("SELECT name FROM known_patient") == "NEWER^NAME"
+
+
+def test_each_name_that_is_read_again_is_its_own_patients(clinic: Clinic) -> None:
+    """Several pairs in one A40, all in doubt: none gets the name of the first."""
+    pairs = [("T1", "T2", "MÜLLER^RENÉ"), ("T3", "T4", "GRÜN^ANNE")]
+    segments = [
+        each
+        for old, new, name in pairs
+        for each in (f"PID|1||{new}^^^MTF0067^MR||{name}||19700101|F", f"MRG|{old}^^^MTF0067^MR")
+    ]
+    clinic.hear(adt("A40", "M1", *segments).decode().replace("|2.5.1\r", "|2.5.1||||||8859/99\r").encode("latin-1"))
+    CHANGES["hl7-replay"](clinic.db, {"id": 1, "who": "anna", "charsets": {"his": "8859/1"}})
+    sql = (
+        "SELECT i.number, p.name, p.is_in_doubt FROM known_patient p JOIN patient_identifier i ON i.patient_key = p.id"
+    )
+    with clinic.db.reading() as conn:
+        known = {row[0]: tuple(row)[1:] for row in conn.execute(sql)}
+    assert (known["T2"], known["T4"]) == (("MÜLLER^RENÉ", 0), ("GRÜN^ANNE", 0))
+
+
+def test_an_order_in_doubt_is_read_again(clinic: Clinic) -> None:
+    data = order("M1", "NW", "1", "T1").replace(b"|2.3.1\r", b"|2.3.1||||||8859/99\r")
+    clinic.hear(data.replace(b"TEST PROCEDURE", "SCHÄDEL".encode("latin-1")))
+    assert clinic.one("SELECT is_in_doubt FROM imaging_order") == 1
+    CHANGES["hl7-replay"](clinic.db, {"id": 1, "who": "anna", "charsets": {"his": "8859/1"}})
+    assert clinic.one("SELECT procedure_text FROM imaging_order") == "SCHÄDEL"
+    assert clinic.one("SELECT is_in_doubt FROM imaging_order") == 0
+
+
+def test_those_that_waited_are_read_in_the_set_of_their_own_feed(clinic: Clinic) -> None:
+    clinic.hear(merge("M1", "T1", "T2"), merge("M2", "T2", "T3"), merge("M3", "T3", "T1"))
+    frame = Hl7Frame("ris", "10.10.9.6", time.time(), "MTF0067", "8859/2")
+    for each in read_frame("other", frame, update("R1", "T3", "TEST").replace(b"TEST", "ŁĄKA^JAN".encode("iso8859-2"))):
+        clinic.db.write(lambda conn, each=each: enter_message(conn, each, {}))  # type: ignore[misc]
+    CHANGES["hl7-discard"](
+        clinic.db, {"id": 3, "who": "anna", "reason": "a mistake", "charsets": {"his": "8859/1", "ris": "8859/2"}}
+    )
+    assert clinic.one("SELECT name FROM known_patient WHERE name LIKE '%JAN'") == "ŁĄKA^JAN"
 
 
 # -- for people -------------------------------------------------------------------------------------------------------

@@ -200,6 +200,9 @@ def test_an_order_gives_what_it_has() -> None:
         ("Doe^Jane^^^", "Doe^Jane", "Doe^Jane^^^"),
         ("Yamada^Tarou=山田^太郎", "Yamada^Tarou", "Yamada^Tarou=山田^太郎"),
         ("Yamada^Tarou=山田^太郎", "Yamada^Jirou=山田^次郎", "Yamada^Jirou=山田^次郎"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "=山田^太郎=やまだ^たろう", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada^Tarou==やまだ^たろう", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("Yamada^Tarou", "=山田^太郎", "=山田^太郎"),
     ],
 )
 def test_demographics_of_today(here: str, today: str, expected: str) -> None:
@@ -229,6 +232,32 @@ def test_a_name_that_the_character_set_cannot_hold_turns_every_text_into_utf_8()
     )
     assert corrected is not None
     assert len(decoded(more).OriginalAttributesSequence) == 2
+
+
+def test_text_of_an_object_is_read_in_the_set_that_a_rule_declares_for_it() -> None:
+    """The object declares none: its bytes are Latin 2, which only the site knows."""
+    ds = Dataset()
+    ds.PatientName, ds.PatientID, ds.InstitutionName = "NAME", "0042", "CLINIC"
+    data = encoded(ds)
+    for text, here in (("Łąka", b"NAME"), ("Kliłka", b"CLINIC")):
+        data = data.replace(here, text.encode("iso8859_2"))
+    declares = rule(charset="ISO_IR 101")
+    _, out = run(data, declares, facts=TodayFacts("0042", name="Müller^Ян", changed_at=SINCE))
+    assert (decoded(out).SpecificCharacterSet, decoded(out).InstitutionName) == ("ISO_IR 192", "Kliłka")
+    _, out = run(data, declares, rule(regex={"PatientName": ["(Ł[^^]*)", r"\1^ANNA"]}))
+    after = decoded(out)
+    assert (after.SpecificCharacterSet, after.PatientName) == ("ISO_IR 101", "Łąka^ANNA")
+    assert run(out, declares, rule(regex={"PatientName": ["(Ł[^^]*)", r"\1^ANNA"]}))[0] is None
+
+
+def test_an_attribute_behind_the_record_of_what_was_before_is_changed_in_place() -> None:
+    data = encoded(sample(RTPlanLabel="OLD", StructureSetLabel="GONE"))
+    _, out = run(data, rule(set={"RTPlanLabel": "NEW"}, remove=["StructureSetLabel"]))
+    after = decoded(out)
+    assert (after.RTPlanLabel, "StructureSetLabel" in after) == ("NEW", False)
+    was = after.OriginalAttributesSequence[0].ModifiedAttributesSequence[0]
+    assert (was.RTPlanLabel, was.StructureSetLabel) == ("OLD", "GONE")
+    assert out.count(struct.pack("<HH", 0x300A, 0x0002)) == 2  # the element, and what it had
 
 
 def test_an_old_value_that_is_no_legal_dicom_is_kept_as_bytes() -> None:
