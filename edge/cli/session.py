@@ -24,6 +24,7 @@ from edge.storage.journal_tail import RecordedObject, Tail, read_tail
 from edge.store import journal_progress
 from edge.store.database import Store, Transaction
 from edge.store.file_reader import FileReader
+from edge.store.ledger_copy import Journal
 from edge.store.sqlite_file import Schema, compare_schema, open_empty_catalog
 from edge.text import amount
 
@@ -116,10 +117,11 @@ class CommandSession:
         elif self.has_catalog:
             print_note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
         with self.quiet_catalog() as conn:
-            if objects := self.tail(conn).objects:
-                print_note(
-                    f"{amount(len(objects), 'image')} more are recorded in the journal; the next start stores them"
-                )
+            if vanished := "" if self.daemon_runs else Journal(self.data_dir).find_vanished(conn):
+                print_note(f"the catalog is damaged, so this is not all: {vanished}; type `edge recover`")
+            elif objects := self.tail(conn).objects:
+                more = f"{amount(len(objects), 'more image')} {'is' if len(objects) == 1 else 'are'}"
+                print_note(f"{more} recorded in the journal; the next start stores them")
             yield conn
 
     def _settle(self) -> None:
@@ -171,7 +173,8 @@ class CommandSession:
             raise EdgeError(
                 f"the catalog {self._path} cannot be opened: {error.__cause__ or error}; run this as its owner, edge"
             ) from None
-        print_note(f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration")
+        never = f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration"
+        print_note(f"{never}, or the disk of site.data_dir is not mounted")
         return open_empty_catalog()
 
     def _check_version(self, conn: Transaction) -> None:

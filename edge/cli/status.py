@@ -22,6 +22,7 @@ Status = dict[str, Any]
 _WATCH_SECONDS = 2.0
 BAD_SEVERITIES = ("critical", "major")
 UNREAD = "the configuration's files have changed since the gateway read them: `edge check`, `systemctl reload edge`"
+REBUILD_FIRST = "type `edge recover`, which finds what is still to be sent, then `systemctl start edge`"
 START = "start it with `systemctl start edge`, or see why it ended with `journalctl -u edge`"
 
 
@@ -68,10 +69,16 @@ def _read_catalog(session: CommandSession) -> Status:
     from edge.monitor import health  # noqa: PLC0415 - all of the store, which the daemon has
     from edge.monitor.status_document import status_json  # noqa: PLC0415
     from edge.spool.room import disk_of  # noqa: PLC0415
+    from edge.storage.journal_tail import Tail, read_tail  # noqa: PLC0415
+    from edge.store.journal_progress import read_applied  # noqa: PLC0415
+    from edge.store.ledger_copy import Journal  # noqa: PLC0415
 
     disk = disk_of(session.data_dir)
     with session.quiet_catalog() as conn:
-        return status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
+        found = status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
+        vanished = Journal(session.data_dir).find_vanished(conn)
+        tail = Tail() if vanished else read_tail(session.data_dir, read_applied(conn))
+        return found | {"catalog_damage": vanished or None, "recorded": len(tail.objects)}
 
 
 def is_well(found: Status) -> bool:
@@ -101,8 +108,10 @@ def _print(found: Status) -> None:
 def status_sentence(found: Status, now: float) -> str:
     """State what is wrong, since when, whether images are safe, and what to do."""
     if found["state"] == DOWN:
-        since = _since_text(found["since"], now)
-        return f"The gateway is down{since}, and scanners cannot send; {_images_text(found)}: {START}."
+        down = f"The gateway is down{_since_text(found['since'], now)}, and scanners cannot send"
+        if damage := found.get("catalog_damage"):
+            return f"{down}; its catalog is damaged ({damage}), but the images stay on disk: {REBUILD_FIRST}."
+        return f"{down}; {_images_text(found)}: {START}."
     alerts = found["alerts"]
     if _leads_with_alert(found):
         worst = alerts[0]
@@ -121,12 +130,12 @@ def _leads_with_alert(found: Status) -> bool:
 
 
 def _images_text(found: Status) -> str:
-    waiting = _unsent(found)
-    return (
-        f"the {amount(waiting, 'image')} still to be sent {'is' if waiting == 1 else 'are'} safe on disk"
-        if waiting
-        else "every accepted image has been sent"
-    )
+    waiting = _unsent(found) + found.get("recorded", 0)  # what only the journal has is sent as well
+    if waiting:
+        return f"the {amount(waiting, 'image')} still to be sent {'is' if waiting == 1 else 'are'} safe on disk"
+    if not found["instances"]["received"]:
+        return "no image is on record"
+    return "every accepted image has been sent"
 
 
 def _to_go(found: Status) -> str:

@@ -17,6 +17,7 @@ from edge.cli import cli
 from edge.intake.policy import Policy
 from edge.spool import Spool
 from edge.storage.rebuild import recover
+from edge.store.database import Store
 from edge.store.ledger_copy import Journal
 from tests.store.test_large_objects import accept, cannot_now, flip, in_journal
 from tests.support.gateway import CONFIG, Receiving
@@ -75,7 +76,27 @@ def test_a_study_that_the_journal_alone_has_is_not_called_unknown(
 
 
 def test_a_list_says_that_there_is_more(killed: Left) -> None:
-    assert "2 images more are recorded in the journal" in killed.command("studies", "list").stderr
+    assert "2 more images are recorded in the journal" in killed.command("studies", "list").stderr
+
+
+def test_the_status_counts_what_the_journal_alone_has(killed: Left) -> None:
+    ((waiting,),) = killed.rows("SELECT count(*) FROM delivery WHERE state = 'pending'")
+    done = killed.command("status")
+    assert f"the {waiting + 2} images still to be sent are safe on disk" in done.stdout.splitlines()[0]
+    assert json.loads(killed.command("status", "--json").stdout)["recorded"] == 2
+
+
+@pytest.mark.parametrize("is_empty", [False, True], ids=["gone", "made anew by a start"])
+def test_a_lost_catalog_is_not_one_that_has_sent_everything(killed: Left, is_empty: bool) -> None:
+    for path in killed.edge.data_dir.glob("catalog.db*"):
+        path.unlink()
+    if is_empty:
+        Store(killed.edge.data_dir / "catalog.db").close()
+    first = killed.command("status").stdout.splitlines()[0]
+    assert "every accepted image has been sent" not in first
+    assert "its catalog is damaged (it has lost rows 1 to " in first
+    assert "type `edge recover`" in first
+    assert "this is not all" in killed.command("queue", "list").stderr
 
 
 def test_verify_reads_the_tail_and_names_what_is_damaged(killed: Left) -> None:
