@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -150,9 +151,10 @@ class JournalService:
     def _number_pool(self, pool: SlotPool) -> int:
         """The next number that no door has: one may live as long as the gateway, while others are replaced often."""
         with self._numbering:
-            for number in (*range(self._next_pool, POOLS), *range(self._next_pool)):
+            for number in chain(range(self._next_pool, POOLS), range(self._next_pool)):
                 if number not in self._pools:
-                    self._pools[number], self._next_pool = pool, (number + 1) % POOLS
+                    self._pools[number] = pool
+                    self._next_pool = (number + 1) % POOLS
                     return number
         pool.close()
         raise Shortage("as many doors as there may be have records that are not applied", Cause.BUSY)

@@ -50,7 +50,7 @@ class ElementKind(Enum):
 
 
 #: Asked of each element, several times: Python 3.11 takes ten times as long for a member of an enum as for a name.
-ELEMENT, FRAGMENTS, SEQUENCE, ITEM, END = ElementKind
+ELEMENT, FRAGMENTS, SEQUENCE, ITEM_START, END = ElementKind
 
 
 class WalkEvent(NamedTuple):
@@ -155,7 +155,7 @@ def _kind(tag: int, vr: str, at: int, length: int, level: _Level) -> ElementKind
             return END
         if not level.sequence or tag != ITEM_TAG:
             raise element_fault(tag, "is where it cannot be: a length before it is wrong")
-        return ITEM
+        return ITEM_START
     if length != UNDEFINED_LENGTH:
         return SEQUENCE if vr == "SQ" and length else ELEMENT
     if tag == PIXEL_DATA_TAG:
@@ -191,7 +191,7 @@ def walk(file: IO[bytes], start: int, end: int, explicit: bool, little: bool) ->
         event = WalkEvent(_kind(tag, vr, at, length, level), tag, vr, at, length, level.little, level.data_set, head)
         if event.kind is END:
             stack.pop()
-        elif event.kind in (SEQUENCE, ITEM):
+        elif event.kind in (SEQUENCE, ITEM_START):
             stack.append(_enter_level(file, event, level))
         else:
             at = _fragments_end(heads, at, level) if event.kind is FRAGMENTS else at + length

@@ -23,7 +23,7 @@ from edge.transform.elements import (
     ELEMENT,
     END,
     FRAGMENTS,
-    ITEM,
+    ITEM_START,
     PIXEL_DATA_TAG,
     SEQUENCE,
     DataSet,
@@ -193,7 +193,7 @@ class _Groups:
         return top == _SHARED_GROUPS or (top == _FRAME_GROUPS and self._items == self._frame)
 
     def note(self, event: WalkEvent) -> None:
-        if event.kind in (SEQUENCE, ITEM):
+        if event.kind in (SEQUENCE, ITEM_START):
             self._path.append(event.tag)
             if self.depth == 2 and self._path[1] == _FRAME_GROUPS:
                 self._items += 1

@@ -24,7 +24,7 @@ from edge.transform.elements import (
     ELEMENT,
     END,
     FRAGMENTS,
-    ITEM,
+    ITEM_START,
     ITEM_TAG,
     PIXEL_DATA_TAG,
     SEQUENCE,
@@ -301,7 +301,7 @@ def _convert(data_set: DataSet, target: str, out: IO[bytes], largest: int) -> No
         for event in few if len(few) < _KEPT else data_set.walk():
             if event.kind is END:
                 writer.head(event.tag, "", 0)
-            elif event.kind in (SEQUENCE, ITEM):
+            elif event.kind in (SEQUENCE, ITEM_START):
                 writer.head(event.tag, "SQ" if event.kind is SEQUENCE else "", UNDEFINED_LENGTH)
             elif beside := recodings.get(event.data_set):
                 _write_recoded(writer, data_set, event, beside, out)
