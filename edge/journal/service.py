@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,7 +87,8 @@ class JournalService:
         self._pools: dict[int, SlotPool] = {}
         self._held = HeldRecords(self.ring.folder, self._pools)
         self._under_way: deque[HeldRecord] = deque()
-        self._next_pool, self._numbering = 0, threading.Lock()
+        self._next_pool = 0
+        self._numbering = threading.Lock()
         self._count_replayed = 0
         self._wants_segments = False
         self._replayed, self._ending = threading.Event(), threading.Event()
@@ -151,10 +151,10 @@ class JournalService:
     def _number_pool(self, pool: SlotPool) -> int:
         """The next number that no door has: one may live as long as the gateway, while others are replaced often."""
         with self._numbering:
-            for number in chain(range(self._next_pool, POOLS), range(self._next_pool)):
+            for step in range(POOLS):
+                number = (self._next_pool + step) % POOLS
                 if number not in self._pools:
-                    self._pools[number] = pool
-                    self._next_pool = (number + 1) % POOLS
+                    self._pools[number], self._next_pool = pool, number + 1
                     return number
         pool.close()
         raise Shortage("as many doors as there may be have records that are not applied", Cause.BUSY)
