@@ -115,9 +115,19 @@ def list_order_groups(message: Hl7Message) -> list[OrderFacts]:
     """List the orders of a message: each OBR, or ORC without one, and each further IPC of it."""
     pv1 = message.first("PV1")
     referring = person_name(pv1, 8, first=2)[0] if pv1 else ""
-    found = [_order_facts(group, referring) for group in _split_groups(message)]
+    found = _share_study([_order_facts(group, referring) for group in _split_groups(message)])
     if message.is_in_doubt:
         found = [replace(each, is_in_doubt=not _is_ascii(each)) for each in found]
+    return found
+
+
+def _share_study(found: list[OrderFacts]) -> list[OrderFacts]:
+    """Give each step of a procedure the study that only its last step names: one ZDS ends them (IHE RAD-4)."""
+    for at in range(len(found) - 2, -1, -1):
+        each, following = found[at], found[at + 1]
+        procedures = {(one.accession, one.procedure_id) for one in (each, following)}
+        if not each.study_uid and len(procedures) == 1 and any(procedures.pop()):
+            found[at] = replace(each, study_uid=following.study_uid)
     return found
 
 

@@ -267,10 +267,11 @@ def _order(conn: Transaction, message: Hl7Message, authority: str, source: Chang
     changes = known_patients.update_patient(conn, identifiers, facts, source)
     patient = patient_identifiers.find_first(conn, identifiers)
     for group in groups:
-        number, is_changed, notes = order_entry.enter_order(conn, group, patient, source)
+        numbers, is_changed, notes = order_entry.enter_order(conn, group, patient, source)
         changes.notes += notes
         changes.is_changed |= is_changed
-        identity_checks.queue_order(conn, number)
+        for number in numbers:
+            identity_checks.queue_order(conn, number)
     return _outcome(conn, changes, facts.notes)
 
 

@@ -27,39 +27,41 @@ _FOUND = (
 
 def enter_order(
     conn: Transaction, facts: OrderFacts, patient: KnownIdentifier, source: ChangeSource
-) -> tuple[int, bool, list[str]]:
-    """Enter or update one order of a patient. Returns its number, whether anything has changed, and notes."""
+) -> tuple[list[int], bool, list[str]]:
+    """Enter or update one order of a patient. Returns its numbers, whether anything has changed, and notes."""
     key = next(name for name in _KEYS if getattr(facts, name))
     rows = [dict(row) for row in conn.execute(_FOUND.format(key=key), (getattr(facts, key),))]
     rows = [row for row in rows if not (row["issuer"] and facts.issuer and row["issuer"] != facts.issuer)]
     mine = [row for row in rows if row["survivor"] == patient.survivor]
     found = _choose(mine, facts)
     notes = []
-    if found is None and key == "accession" and _is_reused(rows, mine, facts, source):
+    if not found and key == "accession" and _is_reused(rows, mine, facts, source):
         subject = str(min(row["id"] for row in rows))
         identity_findings.note_finding(conn, ACCESSION_REUSED, subject, source.feed, source.message_id, source.at)
         notes.append(ACCESSION_REUSED)
-    if found is None:
-        return _insert(conn, facts, patient, source), True, notes
-    return found["id"], _update(conn, found, facts, source), notes
+    if not found:
+        return [_insert(conn, facts, patient, source)], True, notes
+    changed = [_update(conn, row, facts, source) for row in found]
+    return [row["id"] for row in found], any(changed), notes
 
 
-def _choose(rows: list[dict[str, Any]], facts: OrderFacts) -> dict[str, Any] | None:
+def _choose(rows: list[dict[str, Any]], facts: OrderFacts) -> list[dict[str, Any]]:
     """The order that is meant: one accession number may have several requested procedures."""
     for name in ("placer_number", "filler_number"):
         said = getattr(facts, name)
-        if said and (known := [row for row in rows if row[name]]):
-            same = [row for row in known if row[name] == said]
-            if same or name == "placer_number":
-                return _by_step(same, facts)
+        if said and any(row[name] for row in rows):
+            same = [row for row in rows if row[name] == said]
+            rows = same if same or name == "placer_number" else rows
     return _by_step(rows, facts)
 
 
-def _by_step(rows: list[dict[str, Any]], facts: OrderFacts) -> dict[str, Any] | None:
-    """Choose, of several steps of one order, the one that is named."""
+def _by_step(rows: list[dict[str, Any]], facts: OrderFacts) -> list[dict[str, Any]]:
+    """Choose, of several steps of one order, the one that is named; a cancellation that names none is of all."""
     if facts.step_id and any(row["step_id"] for row in rows):
         rows = [row for row in rows if row["step_id"] in ("", facts.step_id)]
-    return rows[0] if rows else None
+    elif facts.status is OrderStatus.CANCELLED:
+        return [row for row in rows if row["status"] != OrderStatus.COMPLETED] or rows[:1]
+    return rows[:1]
 
 
 def _is_reused(rows: list[dict[str, Any]], mine: list[dict[str, Any]], facts: OrderFacts, source: ChangeSource) -> bool:

@@ -57,11 +57,20 @@ def _read_table() -> tuple[tuple[str, ...], dict[int, tuple[str, ...]]]:
 _CHOICE = {"X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U"}
 
 
+#: What the table lacks, and what names the patient all the same or who assigned a number: dates in another calendar,
+#: issuers, numbers of orders and of animals, and a free text whose neighbours are in the table.
+_BEYOND_THE_TABLE = (
+    *(0x00100033, 0x00100034, 0x00100035, 0x00102294, 0x00102295),
+    *(0x00080051, 0x00100024, 0x00400026, 0x00400027, 0x00400400),
+    *(0x00401006, 0x00401007, 0x00402006, 0x00402007),
+)
+
+
 @cache
 def table_actions(options: frozenset[str]) -> Mapping[int, str]:
-    """X, Z, D, U, K or C of each tag of Table E.1-1, with these options (PS3.15 section E.3)."""
+    """X, Z, D, U, K or C of each tag of Table E.1-1 and beyond, with these options (PS3.15 section E.3)."""
     columns, rows = _read_table()
-    found: dict[int, str] = {}
+    found = dict.fromkeys(_BEYOND_THE_TABLE, "X")
     for tag, row in rows.items():
         said = {row[columns.index(option)] for option in options if option in columns}
         basic = _CHOICE.get(row[0], row[0])

@@ -4,7 +4,8 @@ Every element at every depth is decided about: by Table E.1-1 (`confidentiality`
 elements that no dictionary knows and private elements go; of these, a project may keep what the standard calls safe.
 UIDs and pseudonyms are made with the project's key, so that they are the same for all instances, references and years,
 and for nobody without the key. Beyond the table: a text that has the patient's name, number or accession number in it
-is replaced wherever it is. No original attribute is recorded: on such a route that would say who the patient is.
+is replaced wherever it is, and so is a link. No original attribute is recorded: on such a route that would say who the
+patient is.
 
 Limits: pixels are not searched; `pixel_risk` names objects that a person has to inspect. Free text that the options
 keep is cleaned of what the object itself names, of dates and of long numbers, not of what only a reader understands.
@@ -336,7 +337,8 @@ class _Deidentifier:
         if tag == _CODE_MEANING and context.scheme in _PUBLIC_SCHEMES:
             is_code = True
         is_free = vr != "CS" and not is_code
-        if (context.is_replaced and is_free) or self._names_patient(text):
+        is_link = vr == "UR" and not is_code  # it leads to the original
+        if is_link or (context.is_replaced and is_free) or self._names_patient(text):
             return _dummy(vr, size)
         return None
 

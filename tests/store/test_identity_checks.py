@@ -514,6 +514,40 @@ def test_those_that_waited_are_read_in_the_set_of_their_own_feed(clinic: Clinic)
     assert clinic.one("SELECT name FROM known_patient WHERE name LIKE '%JAN'") == "ŁĄKA^JAN"
 
 
+def steps_of(number: str, control: str, *steps: str, study: str = "") -> bytes:
+    """One order with several scheduled steps (IHE RAD-4): a pair of ORC and OBR each, and one ZDS behind them."""
+    first, *rest = order(number, control, "1", "T1").decode().split("ORC|")
+    pairs = ["ORC|" + rest[0].replace("SP1", step) for step in steps]
+    return "".join([first, *pairs, f"ZDS|{study}^RIS^Application^DICOM\r" if study else ""]).encode()
+
+
+def test_steps_of_one_order_have_the_study_that_is_named_behind_them(clinic: Clinic) -> None:
+    study = new_uid()
+    clinic.hear(steps_of("M1", "NW", "S1", "S2", study=study))
+    with clinic.db.reading() as conn:
+        found = {tuple(row) for row in conn.execute("SELECT step_id, study_uid FROM imaging_order")}
+    assert found == {("S1", study), ("S2", study)}
+
+
+def test_an_order_that_is_cancelled_without_a_step_is_cancelled_with_all_its_steps(clinic: Clinic) -> None:
+    clinic.hear(steps_of("M1", "NW", "S1", "S2", "S3"), steps_of("M2", "CA", "S2"))
+    sql = "SELECT step_id, status FROM imaging_order ORDER BY step_id"
+    with clinic.db.reading() as conn:
+        assert [tuple(row) for row in conn.execute(sql)] == [("S1", "open"), ("S2", "cancelled"), ("S3", "open")]
+    clinic.hear(steps_of("M3", "CA", ""))
+    with clinic.db.reading() as conn:
+        assert {row["status"] for row in conn.execute(sql)} == {"cancelled"}
+    assert clinic.one("SELECT count(*) FROM imaging_order") == 3
+
+
+def test_of_several_orders_under_one_placer_number_that_of_the_filler_number_is_cancelled(clinic: Clinic) -> None:
+    both = [steps_of(f"M{at}", "NW", f"S{at}").replace(b"F1", f"F{at}".encode()) for at in (1, 2)]
+    clinic.hear(*both, steps_of("M3", "CA", "").replace(b"F1", b"F2"))
+    sql = "SELECT filler_number, status FROM imaging_order ORDER BY filler_number"
+    with clinic.db.reading() as conn:
+        assert [tuple(row) for row in conn.execute(sql)] == [("F1", "open"), ("F2", "cancelled")]
+
+
 # -- for people -------------------------------------------------------------------------------------------------------
 
 

@@ -200,6 +200,38 @@ def test_the_table_of_safe_private_elements_is_whole() -> None:
     assert set(safe_private(0x0199, "NQLeft")) == set(range(0x01, 0x17))
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_what_the_table_forgets_goes_too(syntax: str) -> None:
+    """Dates of birth in another calendar, who assigned a number, numbers of orders, links to where the object is."""
+    issuer, retrieval = Dataset(), Dataset()
+    issuer.LocalNamespaceEntityID, issuer.UniversalEntityID, issuer.UniversalEntityIDType = "SECRET", "1.9.9", "ISO"
+    retrieval.RetrieveURI = "http://SECRET/1.2.3"
+    ds = Dataset()
+    ds.PatientID, ds.PatientBirthDateInAlternativeCalendar, ds.PatientAlternativeCalendar = (
+        "1",
+        "SECRET S40",
+        "JAPANESE",
+    )
+    ds.PatientDeathDateInAlternativeCalendar = "SECRET R01"
+    ds.IssuerOfPatientIDQualifiersSequence = Sequence([issuer])
+    ds.IssuerOfAccessionNumberSequence = Sequence([issuer])
+    ds.OrderPlacerIdentifierSequence = Sequence([issuer])
+    ds.add_new(0x00401006, "SH", "SECRET 1")
+    ds.add_new(0x00402007, "SH", "SECRET 2")
+    ds.CommentsOnTheScheduledProcedureStep = "SECRET"
+    ds.RetrieveURL = "http://SECRET/studies/1.2.3"
+    ds.WADORetrievalSequence = Sequence([retrieval])
+    code = Dataset()
+    code.URNCodeValue, code.CodeMeaning = "urn:lex:1", "Chest"
+    ds.AnatomicRegionSequence = Sequence([code])
+    _, out = run(encoded(ds, syntax), syntax=syntax)
+    assert b"SECRET" not in out
+    assert b"1.9.9" not in out
+    after = decoded(out, syntax)
+    assert "PatientAlternativeCalendar" not in after
+    assert after.AnatomicRegionSequence[0].URNCodeValue == "urn:lex:1"
+
+
 def test_the_table_is_whole() -> None:
     columns, rows = _read_table()
     assert columns[0] == "basic"
