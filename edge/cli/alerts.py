@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -51,7 +52,7 @@ def list_(session: CommandSession, everything: bool, as_json: bool) -> None:
     """
     since = time.time() - _LISTED_SECONDS if everything else 1e99
     with session.catalog() as conn:
-        found = alert_records.records(conn, since)
+        found = _in_todays_words(session, alert_records.records(conn, since))
     if as_json:
         print_json([with_old_keys(_json(each)) for each in found])
     elif not found:
@@ -74,12 +75,13 @@ def show(session: CommandSession, number: int, as_json: bool) -> None:
     Example:  edge alerts show 12
     """
     with session.catalog() as conn:
-        found, notices = alert_records.read_alert(conn, number), alert_records.notices_of(conn, number)
+        (found,) = _in_todays_words(session, [alert_records.read_alert(conn, number)])
+        notices = alert_records.notices_of(conn, number)
     if as_json:
         sent = [{"at": iso(at), "event": event} for at, event in notices]
         print_json(with_old_keys(_json(found) | {"notices": sent}))
         return
-    state = f"closed {moment_text(found.ended_at)}" if found.ended_at else "open"
+    state = f"closed {moment_text(found.ended_at)}" if found.ended_at else _open_state(found)
     say(
         f"Alert {number}: {found.kind} ({found.subject}), {found.severity}, since {moment_text(found.since)}, {state}",
         "bold",
@@ -129,6 +131,24 @@ def explain(kind: str) -> None:
     console().print(Markdown(text))
 
 
+def _in_todays_words(session: CommandSession, found: list[AlertRecord]) -> list[AlertRecord]:
+    """A record has the words and counts of its last change; while the gateway runs, the status has newer ones."""
+    if not session.daemon_runs:
+        return found
+    now = {each["id"]: each for each in session.ask("status")["status"]["alerts"]}
+    return [
+        replace(each, **{name: now[each.id][name] for name in ("severity", "what", "means", "do")})
+        if each.id in now and each.ended_at is None
+        else each
+        for each in found
+    ]
+
+
+def _open_state(each: AlertRecord) -> str:
+    """An alert stays open for a while after its cause: a line that flaps is one alert."""
+    return "open" if each.cleared_at is None else f"its cause is gone since {moment_text(each.cleared_at)}"
+
+
 def _lines(each: AlertRecord, now: float) -> Iterator[RenderableType]:
     """An alert on a terminal, its text below its facts."""
     number, severity, kind, subject, since, duration, acknowledged_by, text = _row(each, now)
@@ -140,7 +160,9 @@ def _lines(each: AlertRecord, now: float) -> Iterator[RenderableType]:
 
 
 def _row(each: AlertRecord, now: float) -> list[Any]:
-    text = each.what if each.notified else f"(no notice sent yet) {each.what}"
+    is_over = each.cleared_at is not None and each.ended_at is None
+    note = _open_state(each) if is_over else "" if each.notified else "no notice sent yet"
+    text = f"({note}) {each.what}" if note else each.what
     duration = span((each.ended_at or now) - each.since)
     return [
         each.id,

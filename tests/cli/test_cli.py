@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -29,10 +29,12 @@ from edge.daemon.control import Control
 from edge.dicom.items import item
 from edge.model import Origin, Outcome
 from edge.monitor import health
+from edge.monitor.engine import notice_new
 from edge.monitor.live import Live
+from edge.monitor.snapshot_model import Alert
 from edge.monitor.status_document import status_json
 from edge.storage.release import Decided
-from edge.store import commitments, ledger
+from edge.store import alert_records, commitments, ledger
 from edge.store.callers import Calls, remember_peer
 from edge.store.database import Transaction
 from tests.support.filled import CONFIG, CT1, Filled
@@ -207,6 +209,22 @@ def test_status_of_a_running_gateway_is_what_it_says(filled: Filled, daemon: Dae
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0] == "All is well: 3 images received, nothing left to send."
     assert done.stderr == ""
+
+
+def test_open_alerts_have_the_numbers_of_the_status(filled: Filled, daemon: Daemon) -> None:
+    """The record of an alert has the words of its last change."""
+    filled.receive(1, Modality="OT")
+    (recorded,) = [each for each in answer(filled, "status", code=1)["alerts"] if each["kind"] == "unroutable"]
+    words = {name: recorded[name] for name in ("kind", "subject", "severity", "what", "means", "do")}
+    number = filled.db.write(lambda conn: alert_records.keep(conn, notice_new(Alert(since=1.0, **words), 2.0)))
+    filled.receive(2, Modality="OT")
+    now = "3 images that no route matches"
+    assert now in edge(filled, "alerts", "list").stdout
+    assert now in edge(filled, "alerts", "show", str(number)).stdout
+    assert answer(filled, "alerts", "list")[0]["what"].startswith(now)
+    over = replace(filled.db.read(lambda conn: alert_records.read_alert(conn, number)), cleared_at=1_800_000_000.0)
+    filled.db.write(lambda conn: alert_records.keep(conn, over))
+    assert "(its cause is gone since 2027-01-15" in edge(filled, "alerts", "list").stdout
 
 
 def test_files_that_the_gateway_has_not_read_are_named(filled: Filled, daemon: Daemon) -> None:
