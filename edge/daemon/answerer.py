@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import pickle
 import socket
 import threading
 import time
@@ -17,10 +15,10 @@ from edge.config.sections import Config
 from edge.daemon.receivers import ORDER_SECONDS, REPLACE_PAUSE_SECONDS
 from edge.dicom.header import HeaderSearch
 from edge.journal.service import JournalService
-from edge.network.frames import receive_frame, send_frame
+from edge.network.orders import end_quietly, give_order
 from edge.network.sockets import wait_readable
 from edge.query.asking import SOCKET_NAME, listen_for_doors
-from edge.query.process import AnsweringPlan, end_quietly
+from edge.query.process import AnsweringPlan
 from edge.scp.fork_server import ForkServer
 
 log = logging.getLogger(__name__)
@@ -114,9 +112,7 @@ class Answerer:
             if self._orders is None:
                 return None
             try:
-                self._orders.settimeout(ORDER_SECONDS)
-                send_frame(self._orders, pickle.dumps((what, *values)))
-                return json.loads(receive_frame(self._orders))
+                return give_order(self._orders, what, *values, seconds=ORDER_SECONDS)
             except (OSError, EOFError):
                 end_quietly(self._pidfd)
                 return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -221,11 +221,12 @@ class Gateway:
 
     def _web_link(self) -> LocalLink:
         """Build the link of the web door's process: its connections take no association's place."""
-        link = self._make_link(self.web_connections)
-        link.more = {"record_views": partial(record_views, self.db), "find_person": self.console.find_person}
-        return link
+        return self._make_link(
+            self.web_connections,
+            {"record_views": partial(record_views, self.db), "find_person": self.console.find_person},
+        )
 
-    def _make_link(self, places: Associations) -> LocalLink:
+    def _make_link(self, places: Associations, more: Mapping[str, Callable[..., Any]] | None = None) -> LocalLink:
         return LocalLink(
             places,
             note_call=self.callers.note,
@@ -243,6 +244,7 @@ class Gateway:
             note_answers=self.answers.add,
             is_forbidden=self._is_forbidden,
             note_damaged=self.scrub.examine,
+            more=more or {},
         )
 
     def _is_forbidden(self, sop_instance_uid: str) -> bool:

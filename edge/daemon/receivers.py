@@ -6,11 +6,8 @@ A thread for each serves its link. When a process ends, its places are given bac
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import pickle
-import signal
 import socket
 import threading
 import time
@@ -24,7 +21,7 @@ from edge.dicom.header import HeaderSearch
 from edge.errors import Hindered
 from edge.journal.door import JournalDoor
 from edge.journal.service import SLOTS, JournalService
-from edge.network.frames import receive_frame, send_frame
+from edge.network.orders import end_quietly, give_order
 from edge.network.sockets import wait_readable
 from edge.scp.fork_server import ForkServer
 from edge.scp.gateway_link import LocalLink
@@ -71,18 +68,13 @@ class _Process:
         """Have it do something, and return its answer; None where it has ended. One that does not answer is ended."""
         try:
             with self._lock:
-                self._orders.settimeout(seconds)
-                send_frame(self._orders, pickle.dumps((what, *values)))
-                return json.loads(receive_frame(self._orders))
+                return give_order(self._orders, what, *values, seconds=seconds)
         except (OSError, EOFError):
             self.kill()
             return None
 
     def kill(self) -> None:
-        try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has ended
+        end_quietly(self._pidfd)
 
     def drain(self, seconds: float) -> None:
         """Have it end in order."""

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from edge.errors import EdgeError
 from edge.model import Lease
@@ -188,7 +187,7 @@ def _record(conn: Transaction, query: NotedQuery) -> None:
         ledger.append(conn, query.at, ledger.RETRIEVED, query.calling_ae, [], study_id=study, payload=sent)
 
 
-def record_views(db: Store, who: str, address: str, access: str, studies: Sequence[int]) -> dict[str, Any]:
+def record_views(db: Store, who: str, address: str, access: str, studies: Sequence[int]) -> None:
     """Record that a caller of the web door is about to see studies."""
     payload = {"access": access, "address": address}
 
@@ -197,4 +196,3 @@ def record_views(db: Store, who: str, address: str, access: str, studies: Sequen
             ledger.append(conn, time.time(), ledger.VIEWED, who, [], study_id=number, payload=payload)
 
     db.write(append_rows)
-    return {}

@@ -6,24 +6,18 @@ Scanners have nothing to do with it: whatever is asked, receiving goes on in pro
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import pickle
-import signal
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
-from edge.errors import place_of
-from edge.errors.repeats import log_faults_by_place, write_log
+from edge.errors.repeats import Repeats, log_faults_by_place, write_log
 from edge.journal.control import RingControl
-from edge.network.frames import receive_frame, send_frame
-from edge.network.sockets import wait_readable
+from edge.network.orders import Orders
 from edge.network.tls import Keyring
 from edge.query.answering import Answering
 from edge.query.archive import Archives
@@ -35,9 +29,6 @@ from edge.query.unapplied import JournalView
 from edge.store.read_only import CatalogReader
 from edge.transform.sandbox import keep_from_writing
 
-log = logging.getLogger(__name__)
-
-CERTIFICATES_SECONDS = 10.0
 #: It yields to those that receive and send.
 NICE = 5
 
@@ -65,16 +56,15 @@ def run_answering(descriptors: Sequence[int]) -> None:
     log_faults_by_place()
     os.nice(NICE)
     orders, listener = (socket.socket(fileno=fd) for fd in descriptors[:2])
-    process = AnsweringProcess(orders, listener, descriptors[2])
-    process.serve(repeats.flush)
+    AnsweringProcess(Orders(orders), listener, descriptors[2], repeats).serve()
 
 
 class AnsweringProcess:
     """See the module's docstring."""
 
-    def __init__(self, orders: socket.socket, listener: socket.socket, control: int) -> None:
-        self._orders = orders
-        plan: AnsweringPlan = self._next_order()[1]
+    def __init__(self, orders: Orders, listener: socket.socket, control: int, repeats: Repeats) -> None:
+        self._orders, self._repeats = orders, repeats
+        plan: AnsweringPlan = orders.receive()[1]
         self._config, self._search = plan.config, plan.search
         self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         reader = CatalogReader(plan.config.site.data_dir / "catalog.db")
@@ -85,46 +75,19 @@ class AnsweringProcess:
         self._server = AnswerServer(listener, self._open)
         missing = keep_from_writing(None)
         self._server.start()
-        self._answer({"missing": missing})
+        orders.answer({"missing": missing})
 
     def _open(self, asked: AskedQuery, identifier: bytes) -> Iterator[bytes | AnswerBatch | None]:
         return answer(self._answering, asked, identifier)
 
-    def serve(self, upkeep: Any) -> NoReturn:
+    def serve(self) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
-        while True:
-            if not wait_readable(self._orders.fileno(), seconds=CERTIFICATES_SECONDS):
-                upkeep()
-                if self._keyring is not None:
-                    self._keyring.refresh()
-                continue
-            what, *values = self._next_order()
-            try:
-                getattr(self, f"_{what}")(*values)
-            except Exception as error:  # noqa: BLE001 - the daemon ends us
-                log.critical("the process that answers queries: %s", place_of(error))
-                os._exit(1)
-            self._answer(None)
+        self._orders.serve(self, "the process that answers queries", self._refresh)
+
+    def _refresh(self) -> None:
+        self._repeats.flush()
+        if self._keyring is not None:
+            self._keyring.refresh()
 
     def _configure(self, config: Config, search: HeaderSearch) -> None:
         self._config, self._search = config, search
-
-    def _next_order(self) -> Any:
-        try:
-            return pickle.loads(receive_frame(self._orders))  # the daemon's own word
-        except (OSError, EOFError):
-            os._exit(0)
-
-    def _answer(self, answer: Any) -> None:
-        try:
-            send_frame(self._orders, json.dumps(answer).encode())
-        except OSError:
-            os._exit(0)
-
-
-def end_quietly(pidfd: int) -> None:
-    """Kill it: it writes nothing, so there is nothing to end in order."""
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended

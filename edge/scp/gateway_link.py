@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge.dicom.performed_step import StepAnswer
@@ -150,44 +150,37 @@ def reading_studies(link: GatewayLink, studies: Iterable[int]) -> Iterator[None]
         link.note_reading(read, False)
 
 
+@dataclass(eq=False)
 class LocalLink:
     """See GatewayLink."""
 
-    def __init__(
-        self,
-        associations: Associations,
-        note_call: Callable[[Caller, Admission, Proposed, int], None],
-        note_refusal: Callable[[str, str, str], None],
-        note_hindrance: Callable[[Cause], None],
-        keeps_unreadable: Callable[[Origin, int], bool],
-        take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool],
-        fail: Callable[[str], None],
-        commitments: KnownRequests,
-        steps: KnownSteps,
-        read_worklist: Callable[[str, str, int], dict[str, Any]],
-        note_query: Callable[[NotedQuery], None] = lambda _: None,
-        copies: Copies | None = None,
-        readers: Readers | None = None,
-        note_answers: Callable[[str, AnswerTally], None] = lambda _name, _tally: None,
-        is_forbidden: Callable[[str], bool] = lambda _: False,
-        note_damaged: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self.is_forbidden, self.note_damaged = is_forbidden, note_damaged
-        self.commitments, self.steps, self.read_worklist = commitments, steps, read_worklist
-        self.note_query = note_query
+    associations: Associations
+    note_call: Callable[[Caller, Admission, Proposed, int], None]
+    note_refusal: Callable[[str, str, str], None]
+    note_hindrance: Callable[[Cause], None]
+    keeps_unreadable: Callable[[Origin, int], bool]
+    take_report: Callable[[str, Sequence[str], Mapping[str, int], Caller], bool]
+    fail: Callable[[str], None]
+    commitments: KnownRequests
+    steps: KnownSteps
+    read_worklist: Callable[[str, str, int], dict[str, Any]]
+    copies: Copies
+    readers: Readers
+    note_query: Callable[[NotedQuery], None] = lambda _: None
+    note_answers: Callable[[str, AnswerTally], None] = lambda _name, _tally: None
+    is_forbidden: Callable[[str], bool] = lambda _: False
+    note_damaged: Callable[[str], None] = lambda _: None
+    more: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # what edge.scp.dicomweb asks beside these
+    connections: int = field(default=0, init=False)  # that were handed on and have not ended
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._places: dict[int, AssociationPlace] = {}
+        self._number = 0
         self._begun_steps: set[str] = set()
-        self._copies, self._readers = copies, readers
         self._tokens: set[int] = set()
         self._reading: Counter[int] = Counter()
         self._fetching: set[str] = set()
-        self.note_answers = note_answers
-        self.more: Mapping[str, Callable[..., dict[str, Any]]] = {}  # what edge.scp.dicomweb asks beside these
-        self._associations, self._lock = associations, threading.Lock()
-        self._places: dict[int, AssociationPlace] = {}
-        self._number = 0
-        self.connections = 0  # that were handed on and have not ended
-        self.note_call, self.note_refusal, self.note_hindrance = note_call, note_refusal, note_hindrance
-        self.keeps_unreadable, self.take_report, self.fail = keeps_unreadable, take_report, fail
 
     def note_handed_on(self) -> None:
         """Count a connection that goes to this door."""
@@ -199,7 +192,7 @@ class LocalLink:
             self.connections -= 1
 
     def take_place(self, title: str, address: str) -> int | Limit:
-        place = self._associations.take(title, address)
+        place = self.associations.take(title, address)
         if isinstance(place, Limit):
             self.note_left()
             return place
@@ -212,40 +205,36 @@ class LocalLink:
         with self._lock:
             found = self._places.pop(place)
             self.connections -= 1
-        self._associations.give_back(found)
+        self.associations.give_back(found)
 
     def note_reading(self, studies: Sequence[int], is_begun: bool) -> None:
-        if self._readers is not None:
-            self._readers.note(studies, is_begun)
-            for study in studies:
-                self._reading[study] += 1 if is_begun else -1
+        self.readers.note(studies, is_begun)
+        for study in studies:
+            self._reading[study] += 1 if is_begun else -1
 
     def begin_fetch(self, study_uid: str) -> bool:
-        if self._readers is not None and not self._readers.begin_fetch(study_uid):
-            return False
-        self._fetching.add(study_uid)
-        return True
+        is_ours = self.readers.begin_fetch(study_uid)
+        if is_ours:
+            self._fetching.add(study_uid)
+        return is_ours
 
     def end_fetch(self, study_uid: str) -> None:
         if study_uid in self._fetching:
             self._fetching.discard(study_uid)
-            if self._readers is not None:
-                self._readers.end_fetch(study_uid)
+            self.readers.end_fetch(study_uid)
 
     def start_copy(self, path: str, target_syntax: str, destination: str = "") -> int:
-        if self._copies is None:
-            return 0
-        token = self._copies.start(path, target_syntax, destination)
+        token = self.copies.start(path, target_syntax, destination)
         self._tokens.add(token)
         return token
 
     def find_copy(self, token: int) -> MadeCopy | None:
-        return self._copies.find(token) if self._copies is not None and token in self._tokens else MadeCopy()
+        return self.copies.find(token) if token in self._tokens else MadeCopy()
 
     def drop_copy(self, token: int) -> None:
-        if self._copies is not None and token in self._tokens:
+        if token in self._tokens:
             self._tokens.discard(token)
-            self._copies.drop(token)
+            self.copies.drop(token)
 
     def close(self) -> None:
         """Give back all that the door's associations held: it has ended."""

@@ -6,10 +6,8 @@ daemon does: what nobody will apply is not answered. Landlock keeps it from writ
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import pickle
 import resource
 import socket
 import ssl
@@ -17,17 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from edge.config.sections import Config
 from edge.dicom.header import HeaderSearch
-from edge.errors import place_of
 from edge.errors.repeats import Repeats, log_faults_by_place, write_log
 from edge.hl7.door import MllpDoor
 from edge.hl7.recorder import FrameRecorder
 from edge.journal.door import DoorPlan, JournalDoor
-from edge.network.frames import receive_frame, send_frame
-from edge.network.sockets import wait_readable
+from edge.network.orders import Orders
 from edge.network.tls import Keyring, TlsError
 from edge.scp.admission import Admission, Caller
 from edge.scp.association import Receiver
@@ -41,8 +37,6 @@ from edge.transform.sandbox import keep_from_writing
 
 log = logging.getLogger(__name__)
 
-#: Certificates and repeated lines are looked after so often.
-UPKEEP_SECONDS = 10.0
 #: Of the process that receives HL7.
 HL7_DESCRIPTORS = 4096
 
@@ -72,8 +66,9 @@ def serve_process(kind: type[OrderedProcess], descriptors: Sequence[int]) -> NoR
     os.umask(0o077)
     repeats = write_log()
     log_faults_by_place()
-    feed, link, orders = (socket.socket(fileno=fd) for fd in descriptors[:3])
-    plan: ReceiverPlan = _receive_order(orders)[1]
+    feed, link, asked = (socket.socket(fileno=fd) for fd in descriptors[:3])
+    orders = Orders(asked)
+    plan: ReceiverPlan = orders.receive()[1]
     kind(feed, link, orders, descriptors[4:], repeats, plan).serve()
 
 
@@ -95,13 +90,6 @@ class ConnectionServer(Protocol):
         """End in order: what is under way may go on for this time."""
 
 
-def _receive_order(orders: socket.socket) -> Any:
-    try:
-        return pickle.loads(receive_frame(orders))  # the daemon's own word
-    except (OSError, EOFError):
-        os._exit(1)
-
-
 class OrderedProcess:
     """What receiving processes have in common: the journal, the link to the gateway, certificates, orders."""
 
@@ -109,7 +97,7 @@ class OrderedProcess:
         self,
         feed: socket.socket,
         link: socket.socket,
-        orders: socket.socket,
+        orders: Orders,
         shared: Sequence[int],
         repeats: Repeats,
         plan: ReceiverPlan,
@@ -124,7 +112,7 @@ class OrderedProcess:
         self._door = self._make_door(feed, plan)
         missing = keep_from_writing(plan.door.folder, self._list_programs())
         self._door.open()
-        self._answer({"missing": missing})
+        orders.answer({"missing": missing})
 
     def _make_door(self, feed: socket.socket, plan: ReceiverPlan) -> ConnectionListener | MllpDoor:
         raise NotImplementedError
@@ -141,29 +129,13 @@ class OrderedProcess:
 
     def _refresh(self) -> None:
         """Called now and then."""
+        self._repeats.flush()
+        if self._keyring is not None:
+            self._keyring.refresh()
 
     def serve(self) -> NoReturn:
         """Do what the daemon orders, until it has ended."""
-        while True:
-            if not wait_readable(self._orders.fileno(), seconds=UPKEEP_SECONDS):
-                self._repeats.flush()
-                if self._keyring is not None:
-                    self._keyring.refresh()
-                self._refresh()
-                continue
-            what, *values = _receive_order(self._orders)
-            try:
-                answer = getattr(self, f"_{what}")(*values)
-            except Exception as error:  # noqa: BLE001 - the daemon ends us
-                log.critical("a receiving process: %s", place_of(error))
-                os._exit(1)
-            self._answer(answer)
-
-    def _answer(self, answer: Any) -> None:
-        try:
-            send_frame(self._orders, json.dumps(answer).encode())
-        except OSError:
-            os._exit(1)
+        self._orders.serve(self, "a receiving process", self._refresh)
 
     # -- orders -------------------------------------------------------------------------------------------------------
 
@@ -200,6 +172,7 @@ class ReceivingProcess(OrderedProcess):
         return Receiver(plan.config, recorder, self._guard.check_room, ask, *known, secure_for=secure_for)
 
     def _refresh(self) -> None:
+        super()._refresh()
         self._receiver.refresh()
 
     def _configure(self, config: Config, search: HeaderSearch) -> None:

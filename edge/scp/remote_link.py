@@ -44,7 +44,7 @@ class RemoteLink:
             os._exit(1)
 
     def ask(self, what: str, *values: Any) -> Any:
-        """Raises Hindered or StorageUnhealthy, where the gateway is; EdgeError for a fault."""
+        """Raises Hindered or StorageUnhealthy, where the gateway is; ReportRefused; EdgeError for a fault."""
         try:
             with self._lock:
                 send_frame(self._sock, json.dumps([what, *values]).encode())
@@ -55,11 +55,13 @@ class RemoteLink:
             raise hindrance.error_for(Cause(found["hindered"]))
         if "fault" in found:
             raise EdgeError("the gateway has met an unexpected fault")
-        return found
+        if "refused" in found:
+            raise ReportRefused(found["refused"])
+        return found["answer"]
 
     def take_place(self, title: str, address: str) -> int | Limit:
         found = self.ask("take_place", title, address)
-        return found["place"] if "place" in found else Limit(Full[found["full"]], found["why"])
+        return found if isinstance(found, int) else Limit(Full[found[0]], found[1])
 
     def give_back_place(self, place: int) -> None:
         self._send("give_back_place", place)
@@ -85,17 +87,17 @@ class RemoteLink:
         self.ask("note_reading", list(studies), is_begun)
 
     def begin_fetch(self, study_uid: str) -> bool:
-        return bool(self.ask("begin_fetch", study_uid)["is_ours"])
+        return bool(self.ask("begin_fetch", study_uid))
 
     def end_fetch(self, study_uid: str) -> None:
         self._send("end_fetch", study_uid)
 
     def start_copy(self, path: str, target_syntax: str, destination: str = "") -> int:
-        return int(self.ask("start_copy", path, target_syntax, destination)["token"])
+        return int(self.ask("start_copy", path, target_syntax, destination))
 
     def find_copy(self, token: int) -> MadeCopy | None:
         found = self.ask("find_copy", token)
-        return MadeCopy(**found["copy"]) if found["copy"] is not None else None
+        return MadeCopy(*found) if found is not None else None
 
     def drop_copy(self, token: int) -> None:
         self._send("drop_copy", token)
@@ -107,18 +109,15 @@ class RemoteLink:
         self._send("note_hindrance", cause.value)
 
     def keeps_unreadable(self, origin: Origin, size: int) -> bool:
-        return bool(self.ask("keeps_unreadable", astuple(origin), size)["is_kept"])
+        return bool(self.ask("keeps_unreadable", astuple(origin), size))
 
     def take_report(
         self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], caller: Caller
     ) -> bool:
-        found = self.ask("take_report", transaction_uid, list(committed), dict(failed), astuple(caller))
-        if "refused" in found:
-            raise ReportRefused(found["refused"])
-        return bool(found["is_ours"])
+        return bool(self.ask("take_report", transaction_uid, list(committed), dict(failed), astuple(caller)))
 
     def is_forbidden(self, sop_instance_uid: str) -> bool:
-        return bool(self.ask("is_forbidden", sop_instance_uid)["is_forbidden"])
+        return bool(self.ask("is_forbidden", sop_instance_uid))
 
     def fail(self, reason: str) -> None:
         self._send("fail", reason)
@@ -131,10 +130,10 @@ class RemoteRequests:
         self._link = link
 
     def find_digests(self, calling_ae: str, transaction_uid: str) -> set[bytes]:
-        return {bytes.fromhex(each) for each in self._link.ask("find_digests", calling_ae, transaction_uid)["digests"]}
+        return {bytes.fromhex(each) for each in self._link.ask("find_digests", calling_ae, transaction_uid)}
 
     def is_full(self, modality: str) -> bool:
-        return bool(self._link.ask("is_full", modality)["is_full"])
+        return bool(self._link.ask("is_full", modality))
 
     def note(self, calling_ae: str, transaction_uid: str, digest: bytes) -> None:
         self._link.ask("note_request", calling_ae, transaction_uid, digest.hex())
@@ -147,8 +146,7 @@ class RemoteSteps:
         self._link = link
 
     def begin(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
-        found = self._link.ask("begin_step", uid, operation, state, digest.hex())
-        return StepAnswer(found["status"], found["is_repeat"])
+        return StepAnswer(*self._link.ask("begin_step", uid, operation, state, digest.hex()))
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
         self._link.ask("end_step", uid, is_recorded)
@@ -162,69 +160,40 @@ def serve_link(sock: socket.socket, link: LocalLink) -> None:
     while True:
         try:
             what, *values = json.loads(receive_frame(sock))
-            more = link.more.get(what)
-            answers = what in _ANSWERED or more is not None
+            answer = link.more.get(what) or _ANSWERED.get(what)
         except (OSError, EOFError, ValueError, TypeError):
             return
         try:
-            found = more(*values) if more is not None else (_ANSWERED if answers else _NOTED)[what](link, *values)
+            if answer is None:
+                _NOTED[what](link, *values)
+            else:
+                found = {"answer": answer(*values) if what in link.more else answer(link, *values)}
         except (Hindered, StorageUnhealthy) as error:
             found = {"hindered": hindrance.cause_of(error).value}
+        except ReportRefused as error:
+            found = {"refused": str(error)}
         except Exception as error:  # noqa: BLE001 - one odd request must not end the associations of a door
             log.error("a request of a receiving process: %s", place_of(error))
             found = {"fault": True}
-        if answers:
+        if answer is not None:
             try:
                 send_frame(sock, json.dumps(found).encode())
             except OSError:
                 return
 
 
-def _take_place(link: LocalLink, title: str, address: str) -> dict[str, Any]:
+def _take_place(link: LocalLink, title: str, address: str) -> int | tuple[str, str]:
     found = link.take_place(title, address)
-    return {"full": found.full.name, "why": found.why} if isinstance(found, Limit) else {"place": found}
+    return (found.full.name, found.why) if isinstance(found, Limit) else found
 
 
-def _take_report(
-    link: LocalLink, transaction_uid: str, committed: list[str], failed: dict[str, int], caller: list[Any]
-) -> dict[str, Any]:
-    try:
-        return {"is_ours": link.take_report(transaction_uid, committed, failed, _caller(caller))}
-    except ReportRefused as error:
-        return {"refused": str(error)}
-
-
-def _keeps_unreadable(link: LocalLink, origin: list[Any], size: int) -> dict[str, Any]:
-    return {"is_kept": link.keeps_unreadable(Origin(*origin), size)}
-
-
-def _find_digests(link: LocalLink, calling_ae: str, transaction_uid: str) -> dict[str, Any]:
-    return {"digests": [each.hex() for each in link.commitments.find_digests(calling_ae, transaction_uid)]}
-
-
-def _note_request(link: LocalLink, calling_ae: str, transaction_uid: str, digest: str) -> dict[str, Any]:
-    link.commitments.note(calling_ae, transaction_uid, bytes.fromhex(digest))
-    return {}
-
-
-def _begin_step(link: LocalLink, uid: str, operation: str, state: str, digest: str) -> dict[str, Any]:
-    answer = link.begin_step(uid, operation, state, bytes.fromhex(digest))
-    return {"status": answer.status, "is_repeat": answer.is_repeat}
-
-
-def _end_step(link: LocalLink, uid: str, is_recorded: bool) -> dict[str, Any]:
-    link.end_step(uid, is_recorded=is_recorded)
-    return {}
-
-
-def _note_reading(link: LocalLink, studies: list[int], is_begun: bool) -> dict[str, Any]:
-    link.note_reading(studies, is_begun)
-    return {}
-
-
-def _find_copy(link: LocalLink, token: int) -> dict[str, Any]:
+def _find_copy(link: LocalLink, token: int) -> tuple[Any, ...] | None:
     found = link.find_copy(token)
-    return {"copy": asdict(found) if found is not None else None}
+    return None if found is None else astuple(found)
+
+
+def _begin_step(link: LocalLink, uid: str, operation: str, state: str, digest: str) -> tuple[Any, ...]:
+    return astuple(link.begin_step(uid, operation, state, bytes.fromhex(digest)))
 
 
 def _note_call(link: LocalLink, caller: list[Any], admission: list[Any], proposed: list[Any], stored: int) -> None:
@@ -241,21 +210,23 @@ def _caller(said: list[Any]) -> Caller:
     return Caller(ae_title, address, Certificate(tuple(names), fingerprint, expires))
 
 
-_ANSWERED: dict[str, Callable[..., dict[str, Any]]] = {
+_ANSWERED: dict[str, Callable[..., Any]] = {
     "take_place": _take_place,
-    "take_report": _take_report,
-    "keeps_unreadable": _keeps_unreadable,
-    "find_digests": _find_digests,
-    "is_full": lambda link, modality: {"is_full": link.commitments.is_full(modality)},
-    "note_request": _note_request,
+    "take_report": lambda link, uid, committed, failed, caller: link.take_report(
+        uid, committed, failed, _caller(caller)
+    ),
+    "keeps_unreadable": lambda link, origin, size: link.keeps_unreadable(Origin(*origin), size),
+    "find_digests": lambda link, *named: [each.hex() for each in link.commitments.find_digests(*named)],
+    "is_full": lambda link, modality: link.commitments.is_full(modality),
+    "note_request": lambda link, ae, uid, digest: link.commitments.note(ae, uid, bytes.fromhex(digest)),
     "begin_step": _begin_step,
-    "end_step": _end_step,
-    "read_worklist": lambda link, modality, stamp, offset: link.read_worklist(modality, stamp, offset),
-    "note_reading": _note_reading,
-    "begin_fetch": lambda link, study: {"is_ours": link.begin_fetch(study)},
-    "start_copy": lambda link, *values: {"token": link.start_copy(*values)},
+    "end_step": lambda link, uid, is_recorded: link.end_step(uid, is_recorded=is_recorded),
+    "read_worklist": lambda link, *asked: link.read_worklist(*asked),
+    "note_reading": LocalLink.note_reading,
+    "begin_fetch": LocalLink.begin_fetch,
+    "start_copy": LocalLink.start_copy,
     "find_copy": _find_copy,
-    "is_forbidden": lambda link, uid: {"is_forbidden": link.is_forbidden(uid)},
+    "is_forbidden": lambda link, uid: link.is_forbidden(uid),
 }
 _NOTED: dict[str, Callable[..., None]] = {
     "give_back_place": LocalLink.give_back_place,

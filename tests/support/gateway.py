@@ -13,6 +13,7 @@ from typing import Any
 
 from edge.config import load_config
 from edge.config.sections import Config
+from edge.daemon.retrievals import SpoolReaders
 from edge.intake import Intake
 from edge.intake.apply import IntakeApplier
 from edge.intake.policy import Policy
@@ -29,7 +30,7 @@ from edge.scp.association import Receiver, equipment_of
 from edge.scp.callers import Callers
 from edge.scp.capacity import Associations
 from edge.scp.dicom_protocol import DicomProtocol
-from edge.scp.gateway_link import LocalLink
+from edge.scp.gateway_link import LocalLink, MadeCopy
 from edge.scp.listener import ConnectionListener
 from edge.scp.ports import Ports, hand_on
 from edge.scp.recorder import Recorder
@@ -77,6 +78,18 @@ def configuration(tmp_path: Path, text: str = CONFIG) -> Config:
     return load_config(folder)
 
 
+class NoCopies:
+    """See edge.scp.gateway_link.Copies; none can be made."""
+
+    def start(self, _path: str, _target_syntax: str, _destination: str) -> int:
+        return 0
+
+    def find(self, _token: int) -> MadeCopy:
+        return MadeCopy()
+
+    def drop(self, _token: int) -> None: ...
+
+
 class Receiving:
     """Door, receiver, intake, spool and catalog, joined as the daemon joins them; nothing is forwarded."""
 
@@ -105,6 +118,8 @@ class Receiving:
             RequestRegister(),
             StepRegister(),
             self._read_worklist,
+            NoCopies(),
+            SpoolReaders(),
             self.noted.append,
             is_forbidden=self._is_forbidden,
             note_damaged=self.damaged.append,

@@ -375,7 +375,7 @@ def test_what_is_read_is_noted_for_retention(tmp_path: Path) -> None:
             noted.append((list(studies), is_begun))
 
     with StoreScp(tmp_path / "dest") as scp, Filled(tmp_path / "edge", move_to(scp.port)) as filled:
-        filled.edge.link._readers = Readers()
+        filled.edge.link.readers = Readers()
         move(filled, "DEST")
     assert noted == [([1], True), ([1], False)]
 
