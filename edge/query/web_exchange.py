@@ -30,7 +30,7 @@ T = TypeVar("T")
 QIDO_PAGE = 1000
 _MOST_BYTES = 64 << 20
 _JSON = "application/dicom+json"
-_ANY_OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+ANY_OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 #: What says that asking again soon is of no use.
 _LASTING = frozenset({401, 403, 404, 405, 406, 410, 501})
 _WORDS = {Level.PATIENT: "studies", Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instances"}
@@ -65,7 +65,7 @@ class WebExchange:
         """One object, whose data set is still to be read; None: the archive does not have it."""
         wanted = (instance.study_uid, instance.series_uid, instance.sop_instance_uid)
         path = "/studies/{}/series/{}/instances/{}".format(*map(quote, wanted))
-        answer = self._connection.open(path, _ANY_OBJECT)
+        answer = self._connection.open(path, ANY_OBJECT)
         if answer.status == 200:
             return WebObject(answer)
         answer.close()
@@ -131,7 +131,7 @@ class WebObject:
         except Unreadable as error:
             self.close()
             raise PeerError(f"an object of WADO-RS that cannot be read: {error}") from None
-        self.kind, self.sop_instance_uid = meta.kind, meta.sop_instance_uid
+        self.context_key, self.sop_instance_uid = meta.context_key, meta.sop_instance_uid
         self._data = [head[meta.dataset_offset :]]
 
     def _open_parts(self, content_type: str) -> PartReader | None:
