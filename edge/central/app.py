@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edge.central.access import CentralAccess
 from edge.central.answers import KeptAnswers
 from edge.central.bodies import Bodies, BodyRefused
 from edge.central.config import CentralConfig
@@ -141,13 +142,13 @@ def build_pages(
     central = config().central
     rules = Rules.from_section(central, "edge-central", config().client_files()[0])
     sessions = Sessions(central.sessions)
-    kept = answers or KeptAnswers()
+    access = CentralAccess(store, config, pages, answers or KeptAnswers())
     guide = Help(pages)
     routes = [
         *Login(accounts, sessions, pages, setup, rules=rules).routes(),
-        *_routes_of_sites(store, config, pages, kept),
-        *_routes_of_incidents(store, pages),
-        *_routes_of_answers(store, config, pages, kept),
+        *_routes_of_sites(access),
+        *_routes_of_incidents(access),
+        *_routes_of_answers(access),
         Route("/help", open_to_all(guide.show)),
         Route("/help/{section}", open_to_all(guide.show)),
         Route("/help/{section}/{name}", open_to_all(guide.show)),
@@ -156,11 +157,8 @@ def build_pages(
     return Guard(Starlette(routes=routes), accounts, sessions, rules, known)
 
 
-def _routes_of_sites(
-    store: EngineStore, config: Callable[[], CentralConfig], pages: Pages, kept: KeptAnswers
-) -> list[Route]:
-    fleet, trends = Fleet(store, config, pages), Trends(store, pages, kept)
-    plans, cards = MaintenancePlans(store, config, pages), SiteCards(store, config, pages)
+def _routes_of_sites(access: CentralAccess) -> list[Route]:
+    fleet, trends, plans, cards = Fleet(access), Trends(access), MaintenancePlans(access), SiteCards(access)
     return [
         Route("/", needs(UserRole.VIEWER, fleet.overview)),
         Route("/site/{id}", needs(UserRole.VIEWER, fleet.site)),
@@ -173,8 +171,8 @@ def _routes_of_sites(
     ]
 
 
-def _routes_of_incidents(store: EngineStore, pages: Pages) -> list[Route]:
-    incidents, notifications = IncidentPages(store, pages), NotificationPage(store, pages)
+def _routes_of_incidents(access: CentralAccess) -> list[Route]:
+    incidents, notifications = IncidentPages(access), NotificationPage(access)
     return [
         Route("/incidents", needs(UserRole.VIEWER, incidents.list_incidents)),
         Route("/incidents/decide", needs(UserRole.OPERATOR, incidents.decide_many), methods=["POST"]),
@@ -185,10 +183,8 @@ def _routes_of_incidents(store: EngineStore, pages: Pages) -> list[Route]:
     ]
 
 
-def _routes_of_answers(
-    store: EngineStore, config: Callable[[], CentralConfig], pages: Pages, kept: KeptAnswers
-) -> list[Route]:
-    questions, report = QuestionPages(store, config, pages, kept), FleetReport(store, config, pages, kept)
+def _routes_of_answers(access: CentralAccess) -> list[Route]:
+    questions, report = QuestionPages(access), FleetReport(access)
     return [
         Route("/report", needs(UserRole.VIEWER, report.page)),
         Route("/report.csv", needs(UserRole.VIEWER, report.page)),

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
+from edge.central.access import CentralPage
 from edge.central.columns import PART_ROWS
 from edge.store.central import incidents, outages
-from edge.store.engine import EngineStore, EngineTransaction, Row
+from edge.store.engine import EngineTransaction, Row
 from edge.text import amount
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
 from edge.web.listing import SortKeys, cut_page, filter_rows, parse_view
-from edge.web.pages import Pages
 
 INCIDENT_SORT_KEYS: SortKeys[Row] = {
     "id": lambda row: row["id"],
@@ -35,12 +35,7 @@ INCIDENT_DECISIONS = {
 }
 
 
-class IncidentPages:
-    """The handlers."""
-
-    def __init__(self, store: EngineStore, pages: Pages) -> None:
-        self._store, self._pages = store, pages
-
+class IncidentPages(CentralPage):
     async def list_incidents(self, request: Request) -> Response:
         query = request.query_params
         closed = query.get("show") == "all"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,31 +11,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.central import availability, export
-from edge.central.answers import KeptAnswers
-from edge.central.config import CentralConfig
+from edge.central.access import CentralAccess, CentralPage
 from edge.central.monthly import REPORT_COLUMNS, FleetMonth, fleet_month, read_month
 from edge.central.question_pages import show
 from edge.errors import EdgeError
 from edge.monitor.monthly import month_of
-from edge.store.engine import EngineStore
-from edge.web.pages import Pages
 
 #: Months that the page offers.
 MONTHS_OFFERED = 13
 
 
-class FleetReport:
+class FleetReport(CentralPage):
     """The handlers. The report of a month is kept for a while at a large fleet (edge.central.answers)."""
 
-    def __init__(
-        self,
-        store: EngineStore,
-        config: Callable[[], CentralConfig],
-        pages: Pages,
-        answers: KeptAnswers,
-    ) -> None:
-        self._store, self._config, self._pages, self._answers = store, config, pages, answers
-        answers.add("report", partial(self._make, ""), config)
+    def __init__(self, access: CentralAccess) -> None:
+        super().__init__(access)
+        access.answers.add("report", partial(self._make, ""), access.config)
 
     async def page(self, request: Request) -> Response:
         """GET /report and /report.csv; `?month=2026-11`."""

@@ -6,21 +6,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from edge.central import notifications
+from edge.central.access import CentralPage
 from edge.store import outbox
-from edge.store.engine import EngineStore
 from edge.web.guard import visitor_of
-from edge.web.pages import Pages
 
 #: Messages that the page shows; `edge central notify list` has all.
 MOST_ROWS = 500
 
 
-class NotificationPage:
-    """The handlers."""
-
-    def __init__(self, store: EngineStore, pages: Pages) -> None:
-        self._store, self._pages = store, pages
-
+class NotificationPage(CentralPage):
     async def list_channels(self, request: Request) -> Response:
         """What waits for each channel, and what is parked."""
         found, messages = await self._store.read(lambda conn: (outbox.backlogs(conn), outbox.lines(conn, MOST_ROWS)))

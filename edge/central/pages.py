@@ -19,19 +19,18 @@ from starlette.responses import Response
 
 from edge import text
 from edge.central import fleet, ledgers
+from edge.central.access import CentralPage
 from edge.central.columns import PART_ROWS
-from edge.central.config import CentralConfig
 from edge.central.fleet import SiteStanding
 from edge.central.site_cards import described_sites
 from edge.store import outbox
 from edge.store.central import history, incidents, outages, sites
 from edge.store.central import ledgers as stored_ledgers
 from edge.store.central.site_cards import find_card
-from edge.store.engine import EngineStore, EngineTransaction, Row
+from edge.store.engine import EngineTransaction, Row
 from edge.store.samples import DAY
 from edge.web import plot
 from edge.web.listing import SortKeys, cut_page, filter_rows, parse_view
-from edge.web.pages import Pages
 
 #: Heads of a site's ledger that its page shows; `edge central heads` has all.
 MOST_HEADS = 20
@@ -72,28 +71,13 @@ SITE_COLUMNS = {
 _NUMBERS = frozenset({"used", "full", "backlog"})
 
 
-class Fleet:
-    """The handlers."""
-
-    def __init__(
-        self,
-        store: EngineStore,
-        config: Callable[[], CentralConfig],
-        pages: Pages,
-    ) -> None:
-        """`config` gives the current one."""
-        self._store, self._configured, self._pages = store, config, pages
-
-    @property
-    def _config(self) -> CentralConfig:
-        return self._configured()
-
+class Fleet(CentralPage):
     async def overview(self, request: Request) -> Response:
         """Every site on one page, worst first."""
         now, wanted = time.time(), request.query_params.get("q", "").strip()
         found, open_now, channels = await self._store.read(
             lambda conn: (
-                fleet.standings(conn, self._config, now),
+                fleet.standings(conn, self._config(), now),
                 incidents.listing(conn),
                 outbox.backlogs(conn),
             )
@@ -120,7 +104,7 @@ class Fleet:
         """Every site as a row: sorted, filtered, in parts."""
         now, query = time.time(), request.query_params
         view = parse_view("/sites", query, SITE_COLUMNS, ("tag", "region", "level"), sort="state")
-        found = await self._store.read(lambda conn: fleet.standings(conn, self._config, now))
+        found = await self._store.read(lambda conn: fleet.standings(conn, self._config(), now))
         chosen = [each for each in filter_rows(found, view.wanted, _text) if _fits(each, view.filters)]
         return await self._pages.render_large(
             request,
@@ -135,14 +119,14 @@ class Fleet:
 
     async def site(self, request: Request) -> Response:
         """One site: how it is, and how it was."""
-        known = self._config.sites.get(request.path_params["id"])
+        known = self._config().sites.get(request.path_params["id"])
         if known is None:
             return self._pages.render_missing(request)
         reach = REACHES.get(request.query_params.get("over", "day"), REACHES["day"])
         now = time.time()
 
         def read(conn: EngineTransaction) -> dict[str, Any]:
-            standing, row = fleet.read_standing(conn, described_sites(conn, self._config)[known.id], now)
+            standing, row = fleet.read_standing(conn, described_sites(conn, self._config())[known.id], now)
             return {
                 "standing": standing,
                 "row": row,
@@ -161,7 +145,7 @@ class Fleet:
             request,
             "site.html",
             **found,
-            ledger=ledgers.ledger_row(ledger, self._config, now) if ledger else None,
+            ledger=ledgers.ledger_row(ledger, self._config(), now) if ledger else None,
             reported=json.loads(row["status"]) if row else {},
             reaches=REACHES,
             reach=reach,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from edge.central.access import CentralPage
 from edge.central.config import CentralConfig, Site
 from edge.central.site_cards import described_sites
 from edge.config.maintenance import fault_of_window
@@ -17,33 +18,21 @@ from edge.errors import EdgeError
 from edge.monitor.workdays import local
 from edge.store.central import maintenance
 from edge.store.central.centre_state import journal
-from edge.store.engine import EngineStore
 from edge.text import amount
 from edge.web.endpoints import row_number
 from edge.web.guard import visitor_of
-from edge.web.pages import Pages
 
 #: Windows that are over are listed for this time.
 OVER_SECONDS = 30 * 86400.0
 MOST_REASON = 300
 
 
-class MaintenancePlans:
-    """The handlers."""
-
-    def __init__(
-        self,
-        store: EngineStore,
-        config: Callable[[], CentralConfig],
-        pages: Pages,
-    ) -> None:
-        self._store, self._configured, self._pages = store, config, pages
-
+class MaintenancePlans(CentralPage):
     async def index(
         self, request: Request, fault: str = "", given: Mapping[str, str] | None = None, code: int = 200
     ) -> Response:
         """GET /maintenance."""
-        now, config = time.time(), self._configured()
+        now, config = time.time(), self._config()
         found, sites = await self._store.read(
             lambda conn: (maintenance.list_windows(conn, now - OVER_SECONDS), described_sites(conn, config))
         )
@@ -61,7 +50,7 @@ class MaintenancePlans:
 
     async def plan(self, request: Request) -> Response:
         """POST /maintenance/plan."""
-        visitor, config = visitor_of(request), self._configured()
+        visitor, config = visitor_of(request), self._config()
         given = {name: visitor.field(name) for name in ("sites", "tag", "from", "to", "reason")}
         try:
             sites = await self._store.read(lambda conn: described_sites(conn, config))

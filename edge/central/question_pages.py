@@ -15,32 +15,23 @@ from starlette.responses import Response
 
 from edge import text
 from edge.central import export, reports
-from edge.central.answers import KeptAnswers
+from edge.central.access import CentralAccess, CentralPage
 from edge.central.columns import CELLS, PART_ROWS, Answer, Column
-from edge.central.config import CentralConfig
 from edge.central.reports import Question
-from edge.store.engine import EngineStore
 from edge.web.listing import cut_page, filter_rows, parse_view
-from edge.web.pages import Pages, show_time
+from edge.web.pages import show_time
 
 #: What a cell shows that holds nothing.
 NOTHING = "\N{EN DASH}"
 
 
-class QuestionPages:
+class QuestionPages(CentralPage):
     """The handlers. The answers are kept for a while at a large fleet (edge.central.answers)."""
 
-    def __init__(
-        self,
-        store: EngineStore,
-        config: Callable[[], CentralConfig],
-        pages: Pages,
-        answers: KeptAnswers,
-    ) -> None:
-        """`config` gives the current one."""
-        self._store, self._config, self._pages, self._answers = store, config, pages, answers
+    def __init__(self, access: CentralAccess) -> None:
+        super().__init__(access)
         for question in reports.QUESTIONS.values():
-            answers.add(question.name, partial(self._make_answer, question), config)
+            access.answers.add(question.name, partial(self._make_answer, question), access.config)
 
     async def ask(self, request: Request) -> Response:
         question = reports.QUESTIONS.get(request.path_params["name"])

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from edge.central.access import CentralPage
 from edge.central.config import CentralConfig, Site
 from edge.config import kinds
 from edge.errors import EdgeError
 from edge.store.central.centre_state import journal
 from edge.store.central.site_cards import SiteCard, put_card, read_cards
-from edge.store.engine import EngineStore, EngineTransaction
+from edge.store.engine import EngineTransaction
 from edge.web.guard import visitor_of
-from edge.web.pages import Pages
 
 #: Of one site, and characters of each, of its contact and of its link.
 MOST_TAGS, MOST_TAG, MOST_CARD_TEXT = 20, 40, 200
@@ -47,21 +46,11 @@ def parse_card(tags: str, contact: str, link: str, now: float, who: str) -> Site
     return SiteCard(words, " ".join(contact.split())[:MOST_CARD_TEXT], address, now, who)
 
 
-class SiteCards:
-    """The handler."""
-
-    def __init__(
-        self,
-        store: EngineStore,
-        config: Callable[[], CentralConfig],
-        pages: Pages,
-    ) -> None:
-        self._store, self._configured, self._pages = store, config, pages
-
+class SiteCards(CentralPage):
     async def save(self, request: Request) -> Response:
         """POST /site/ID/card: note tags, contact and link of a site."""
         visitor, site = visitor_of(request), request.path_params["id"]
-        if site not in self._configured().sites:
+        if site not in self._config().sites:
             return self._pages.render_missing(request)
         given = (visitor.field("tags"), visitor.field("contact"), visitor.field("link"))
         try:

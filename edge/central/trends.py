@@ -16,12 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge import text
-from edge.central.answers import KeptAnswers
+from edge.central.access import CentralAccess, CentralPage
 from edge.store.central import figures, history, sites
-from edge.store.engine import EngineStore, Row
+from edge.store.engine import Row
 from edge.store.samples import DAY
 from edge.web import plot
-from edge.web.pages import Pages
 
 #: key -> (label, seconds, table).
 TREND_REACHES: dict[str, tuple[str, float, str]] = {
@@ -31,14 +30,14 @@ TREND_REACHES: dict[str, tuple[str, float, str]] = {
 }
 
 
-class Trends:
+class Trends(CentralPage):
     """The handler. A year of a thousand sites is 400,000 rows: what was read of them is kept for a while."""
 
-    def __init__(self, store: EngineStore, pages: Pages, answers: KeptAnswers) -> None:
-        self._store, self._pages, self._answers = store, pages, answers
+    def __init__(self, access: CentralAccess) -> None:
+        super().__init__(access)
         for key in TREND_REACHES:
-            answers.add(f"trends {key}", partial(self._measure, key))
-            answers.add(f"figures {key}", partial(self._measure_figures, key))
+            access.answers.add(f"trends {key}", partial(self._measure, key))
+            access.answers.add(f"figures {key}", partial(self._measure_figures, key))
 
     async def page(self, request: Request) -> Response:
         """GET /trends."""

@@ -158,7 +158,7 @@ def _facts(policy: Policy, path: Path, origin_of: OriginOf) -> InstanceHeader:
         meta = parse_meta(file.read(MAX_META))
         length = os.fstat(file.fileno()).st_size - meta.dataset_offset
         read = read_at(file.fileno(), meta.dataset_offset)
-        return read_header(read, length, meta.kind, meta.sop_instance_uid, origin_of(meta.origin), policy.header)
+        return read_header(read, length, meta.context_key, meta.sop_instance_uid, origin_of(meta.origin), policy.header)
 
 
 def _print(found: Sequence[Explained]) -> None:

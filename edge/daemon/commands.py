@@ -5,24 +5,20 @@ A command is a name and a dictionary; its answer is a dictionary, or an EdgeErro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import __version__
-from edge.config.sections import Config
 from edge.daemon.changes import CHANGES, RELEASER_DECISIONS, announce_to_centre
-from edge.daemon.configuring import Configuring, handlers_of
+from edge.daemon.configuring import handlers_of
 from edge.daemon.control import Handler
-from edge.daemon.notifications import Notifications
-from edge.daemon.outbound import Outbound
 from edge.daemon.request import Params
-from edge.daemon.restoring import Restores
 from edge.errors import EdgeError
-from edge.storage.release import Releaser
-from edge.storage.repair import Repairer
-from edge.store.database import Store
+
+if TYPE_CHECKING:
+    from edge.daemon.gateway import Gateway
 
 #: Change -> the key of a destination that must be configured, and of one that must not be.
 _DESTINATIONS = {
@@ -38,45 +34,26 @@ _DESTINATIONS = {
 class Commands:
     """All handlers, by name. Thread-safe: each command is a change of the catalog, or one call of a part."""
 
-    def __init__(
-        self,
-        db: Store,
-        outbound: Outbound,
-        notifications: Notifications,
-        releaser: Releaser,
-        repairer: Repairer,
-        config: Callable[[], Config],
-        status: Callable[[], Params],
-        setup_link: Callable[[], str | None],
-        settle: Callable[[], bool],
-        wake_steps: Callable[[], None],
-        configuring: Configuring,
-        ready: Callable[[], tuple[bool, str]],
-        restores: Restores,
-    ) -> None:
-        """`settle`: bring into the catalog what was answered until now, within a bounded time; False: not all is."""
-        self._db, self._config, self._repairer, self._try_now = db, config, repairer, outbound.try_now
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway, outbound = gateway, gateway.outbound
         self._wake = dict.fromkeys(("queue", "destination", "study"), outbound.wake_all) | {
-            "notify": notifications.wake_couriers,
-            "mpps": wake_steps,
+            "notify": gateway.notifications.wake_couriers,
+            "mpps": gateway.step_forwarding.wake,
         }
         self.handlers: Mapping[str, Handler] = {
             **{name: partial(self._change, name) for name in CHANGES},
-            **{name: partial(decide, releaser) for name, decide in RELEASER_DECISIONS.items()},
+            **{name: partial(decide, gateway.releaser) for name, decide in RELEASER_DECISIONS.items()},
             "ping": lambda _: {"version": __version__},
-            "status": lambda _: {"status": status()},
-            "settle": lambda _: {"settled": settle()},
-            "console-setup": lambda _: {"link": setup_link()},
+            "status": lambda _: {"status": gateway.status()},
+            "settle": lambda _: {"settled": gateway.settle()},
+            "console-setup": lambda _: {"link": gateway.setup_link()},
             "repair": self._repair,
             "announce": self._announce,
-            "ready": lambda _: dict(zip(("ready", "reason"), ready(), strict=True)),
-            "restore-begin": restores.begin,
-            "restore-state": restores.state,
-            **handlers_of(configuring),
+            "ready": lambda _: dict(zip(("ready", "reason"), gateway.state.ready(), strict=True)),
+            "restore-begin": gateway.restores.begin,
+            "restore-state": gateway.restores.state,
+            **handlers_of(gateway.configuring),
         }
-
-    on_import: Callable[[], None] = staticmethod(lambda: None)  # called when an import has work
-    on_worklist: Callable[[], None] = staticmethod(lambda: None)  # called when a person wants the worklist now
 
     def ask(self, command: str, request: Params) -> Mapping[str, Any]:
         """Carry out one command. Raises EdgeError."""
@@ -88,20 +65,20 @@ class Commands:
     def _change(self, name: str, request: Params) -> Params:
         """Change the catalog, and wake who has work by it."""
         self._check_destinations(name, request)
-        answer = CHANGES[name](self._db, request)
+        answer = CHANGES[name](self._gateway.db, request)
         if name == "destination-try":
-            self._try_now(request["name"])
+            self._gateway.outbound.try_now(request["name"])
         if name == "import-assign":
-            self.on_import()
+            self._gateway.importer.worker.wake()
         if name == "worklist-refresh":
-            self.on_worklist()
+            self._gateway.worklist_keeper.ask_now()
         if (wake := self._wake.get(name.partition("-")[0])) is not None:
             wake()
         return answer
 
     def _check_destinations(self, name: str, request: Params) -> None:
         """Refuse a change whose destinations are not configured, or where it must not be, still are."""
-        known, (there, gone) = self._config().destinations, _DESTINATIONS.get(name, ("", ""))
+        known, (there, gone) = self._gateway.config.destinations, _DESTINATIONS.get(name, ("", ""))
         if there and request[there] not in known:
             names = ", ".join(known) or "none"
             raise EdgeError(f'there is no destination "{request[there]}"; the running configuration has: {names}')
@@ -110,9 +87,10 @@ class Commands:
             raise EdgeError(f"destination {request[gone]} {text}")
 
     def _announce(self, request: Params) -> Params:
-        answer = announce_to_centre(self._db, self._config(), request)
+        answer = announce_to_centre(self._gateway.db, self._gateway.config, request)
         self._wake["notify"]()
         return answer
 
     def _repair(self, request: Params) -> Params:
-        return {"mended": [asdict(self._repairer.repair(each)) for each in request["ids"]]}  # language: a JSON key
+        repaired = [asdict(self._gateway.repairer.repair(each)) for each in request["ids"]]
+        return {"mended": repaired}  # language: a JSON key

@@ -20,7 +20,7 @@ class FetchedObjects:
 
     def store(
         self,
-        kind: ContextKey,
+        context_key: ContextKey,
         sop_instance_uid: str,
         origin: Origin,
         read_into: Callable[[Callable[[list[memoryview]], None]], None],
@@ -29,8 +29,8 @@ class FetchedObjects:
 
         `read_into` hands its data set to a sink.
         """
-        recording = self.recorder.begin(kind, sop_instance_uid, origin)
-        return self.recorder.receive(recording, kind, sop_instance_uid, origin, read_into).status
+        recording = self.recorder.begin(context_key, sop_instance_uid, origin)
+        return self.recorder.receive(recording, context_key, sop_instance_uid, origin, read_into).status
 
     def close(self) -> None:
         """Close its segments in order."""

@@ -257,21 +257,7 @@ class Gateway:
         self.watch = AlertEngine(self.db, self.current_config, self.snapshot, posted=self.notifications.send_notices)
         accounts = Accounts(self.db, record_in_ledger)
         self.configuring = Configuring(self.directory, self.db, lambda: os.kill(os.getpid(), signal.SIGHUP))
-        self.commands = Commands(
-            self.db,
-            self.outbound,
-            self.notifications,
-            self.releaser,
-            self.repairer,
-            self.current_config,
-            self.status,
-            self.setup_link,
-            self.settle,
-            self.step_forwarding.wake,
-            self.configuring,
-            self.state.ready,
-            self.restores,
-        )
+        self.commands = Commands(self)
         self.importer = ImportService(
             self.db,
             self.current_config,
@@ -279,8 +265,6 @@ class Gateway:
             lambda name, fields: dict(self.commands.ask(name, fields)),
             self.guard.check_room,
         )
-        self.commands.on_import = self.importer.worker.wake
-        self.commands.on_worklist = self.worklist_keeper.ask_now
         self.control = Control(self.config.site.data_dir, self.commands.handlers)
         access = Access(
             self.db,

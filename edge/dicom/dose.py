@@ -52,7 +52,7 @@ def read_events(path: Path) -> list[IrradiationEvent]:
     data = path.read_bytes()
     try:
         meta = parse_meta(data[:MAX_META])
-        report = decode_items(data[meta.dataset_offset :], meta.kind.transfer_syntax_uid, MOST_REPORT_BYTES)
+        report = decode_items(data[meta.dataset_offset :], meta.context_key.transfer_syntax_uid, MOST_REPORT_BYTES)
         return list(list_events(report))
     except (Unreadable, ValueError) as error:
         raise ValueError(f"not readable: {type(error).__name__}") from error

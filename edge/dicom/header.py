@@ -85,15 +85,17 @@ class HeaderSearch:
 
 
 def read_header(
-    read: Read, length: int, kind: ContextKey, sop_instance_uid: str, origin: Origin, search: HeaderSearch
+    read: Read, length: int, context_key: ContextKey, sop_instance_uid: str, origin: Origin, search: HeaderSearch
 ) -> InstanceHeader:
     """Read the facts of an object from its header, within bounds. Raises Unreadable."""
-    found = scan(read, length, kind.transfer_syntax_uid, frozenset(search.wanted), search.nested)
+    found = scan(read, length, context_key.transfer_syntax_uid, frozenset(search.wanted), search.nested)
     attributes = {search.wanted[tag]: values for tag, values in found.items()}
-    facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin, attributes)
+    facts = InstanceHeader(
+        context_key.sop_class_uid, sop_instance_uid, context_key.transfer_syntax_uid, origin, attributes
+    )
     if facts.first("SOPInstanceUID") != sop_instance_uid:
         raise Unreadable("the SOP Instance UID of the data set is not that of the C-STORE request")
-    if facts.first("SOPClassUID") != kind.sop_class_uid:
+    if facts.first("SOPClassUID") != context_key.sop_class_uid:
         raise Unreadable("the SOP Class UID of the data set is not that of the C-STORE request")
     return facts
 

@@ -17,7 +17,7 @@ from edge.dicom.acse import Context
 from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline
 from edge.dicom.failures import ServiceRefused
-from edge.dicom.scu import Association, Patience, Peer, Secure
+from edge.dicom.scu import Association, Peer, Secure, associate
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, name_of
 from edge.errors import ProtocolError, Unreadable
 
@@ -96,13 +96,5 @@ def open_normalized(
     """An association that proposes each class in either syntax; released at the end, aborted after an error."""
     proposed = [(sop_class, syntax) for sop_class in sop_classes for syntax in _SYNTAXES]
     contexts = [Context(2 * at + 1, sop_class, (syntax,)) for at, (sop_class, syntax) in enumerate(proposed)]
-    patience = Patience(_STEP_SECONDS, _STEP_SECONDS, _STEP_SECONDS)
-    association = Association.open(
-        peer.host, peer.port, calling_ae, peer.ae_title, contexts, patience=patience, secure=secure
-    )
-    try:
+    with associate(peer, calling_ae, contexts, {}, seconds=_STEP_SECONDS, secure=secure) as association:
         yield NormalizedExchange(association)
-    except BaseException:
-        association.abort()
-        raise
-    association.release()

@@ -32,7 +32,7 @@ _LONG_VRS = frozenset({b"OB", b"UN", b"UT", b"UC", b"UR", b"OW", b"SQ"})
 class Meta:
     """The File Meta Information of a spooled file; `origin` is None in a file that is not ours."""
 
-    kind: ContextKey
+    context_key: ContextKey
     sop_instance_uid: str
     origin: Origin | None
     dataset_offset: int
@@ -63,21 +63,21 @@ _CREATOR = _uid(0x0100, PRIVATE_CREATOR)
 
 @lru_cache(maxsize=64)
 def _constant(
-    kind: ContextKey, calling_ae: str, called_ae: str, address: str, version: str
+    context_key: ContextKey, calling_ae: str, called_ae: str, address: str, version: str
 ) -> tuple[bytes, bytes, str]:
     """What the objects of one kind and association share: before the SOP Instance UID, behind it, and who sent it."""
-    before = _VERSION + _uid(0x0002, kind.sop_class_uid)
+    before = _VERSION + _uid(0x0002, context_key.sop_class_uid)
     implementation = _uid(0x0012, IMPLEMENTATION_CLASS_UID) + _text(0x0013, b"SH", version)
     titles = _text(0x0016, b"AE", calling_ae) + _text(0x0018, b"AE", called_ae)
-    behind = _uid(0x0010, kind.transfer_syntax_uid) + implementation + titles + _CREATOR
+    behind = _uid(0x0010, context_key.transfer_syntax_uid) + implementation + titles + _CREATOR
     return before, behind, json.dumps({"calling": calling_ae, "called": called_ae, "address": address})[:-1]
 
 
 def preamble_and_meta(
-    kind: ContextKey, sop_instance_uid: str, origin: Origin, version: str = IMPLEMENTATION_VERSION
+    context_key: ContextKey, sop_instance_uid: str, origin: Origin, version: str = IMPLEMENTATION_VERSION
 ) -> bytes:
     """Everything before the data set; its length is the data set's offset. `version`: of the Edge that wrote it."""
-    before, behind, sender = _constant(kind, origin.calling_ae, origin.called_ae, origin.address, version)
+    before, behind, sender = _constant(context_key, origin.calling_ae, origin.called_ae, origin.address, version)
     fetched = f', "fetched_from": {json.dumps(origin.fetched_from)}' if origin.fetched_from else ""
     fetched += f', "passed": {json.dumps(origin.passed)}, "priority": {origin.priority:d}' if origin.passed else ""
     sent_by = _bytes(0x0102, f'{sender}, "received_at": {origin.received_at!r}{fetched}}}'.encode())
@@ -85,12 +85,12 @@ def preamble_and_meta(
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
 
-def plain_head(kind: ContextKey, sop_instance_uid: str) -> bytes:
+def plain_head(context_key: ContextKey, sop_instance_uid: str) -> bytes:
     """Everything before the data set of a copy that leaves: nothing in it says where it came from."""
-    before, implementation = _VERSION + _uid(0x0002, kind.sop_class_uid), _uid(0x0012, IMPLEMENTATION_CLASS_UID)
+    before, implementation = _VERSION + _uid(0x0002, context_key.sop_class_uid), _uid(0x0012, IMPLEMENTATION_CLASS_UID)
     version = _text(0x0013, b"SH", IMPLEMENTATION_VERSION)
     body = b"".join(
-        (before, _uid(0x0003, sop_instance_uid), _uid(0x0010, kind.transfer_syntax_uid), implementation, version)
+        (before, _uid(0x0003, sop_instance_uid), _uid(0x0010, context_key.transfer_syntax_uid), implementation, version)
     )
     return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<L", len(body)), body))
 
@@ -115,8 +115,8 @@ def parse_meta(head: bytes) -> Meta:
             raise Unreadable(f"element (0002,{element:04X}) is longer than the File Meta Information may be")
         elements[element] = head[at : at + length]
         at += length
-    kind = ContextKey(_read(elements, 0x0002), _read(elements, 0x0010))
-    return Meta(kind, _read(elements, 0x0003), _origin(elements), at, _read(elements, 0x0013))
+    context_key = ContextKey(_read(elements, 0x0002), _read(elements, 0x0010))
+    return Meta(context_key, _read(elements, 0x0003), _origin(elements), at, _read(elements, 0x0013))
 
 
 def _read(elements: dict[int, bytes], element: int) -> str:

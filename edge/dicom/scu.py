@@ -98,8 +98,8 @@ def plan_contexts(
     return Plan(tuple(contexts), frozenset(served), tuple(left))
 
 
-def can_propose(kind: ContextKey) -> bool:
-    return usable_uid(kind.sop_class_uid) and usable_uid(kind.transfer_syntax_uid)
+def can_propose(context_key: ContextKey) -> bool:
+    return usable_uid(context_key.sop_class_uid) and usable_uid(context_key.transfer_syntax_uid)
 
 
 def _missing(

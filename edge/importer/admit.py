@@ -90,25 +90,27 @@ class Admitter:
     def _bring_in_dicom(self, study: ImportStudy, found: ImportObject, identity: LocalIdentity) -> tuple[str, str]:
         decision = ImportDecision(self._titles()[1], f"import {study.batch_id}", study.decided_at or 0.0)
         path, offset, syntax = self._folder / found.path, found.dataset_offset, found.transfer_syntax_uid
-        kind = ContextKey(found.sop_class_uid, syntax)
+        context_key = ContextKey(found.sop_class_uid, syntax)
         with (
             path.open("rb") as file,
             read_plain(file.fileno(), offset, file.seek(0, io.SEEK_END) - offset, syntax, path.parent) as plain,
         ):
             parts = localize(plain, syntax, identity, decision)
             if parts is not None:
-                return self._record(study, WrappedObject(kind, found.sop_instance_uid, encode_pieces(parts, syntax)))
+                return self._record(
+                    study, WrappedObject(context_key, found.sop_instance_uid, encode_pieces(parts, syntax))
+                )
             with self._db.reading() as conn:
                 if imports.is_received(conn, found.sop_instance_uid, digests_of(path, offset)[0]):
                     return "known", "received before"
-            return self._record(study, WrappedObject(kind, found.sop_instance_uid, read_pieces(file, offset)))
+            return self._record(study, WrappedObject(context_key, found.sop_instance_uid, read_pieces(file, offset)))
 
     def _record(self, study: ImportStudy, made: WrappedObject) -> tuple[str, str]:
         """Append one object to the journal. Raises Transient where nothing is accepted now."""
         called, _ = self._titles()
         origin = Origin(IMPORT_AE, called, f"import {study.batch_id}", time.time())
-        recording = self._recorder.begin(made.kind, made.sop_instance_uid, origin)
-        answer = self._recorder.receive(recording, made.kind, made.sop_instance_uid, origin, made.read_into)
+        recording = self._recorder.begin(made.context_key, made.sop_instance_uid, origin)
+        answer = self._recorder.receive(recording, made.context_key, made.sop_instance_uid, origin, made.read_into)
         if answer.status == SUCCESS:
             return "imported", ""
         if answer.status == CANNOT_UNDERSTAND:

@@ -83,11 +83,11 @@ def _dicom_file(fd: int, size: int, head: bytes) -> Recognized:
         meta = part10.parse_meta(head)
     except Unreadable as error:
         return Recognized(FileKind.BROKEN, fault=str(error))
-    if meta.kind.sop_class_uid == DICOMDIR_CLASS:
-        return Recognized(FileKind.DICOMDIR, {}, meta.kind.transfer_syntax_uid, meta.dataset_offset)
-    if not meta.kind.transfer_syntax_uid:
+    if meta.context_key.sop_class_uid == DICOMDIR_CLASS:
+        return Recognized(FileKind.DICOMDIR, {}, meta.context_key.transfer_syntax_uid, meta.dataset_offset)
+    if not meta.context_key.transfer_syntax_uid:
         return Recognized(FileKind.BROKEN, fault="its File Meta Information names no transfer syntax")
-    return _data_set(fd, size, meta.dataset_offset, meta.kind.transfer_syntax_uid)
+    return _data_set(fd, size, meta.dataset_offset, meta.context_key.transfer_syntax_uid)
 
 
 def _data_set(fd: int, size: int, offset: int, syntax: str) -> Recognized:

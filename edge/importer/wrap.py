@@ -39,7 +39,7 @@ _MOST_PIXELS = 512 * MIB
 class WrappedObject:
     """An object that is about to be recorded."""
 
-    kind: ContextKey
+    context_key: ContextKey
     sop_instance_uid: str
     parts: Iterable[bytes]  # of its data set
 

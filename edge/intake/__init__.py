@@ -91,10 +91,10 @@ class Intake:
         return InstanceEntry(self, stored, facts, policy, event)
 
     def prepare_quarantine(
-        self, stored: Stored, kind: ContextKey, uid: str, origin: Origin, reason: str
+        self, stored: Stored, context_key: ContextKey, uid: str, origin: Origin, reason: str
     ) -> CatalogEntry:
         """Prepare the rows of an object that cannot be read or trusted."""
-        return QuarantineEntry(self, stored, kind, uid, origin, reason)
+        return QuarantineEntry(self, stored, context_key, uid, origin, reason)
 
     def enter_all(self, entries: Sequence[CatalogEntry], also: Callable[[Transaction], None]) -> None:
         """Enter all, and do `also`, in one transaction. An object that the catalog cannot take goes to quarantine.
@@ -153,7 +153,7 @@ class Intake:
         with self.spool.path_of(name).open("rb") as file:
             length = os.fstat(file.fileno()).st_size - meta.dataset_offset
             read = header.read_at(file.fileno(), meta.dataset_offset)
-            return header.references(read, length, meta.kind.transfer_syntax_uid)
+            return header.references(read, length, meta.context_key.transfer_syntax_uid)
 
     # -- what did not come by an association --------------------------------------------------------------------------
 
@@ -172,9 +172,9 @@ class Intake:
         stored = Stored(name, path.stat().st_size, meta.dataset_offset, digest, Bucket(path.parent))
         policy = self.policy
         try:
-            facts = self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, policy)
+            facts = self.reread_header(name, meta.context_key, meta.sop_instance_uid, origin, policy)
         except Unreadable as error:
-            entry = self.prepare_quarantine(stored, meta.kind, meta.sop_instance_uid, origin, str(error))
+            entry = self.prepare_quarantine(stored, meta.context_key, meta.sop_instance_uid, origin, str(error))
             self._db.write(lambda conn: entry.work(conn, None), stored.bucket)
             entry.finish()
             return None
@@ -188,7 +188,7 @@ class Intake:
         """The facts of a file of the spool, by its own head. Raises Unreadable or OSError."""
         meta = self.spool.read_meta(name)
         origin = meta.origin or Origin("", "", "", self.spool.path_of(name).stat().st_mtime)
-        return self.reread_header(name, meta.kind, meta.sop_instance_uid, origin, self.policy)
+        return self.reread_header(name, meta.context_key, meta.sop_instance_uid, origin, self.policy)
 
     def compact_header(self, name: str) -> tuple[bytes, bool]:
         """The small elements of a file's header, and whether they are all (edge.dicom.compact).
@@ -199,11 +199,13 @@ class Intake:
         with self.spool.path_of(name).open("rb") as file:
             offset, fd = meta.dataset_offset, file.fileno()
             length = os.fstat(fd).st_size - offset
-            return compact.compact_header(header.read_at(fd, offset), length, meta.kind.transfer_syntax_uid)
+            return compact.compact_header(header.read_at(fd, offset), length, meta.context_key.transfer_syntax_uid)
 
-    def reread_header(self, name: str, kind: ContextKey, uid: str, origin: Origin, policy: Policy) -> InstanceHeader:
+    def reread_header(
+        self, name: str, context_key: ContextKey, uid: str, origin: Origin, policy: Policy
+    ) -> InstanceHeader:
         """The facts of a file of the spool."""
         with self.spool.path_of(name).open("rb") as file:
             offset = self.spool.read_meta(name).dataset_offset
             length = os.fstat(file.fileno()).st_size - offset
-            return read_header(header.read_at(file.fileno(), offset), length, kind, uid, origin, policy.header)
+            return read_header(header.read_at(file.fileno(), offset), length, context_key, uid, origin, policy.header)

@@ -172,12 +172,14 @@ class IntakeApplier:
 
     def _entry(self, stored: Stored, found: RecordedInstance) -> CatalogEntry:
         header, policy, intake = found.header, self._intake.policy, self._intake
-        kind = ContextKey(header.sop_class_uid, header.transfer_syntax_uid)
+        context_key = ContextKey(header.sop_class_uid, header.transfer_syntax_uid)
         reason = found.reason
         if found.is_readable:
             try:
                 if not found.has_attributes or found.header_keys != policy.header.name:
-                    header = intake.reread_header(stored.path, kind, header.sop_instance_uid, header.origin, policy)
+                    header = intake.reread_header(
+                        stored.path, context_key, header.sop_instance_uid, header.origin, policy
+                    )
                 return intake.prepare_entry(stored, header, policy)
             except Unreadable as error:
                 reason = str(error)
@@ -188,7 +190,7 @@ class IntakeApplier:
                     raise_passing(error)
                 log.error("an object goes to quarantine, for its route cannot be found: %s", place_of(error))
                 reason = ODD
-        return intake.prepare_quarantine(stored, kind, header.sop_instance_uid, header.origin, reason)
+        return intake.prepare_quarantine(stored, context_key, header.sop_instance_uid, header.origin, reason)
 
 
 def disk_bytes(spool: Spool) -> int:

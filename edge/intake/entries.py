@@ -175,23 +175,25 @@ class InstanceEntry:
 
     def as_odd(self) -> CatalogEntry:
         facts, stored = self._facts, self._stored
-        kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
+        context_key = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
         self._added = Added(Arrival.NEW, 0, None, 0, stored.path)
         self._decision, self._joins, self._more = replace(self._decision, assignments=()), False, []
-        return QuarantineEntry(self._intake, stored, kind, facts.sop_instance_uid, facts.origin, ODD)
+        return QuarantineEntry(self._intake, stored, context_key, facts.sop_instance_uid, facts.origin, ODD)
 
 
 class QuarantineEntry:
     """See CatalogEntry. Of an object that cannot be read or trusted."""
 
-    def __init__(self, intake: Intake, stored: Stored, kind: ContextKey, uid: str, origin: Origin, reason: str) -> None:
-        self._intake, self._stored, self._kind, self._uid = intake, stored, kind, uid
+    def __init__(
+        self, intake: Intake, stored: Stored, context_key: ContextKey, uid: str, origin: Origin, reason: str
+    ) -> None:
+        self._intake, self._stored, self._context_key, self._uid = intake, stored, context_key, uid
         self._origin, self._reason = origin, reason
         self._added: Added | None = None
 
     def work(self, conn: Transaction, nearby: Memory | None) -> Added:
         origin, reason = self._origin, self._reason
-        added = self._added = catalog.quarantine(conn, self._kind, self._uid, origin, self._stored, reason)
+        added = self._added = catalog.quarantine(conn, self._context_key, self._uid, origin, self._stored, reason)
         if added.arrival is Arrival.NEW:
             who, ids = origin.calling_ae, [added.instance_id]
             ledger.append(conn, origin.received_at, ledger.QUARANTINED, who, ids, payload={"fault": reason})

@@ -47,8 +47,7 @@ class HttpResult:
 
     @property
     def phrase(self) -> str:
-        """The status with its own words, never the server's."""
-        return f"{self.status} {http.client.responses.get(self.status, '')}".rstrip()
+        return phrase_of(self.status)
 
 
 class HttpStream:
@@ -57,6 +56,10 @@ class HttpStream:
     def __init__(self, client: HttpClient, answer: http.client.HTTPResponse) -> None:
         self.status, self.headers = answer.status, _headers_of(answer)
         self._client, self._answer = client, answer
+
+    @property
+    def phrase(self) -> str:
+        return phrase_of(self.status)
 
     def pieces(self) -> Iterator[bytes]:
         """The body, to its end. Raises PeerError where it is cut."""
@@ -70,6 +73,11 @@ class HttpStream:
         """What was not read ends the connection; the next request opens another one."""
         if not self._answer.isclosed() or self._answer.will_close:
             self._client.close()
+
+
+def phrase_of(status: int) -> str:
+    """A status with its own words, never the server's."""
+    return f"{status} {http.client.responses.get(status, '')}".rstrip()
 
 
 def _headers_of(answer: http.client.HTTPResponse) -> dict[str, str]:

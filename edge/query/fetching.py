@@ -199,7 +199,7 @@ def is_refusal(status: int) -> bool:
 
 def _take_message(association: Association, message: DimseMessage, take: TakeObject) -> int:
     """Have a C-STORE's object taken, and answer it; what `take` does not read is discarded."""
-    kind = ContextKey(message.command.text(Element.AFFECTED_SOP_CLASS_UID), association.syntax(message))
+    context_key = ContextKey(message.command.text(Element.AFFECTED_SOP_CLASS_UID), association.syntax(message))
     is_read = False
 
     def read_into(sink: Sink) -> None:
@@ -207,7 +207,7 @@ def _take_message(association: Association, message: DimseMessage, take: TakeObj
         is_read = True
         association.read_into(message, sink)
 
-    status = take(kind, message.command.text(Element.AFFECTED_SOP_INSTANCE_UID), read_into)
+    status = take(context_key, message.command.text(Element.AFFECTED_SOP_INSTANCE_UID), read_into)
     if not is_read:
         association.skip(message)
     association.respond(message, status)
@@ -269,7 +269,7 @@ class WebFetcher:
         if source.sop_instance_uid != instance.sop_instance_uid:
             source.close()
             raise PeerError("an object came that was not asked for")
-        is_taken = take(source.kind, source.sop_instance_uid, source.read_into) == 0
+        is_taken = take(source.context_key, source.sop_instance_uid, source.read_into) == 0
         source.close()
         return is_taken
 

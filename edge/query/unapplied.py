@@ -131,11 +131,11 @@ def _reread(folder: Path, head: RecordHead, header: InstanceHeader, search: Head
     begin = offset + len(head.prefix)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        kind = ContextKey(header.sop_class_uid, header.transfer_syntax_uid)
+        context_key = ContextKey(header.sop_class_uid, header.transfer_syntax_uid)
         return read_header(
             read_at(fd, begin),
             head.body_length,
-            kind,
+            context_key,
             header.sop_instance_uid,
             header.origin,
             search,

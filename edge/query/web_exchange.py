@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from edge.config.sections import Destination
@@ -24,11 +25,12 @@ from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, tag_of
 from edge.query.located import Located
 from edge.query.matching import EMPTY, QUERY_LEVEL, is_universal
 
+T = TypeVar("T")
 #: Answers of one request; where it holds as many, the next ones are asked for.
-_PAGE = 1000
+QIDO_PAGE = 1000
 _MOST_BYTES = 64 << 20
 _JSON = "application/dicom+json"
-_ANY_OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+ANY_OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 #: What says that asking again soon is of no use.
 _LASTING = frozenset({401, 403, 404, 405, 406, 410, 501})
 _WORDS = {Level.PATIENT: "studies", Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instances"}
@@ -47,37 +49,42 @@ class WebExchange:
         path, given = _search_path(keys)
         offset, known = 0, set[str]()
         while True:
-            page = self._find_page(f"{path}?{given}limit={_PAGE}&offset={offset}", keys)
+            page = self._find_page(f"{path}?{given}limit={QIDO_PAGE}&offset={offset}", keys)
             fresh = {repr(sorted(each.items())): each for each in page}
             yield from (each for text, each in fresh.items() if text not in known)
-            if len(page) < _PAGE or fresh.keys() <= known:
+            if len(page) < QIDO_PAGE or fresh.keys() <= known:
                 return
             known |= fresh.keys()
             offset += len(page)
 
     def _find_page(self, target: str, asked: Container[int]) -> list[Attributes]:
-        answer = self._connection.get(target, _JSON, _MOST_BYTES)
-        if answer.status in (204, 404):
-            return []  # nothing is found; a series that is not there is 404 at some servers
-        if answer.status != 200:
-            raise _failure("QIDO-RS", answer.status)
-        try:
-            found = [from_json(each) for each in json.loads(answer.body or b"[]")]
-        except (RecursionError, ValueError, TypeError, Unreadable):
-            raise PeerError("an answer to QIDO-RS that cannot be read") from None
+        found = find_page(self._connection, target, from_json)
         return [Attributes({tag: value for tag, value in each.items() if tag in asked}) for each in found]
 
     def open_object(self, instance: Located) -> WebObject | None:
         """One object, whose data set is still to be read; None: the archive does not have it."""
         wanted = (instance.study_uid, instance.series_uid, instance.sop_instance_uid)
         path = "/studies/{}/series/{}/instances/{}".format(*map(quote, wanted))
-        answer = self._connection.open(path, _ANY_OBJECT)
+        answer = self._connection.open(path, ANY_OBJECT)
         if answer.status == 200:
             return WebObject(answer)
         answer.close()
         if answer.status in (204, 404, 410):
             return None
-        raise _failure("WADO-RS", answer.status)
+        raise _failure("WADO-RS", answer.status, str(answer.status))
+
+
+def find_page(connection: WebConnection, target: str, read: Callable[[Any], T]) -> list[T]:
+    """What one request of QIDO-RS finds; `read` makes it of a data set in JSON. Raises PeerError, ServiceRefused."""
+    answer = connection.get(target, _JSON, _MOST_BYTES)
+    if answer.status in (204, 404):
+        return []  # nothing is found; a series that is not there is 404 at some servers
+    if answer.status != 200:
+        raise _failure("QIDO-RS", answer.status, answer.phrase)
+    try:
+        return [read(each) for each in json.loads(answer.body or b"[]")]
+    except (RecursionError, ValueError, TypeError, LookupError, AttributeError, Unreadable):
+        raise PeerError("an answer to QIDO-RS that cannot be read") from None
 
 
 def _search_path(keys: Attributes) -> tuple[str, str]:
@@ -102,8 +109,8 @@ def _search_path(keys: Attributes) -> tuple[str, str]:
     return f"{path}/{_WORDS[level]}", f"{text}&" if text else ""
 
 
-def _failure(service: str, status: int) -> EdgeError:
-    text = f"{service} failed: it answers {status}"
+def _failure(service: str, status: int, phrase: str) -> EdgeError:
+    text = f"{service} failed: it answers {phrase}"
     return ServiceRefused(text) if status in _LASTING else RequestFailed(text, status)
 
 
@@ -124,7 +131,7 @@ class WebObject:
         except Unreadable as error:
             self.close()
             raise PeerError(f"an object of WADO-RS that cannot be read: {error}") from None
-        self.kind, self.sop_instance_uid = meta.kind, meta.sop_instance_uid
+        self.context_key, self.sop_instance_uid = meta.context_key, meta.sop_instance_uid
         self._data = [head[meta.dataset_offset :]]
 
     def _open_parts(self, content_type: str) -> PartReader | None:

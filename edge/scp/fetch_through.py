@@ -135,7 +135,7 @@ class ThroughFetch:
                 if fetcher is None:
                     fetcher = open_fetcher(destination, ours, classes, secure)
                 chunk = list(missing.values())[:FETCH_CHUNK]
-                fetcher.fetch(chunk, lambda kind, uid, read: self._take(kind, uid, read, destination))
+                fetcher.fetch(chunk, lambda key, uid, read: self._take(key, uid, read, destination))
                 self._carry_what_is_here({each.sop_instance_uid: each for each in chunk}, carrier, retrieval, missing)
                 lost = [each for each in chunk if each.sop_instance_uid in missing]
                 for each in lost:
@@ -152,16 +152,16 @@ class ThroughFetch:
                 fetcher.abort()
             raise
 
-    def _take(self, kind: ContextKey, uid: str, read_into: ReadInto, destination: Destination) -> int:
+    def _take(self, context_key: ContextKey, uid: str, read_into: ReadInto, destination: Destination) -> int:
         """One object into the journal, as cached. Returns the status of its C-STORE."""
         recorder, ours = self._door.recorder, self._door.config.listen.ae_title
         origin = Origin(destination.ae_title, ours, destination.host, time.time(), destination.name)
         try:
             self._door.check_room()
-            recording = recorder.begin(kind, uid, origin)
+            recording = recorder.begin(context_key, uid, origin)
         except (Hindered, StorageUnhealthy, MemoryError) as error:
             return answer_for(error).status
-        return recorder.receive(recording, kind, uid, origin, read_into).status
+        return recorder.receive(recording, context_key, uid, origin, read_into).status
 
     def _carry_what_is_here(
         self,

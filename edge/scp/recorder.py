@@ -171,7 +171,7 @@ class Recorder:
         self._keeps_unreadable, self._fail = keeps_unreadable, fail
 
     def begin(
-        self, kind: ContextKey, sop_instance_uid: str, origin: Origin, patience: float = BUFFER_WAIT_SECONDS
+        self, context_key: ContextKey, sop_instance_uid: str, origin: Origin, patience: float = BUFFER_WAIT_SECONDS
     ) -> Recording:
         """Get ready for an object that is about to arrive. Raises Hindered or StorageUnhealthy.
 
@@ -183,12 +183,14 @@ class Recorder:
         if since is not None and time.monotonic() - since > MOST_LAG_SECONDS:
             cause = self._journal.cause or Cause.BUSY
             raise hindrance.error_for(cause, f"what came {MOST_LAG_SECONDS:.0f} s ago is not stored away yet")
-        return Recording(self._journal, preamble_and_meta(kind, sop_instance_uid, origin), self._check_room, patience)
+        return Recording(
+            self._journal, preamble_and_meta(context_key, sop_instance_uid, origin), self._check_room, patience
+        )
 
     def receive(
         self,
         recording: Recording,
-        kind: ContextKey,
+        context_key: ContextKey,
         sop_instance_uid: str,
         origin: Origin,
         read_into: Callable[[Callable[[list[memoryview]], None]], None],
@@ -199,7 +201,7 @@ class Recorder:
         except BaseException:
             recording.discard()
             raise
-        return self.accept(recording, kind, sop_instance_uid, origin)
+        return self.accept(recording, context_key, sop_instance_uid, origin)
 
     def record(self, recording: Recording, kind: int, facts: bytes) -> None:
         """Make a received message durable: when this returns, it may be answered. The recording is used up.
@@ -214,10 +216,12 @@ class Recorder:
         finally:
             recording.discard()
 
-    def accept(self, recording: Recording, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> StoreResponse:
+    def accept(
+        self, recording: Recording, context_key: ContextKey, sop_instance_uid: str, origin: Origin
+    ) -> StoreResponse:
         """Make a received object ours, durably, and say what to answer. The recording is used up."""
         try:
-            return self._accept(recording, kind, sop_instance_uid, origin)
+            return self._accept(recording, context_key, sop_instance_uid, origin)
         except (Hindered, MemoryError) as error:
             return answer_for(error)
         except StorageUnhealthy as error:
@@ -226,20 +230,20 @@ class Recorder:
         finally:
             recording.discard()
 
-    def _accept(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> StoreResponse:
-        found = self.examine(recording, kind, uid, origin)
+    def _accept(self, recording: Recording, context_key: ContextKey, uid: str, origin: Origin) -> StoreResponse:
+        found = self.examine(recording, context_key, uid, origin)
         if found.kept:
             recording.append(self.draft(found))
         return found.response
 
-    def examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> Examined:
+    def examine(self, recording: Recording, context_key: ContextKey, uid: str, origin: Origin) -> Examined:
         """Read the header of a received object. Raises Hindered."""
         size = recording.size
         try:
-            facts = read_header(recording.read_bytes, size, kind, uid, origin, self.search)
+            facts = read_header(recording.read_bytes, size, context_key, uid, origin, self.search)
             return Examined(recording, facts, "", StoreResponse(SUCCESS))
         except Unreadable as error:
-            facts = InstanceHeader(kind.sop_class_uid, uid, kind.transfer_syntax_uid, origin)
+            facts = InstanceHeader(context_key.sop_class_uid, uid, context_key.transfer_syntax_uid, origin)
             if not self._keeps_unreadable(origin, len(recording.prefix) + size):
                 why = f"not kept, quarantine is full: {error}"[:MAX_COMMENT]
                 return Examined(recording, facts, str(error), StoreResponse(CANNOT_UNDERSTAND, why), kept=False)

@@ -178,9 +178,9 @@ class Spool:
             return ""
         return name
 
-    def begin(self, kind: ContextKey, sop_instance_uid: str, origin: Origin) -> Partial:
+    def begin(self, context_key: ContextKey, sop_instance_uid: str, origin: Origin) -> Partial:
         """Start a file for an object that is about to arrive."""
-        return Partial(self, part10.preamble_and_meta(kind, sop_instance_uid, origin))
+        return Partial(self, part10.preamble_and_meta(context_key, sop_instance_uid, origin))
 
     def bucket(self) -> Bucket:
         """Get the directory of this hour, made durable when it is new."""

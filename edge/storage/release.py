@@ -146,7 +146,7 @@ class Releaser:
     def _facts_of_data_set(self, kept: FileRow) -> InstanceHeader:
         """Its facts by its own header alone. Raises Unreadable."""
         policy: Policy = self._intake.policy
-        syntax = kept.kind.transfer_syntax_uid
+        syntax = kept.context_key.transfer_syntax_uid
         with self._spool.path_of(kept.path).open("rb") as file:
 
             def read(at: int, size: int) -> bytes:
@@ -163,8 +163,8 @@ class Releaser:
         return InstanceHeader(sop_class, uid, syntax, kept.origin, attributes)
 
     def _copy(self, kept: FileRow, facts: InstanceHeader) -> Stored:
-        kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
-        partial_ = self._spool.begin(kind, facts.sop_instance_uid, kept.origin)
+        context_key = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
+        partial_ = self._spool.begin(context_key, facts.sop_instance_uid, kept.origin)
         try:
             with self._spool.path_of(kept.path).open("rb") as file:
                 file.seek(kept.dataset_offset)

@@ -116,7 +116,7 @@ class Repairer:
 
     def _rewrite(self, row: FileRow, text: str) -> RepairResult:
         """Only the head is damaged: a new file with the same data set."""
-        partial = self._spool.begin(row.kind, row.sop_instance_uid, row.origin)
+        partial = self._spool.begin(row.context_key, row.sop_instance_uid, row.origin)
         try:
             with self._spool.path_of(row.path).open("rb") as file:
                 file.seek(row.dataset_offset)
@@ -149,7 +149,7 @@ class Repairer:
         return [configured[name] for name in names if name in configured]
 
     def _get(self, row: FileRow, destination: Destination) -> Stored:
-        partial = self._spool.begin(row.kind, row.sop_instance_uid, row.origin)
+        partial = self._spool.begin(row.context_key, row.sop_instance_uid, row.origin)
         most = row.size - row.dataset_offset
 
         def write(views: list[memoryview]) -> None:
@@ -157,7 +157,7 @@ class Repairer:
             if partial.size - partial.dataset_offset > most:
                 raise Unreadable("it gives back another data set than it was sent (longer)")
 
-        def take(_kind: ContextKey, _uid: str, read_into: ReadInto) -> int:
+        def take(_context_key: ContextKey, _uid: str, read_into: ReadInto) -> int:
             read_into(write)
             return SUCCESS
 
@@ -170,13 +170,13 @@ class Repairer:
 
     def _fetch_object(self, row: FileRow, destination: Destination, take: TakeObject) -> None:
         """Fetch the object by C-GET or WADO-RS. Raises PeerError, ServiceRefused."""
-        config, kind = self._config(), row.kind
+        config, context_key = self._config(), row.context_key
         secure = None if destination.is_web else tls.secure(config, destination)
         wanted = Located(
-            row.sop_instance_uid, kind.sop_class_uid, "", study_uid=row.study_uid, series_uid=row.series_uid
+            row.sop_instance_uid, context_key.sop_class_uid, "", study_uid=row.study_uid, series_uid=row.series_uid
         )
-        given = destination, config.listen.ae_title, [kind.sop_class_uid], secure
-        fetcher = open_fetcher(*given, may_move=False, syntax=kind.transfer_syntax_uid)
+        given = destination, config.listen.ae_title, [context_key.sop_class_uid], secure
+        fetcher = open_fetcher(*given, may_move=False, syntax=context_key.transfer_syntax_uid)
         try:
             count = fetcher.fetch([wanted], take)
         except BaseException:

@@ -123,16 +123,16 @@ class Restorer:
         proved = self._ask_others(study_uid, series_uid, set(uids))
         came = set[str]()
 
-        def take(kind: ContextKey, uid: str, read_into: ReadInto) -> int:
+        def take(context_key: ContextKey, uid: str, read_into: ReadInto) -> int:
             unknown = Origin(self._source.ae_title, self._calling, self._source.host, time.time())
             origin = self._origins.get(uid, unknown)
-            partial = self._spool.begin(kind, uid, origin)
+            partial = self._spool.begin(context_key, uid, origin)
             try:
                 read_into(partial.write)
             except BaseException:
                 partial.discard()
                 raise
-            self._enter(partial, kind, uid, origin, {name for name, has in proved.items() if uid in has})
+            self._enter(partial, context_key, uid, origin, {name for name, has in proved.items() if uid in has})
             self.done.with_origin += origin is not unknown
             came.add(uid)
             return SUCCESS
@@ -142,14 +142,14 @@ class Restorer:
         finally:
             self.done.missing += len(set(uids) - came)
 
-    def _enter(self, partial: Partial, kind: ContextKey, uid: str, origin: Origin, proved: Set[str]) -> None:
+    def _enter(self, partial: Partial, context_key: ContextKey, uid: str, origin: Origin, proved: Set[str]) -> None:
         try:
             stored = partial.finish()
         except BaseException:
             partial.discard()
             raise
         policy = self._intake.policy
-        facts = self._intake.reread_header(stored.path, kind, uid, origin, policy)
+        facts = self._intake.reread_header(stored.path, context_key, uid, origin, policy)
         self._intake.enter(stored, facts, lambda conn, added: self._settle(conn, added, proved))
         self.done.instances += 1
         self.done.octets += stored.size

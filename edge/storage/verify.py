@@ -99,7 +99,7 @@ def check_head(head: bytes, row: FileRow, versions: Collection[str]) -> str:
         return ""  # not written by us: a person put it there, and it was adopted
     if meta.version not in versions:
         return f"the File Meta Information is of a version that never ran here ({meta.version})"
-    if head != part10.preamble_and_meta(row.kind, row.sop_instance_uid, row.origin, meta.version):
+    if head != part10.preamble_and_meta(row.context_key, row.sop_instance_uid, row.origin, meta.version):
         return "the File Meta Information is not what the catalog says of the object"
     return ""
 
@@ -119,7 +119,7 @@ def check_row(fd: int, row: FileRow) -> str:
         found = header.scan(
             header.read_at(fd, offset),
             length,
-            row.kind.transfer_syntax_uid,
+            row.context_key.transfer_syntax_uid,
             frozenset((_STUDY, _SERIES)),
         )
     except Unreadable as error:

@@ -46,16 +46,16 @@ def kinds(conn: Transaction) -> list[ContextKey]:
     return [ContextKey(*row) for row in rows]
 
 
-def kind_id(conn: Transaction, kind: ContextKey) -> int:
+def kind_id(conn: Transaction, context_key: ContextKey) -> int:
     """The row of a kind, made when it is new."""
     row = conn.execute(
         "SELECT id FROM kind WHERE sop_class_uid = ? AND transfer_syntax_uid = ?",
-        (kind.sop_class_uid, kind.transfer_syntax_uid),
+        (context_key.sop_class_uid, context_key.transfer_syntax_uid),
     ).fetchone()
     if row is None:
         row = conn.execute(
             "INSERT INTO kind (sop_class_uid, transfer_syntax_uid) VALUES (?, ?) RETURNING id",
-            (kind.sop_class_uid, kind.transfer_syntax_uid),
+            (context_key.sop_class_uid, context_key.transfer_syntax_uid),
         ).fetchone()
     return int(row[0])
 
@@ -79,15 +79,15 @@ def add(
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT) and not _is_replaced(row, facts):
                 return _duplicate(row)
             return _return(conn, row, facts, stored, known, rule)
-    kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
+    context_key = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
     is_cached = bool(facts.origin.fetched_from)
     conflict = bool(same_uid) and not is_cached and has_rival(conn, facts.sop_instance_uid, stored.sha256)
     new = _new_values(facts, stored, study, placed)
     hold = legal_holds.hold_of_arrival(conn, facts.first("StudyInstanceUID"), hold)
-    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold, rule)
+    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, context_key, hold, rule)
     count_fetched(conn, facts.origin.fetched_from, 1, stored.size)
-    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
+    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, context_key, stored.path, placed)
 
 
 def _is_replaced(row: sqlite3.Row, facts: InstanceHeader) -> bool:
@@ -155,7 +155,7 @@ def _former(row: sqlite3.Row, stored: Stored) -> tuple[str, bool]:
 
 
 def quarantine(
-    conn: Transaction, kind: ContextKey, sop_instance_uid: str, origin: Origin, stored: Stored, reason: str
+    conn: Transaction, context_key: ContextKey, sop_instance_uid: str, origin: Origin, stored: Stored, reason: str
 ) -> Added:
     """Enter an object whose header cannot be read or trusted.
 
@@ -177,8 +177,8 @@ def quarantine(
         return Added(Arrival.NEW, row["id"], None, row["kind_id"], stored.path, None, *_former(row, stored))
     if row is not None:
         return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"], row["path"])
-    number = kind_id(conn, kind)
-    facts = InstanceHeader(kind.sop_class_uid, sop_instance_uid, kind.transfer_syntax_uid, origin)
+    number = kind_id(conn, context_key)
+    facts = InstanceHeader(context_key.sop_class_uid, sop_instance_uid, context_key.transfer_syntax_uid, origin)
     new = _new_values(facts, stored, None, None)
     instance = _insert(
         conn, *new, InstanceState.QUARANTINED.value, reason, sop_instance_uid, stored.sha256, number, "", ""

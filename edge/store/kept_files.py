@@ -16,7 +16,7 @@ class FileRow:
     instance_id: int
     sop_instance_uid: str
     sha256: bytes
-    kind: ContextKey
+    context_key: ContextKey
     kind_id: int
     study_id: int | None
     study_uid: str
@@ -42,8 +42,8 @@ _KEPT = "i.state IN ('stored', 'conflict', 'quarantined')"
 
 
 def _row(r: CatalogRow) -> FileRow:
-    kind, state, rest = ContextKey(r[3] or "", r[4] or ""), InstanceState(r[8]), map(bool, r[19:])
-    values: tuple[Any, ...] = (*r[:3], kind, r[18], *r[5:8], state, *r[9:13], Origin(*r[13:18]), *rest)
+    context_key, state, rest = ContextKey(r[3] or "", r[4] or ""), InstanceState(r[8]), map(bool, r[19:])
+    values: tuple[Any, ...] = (*r[:3], context_key, r[18], *r[5:8], state, *r[9:13], Origin(*r[13:18]), *rest)
     return FileRow(*values)
 
 

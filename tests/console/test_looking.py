@@ -55,7 +55,7 @@ def browser() -> Iterator[Browser]:
 
 def draw(transcoder: Transcoder, path: Path, **how: Any) -> RenderedFrame:
     meta = part10.parse_meta(path.read_bytes()[: part10.MAX_META])
-    return transcoder.render(path, meta.dataset_offset, meta.kind.transfer_syntax_uid, View(**how))
+    return transcoder.render(path, meta.dataset_offset, meta.context_key.transfer_syntax_uid, View(**how))
 
 
 def write(path: Path, pixels: Any, syntax: str = ExplicitVRLittleEndian, **attributes: Any) -> Path:

@@ -41,7 +41,9 @@ def localized(blob: bytes, identity: LocalIdentity = HERE) -> bytes | None:
     """The changed object as a Part 10 file; None: nothing differs."""
     meta = part10.parse_meta(blob[: part10.MAX_META])
     data = blob[meta.dataset_offset :]
-    pieces = localize(PlainDataSet(read_from(data), len(data)), meta.kind.transfer_syntax_uid, identity, DECISION)
+    pieces = localize(
+        PlainDataSet(read_from(data), len(data)), meta.context_key.transfer_syntax_uid, identity, DECISION
+    )
     return None if pieces is None else blob[: meta.dataset_offset] + b"".join(pieces)
 
 

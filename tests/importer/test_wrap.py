@@ -65,7 +65,7 @@ def wrapped(tmp_path: Path, data: bytes, identity: LocalIdentity = ORDER, name: 
         found = ImportObject(1, 1, 3, name, kind.value, len(data), 0.0, "", digest, "", "", "", 0, "staged", "")
         made = wrap(file, found, STUDY, identity, "0067")
         body = b"".join(made.parts)
-    return part10.preamble_and_meta(made.kind, made.sop_instance_uid, Origin("", "", "", 0.0)) + body
+    return part10.preamble_and_meta(made.context_key, made.sop_instance_uid, Origin("", "", "", 0.0)) + body
 
 
 @pytest.mark.parametrize(

@@ -307,11 +307,11 @@ def test_a_token_in_a_file_is_read_for_each_request(box: Outbox, archive: MakeAr
     assert {each.headers["authorization"] for each in there.stores} == {"Bearer the-token-of-the-tests"}
 
 
-@pytest.mark.parametrize("is_same", [True, False])
-def test_one_that_is_there_already_is_compared(box: Outbox, archive: MakeArchive, is_same: bool) -> None:
+@pytest.mark.parametrize("has", ["the same", "another", "a longer one", "a shorter one"])
+def test_one_that_is_there_already_is_compared(box: Outbox, archive: MakeArchive, has: str) -> None:
     (uid,) = box.make(1)
-    data = box.path(uid).read_bytes()
-    data = data if is_same else data[:-2] + b"??"
+    ours, is_same = box.path(uid).read_bytes(), has == "the same"
+    data = {"the same": ours, "another": ours[:-2] + b"??", "a longer one": ours * 9, "a shorter one": ours[:-2]}[has]
 
     def script(request: Received) -> Said:
         if request.method == "POST":

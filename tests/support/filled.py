@@ -95,7 +95,7 @@ class Filled:
         """One Part 10 file, as if it came by C-STORE now."""
         meta = part10.parse_meta(blob[: part10.MAX_META])
         at = replace(origin, received_at=origin.received_at or time.time())
-        return take_in(self.intake, meta.kind, meta.sop_instance_uid, at, dataset(blob))
+        return take_in(self.intake, meta.context_key, meta.sop_instance_uid, at, dataset(blob))
 
     def settle(
         self, destination: str, count: int, outcome: Outcome = Outcome.SENT, reason: str = "", proved: bool = True

@@ -58,7 +58,7 @@ def test_native_real_objects_of_each_kind(transcoder: Transcoder, tmp_path: Path
             meta = parse_meta(file.path.read_bytes()[:MAX_META])
         except Unreadable:
             continue
-        syntax, offset = meta.kind.transfer_syntax_uid, meta.dataset_offset
+        syntax, offset = meta.context_key.transfer_syntax_uid, meta.dataset_offset
         if syntax not in NATIVE:
             continue
         theirs = b""

@@ -333,7 +333,7 @@ def test_every_real_object_is_corrected_in_place(file: RealFile) -> None:
         meta = parse_meta(blob)
     except Unreadable:
         return  # no Part 10 file: it is in quarantine, and is never sent
-    syntax, data = meta.kind.transfer_syntax_uid, blob[meta.dataset_offset :]
+    syntax, data = meta.context_key.transfer_syntax_uid, blob[meta.dataset_offset :]
     if syntax == DEFLATED:
         data = zlib.decompress(data, wbits=-15)
     made = rule(set={"InstitutionName": "Example Health Clinic"}, prefix={"PatientID": "A-"})

@@ -275,7 +275,7 @@ def test_every_real_object_loses_its_identity(file: RealFile) -> None:
         meta = parse_meta(blob)
     except Unreadable:
         return  # no Part 10 file: it is in quarantine, and is never sent
-    syntax, data = meta.kind.transfer_syntax_uid, blob[meta.dataset_offset :]
+    syntax, data = meta.context_key.transfer_syntax_uid, blob[meta.dataset_offset :]
     if syntax == "1.2.840.10008.1.2.1.99":
         data, syntax = zlib.decompress(data, wbits=-15), EXPLICIT
     try:

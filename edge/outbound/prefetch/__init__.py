@@ -221,9 +221,9 @@ class Prefetcher:
             if pause > 0:
                 self.worker.pause(pause)
 
-        def take(kind: ContextKey, uid: str, read_into: ReadInto) -> int:
+        def take(context_key: ContextKey, uid: str, read_into: ReadInto) -> int:
             began = time.monotonic()
-            status = self.take(kind, uid, read_into, source)
+            status = self.take(context_key, uid, read_into, source)
             fetching.count += status == 0
             rest(time.monotonic() - began)
             return status
@@ -266,11 +266,11 @@ class Prefetcher:
         if not is_wanted or not self._may_fetch() or self.worker.is_stopping:
             raise _Interrupted("something else comes first")
 
-    def take(self, kind: ContextKey, uid: str, read_into: ReadInto, source: Destination) -> int:
+    def take(self, context_key: ContextKey, uid: str, read_into: ReadInto, source: Destination) -> int:
         """Record one object that the archive gives. Returns the status of its C-STORE."""
         title = self._config().listen.ae_title
         origin = Origin(source.ae_title, title, source.host, self._clock(), source.name)
-        return self._store(kind, uid, origin, read_into)
+        return self._store(context_key, uid, origin, read_into)
 
 
 class _Fetching:

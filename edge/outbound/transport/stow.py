@@ -332,7 +332,7 @@ class StowSender(TransportSender[WebSession]):
         """Settle an object whose UID the destination has already: is it the same, or another one?"""
         job = parcel.job
         try:
-            is_same = has_same_bytes(session.get, parcel.fd, parcel.offset, job.lease)
+            is_same = has_same_bytes(session, parcel.fd, parcel.offset, job.lease)
         except (PeerError, Unreadable) as error:
             self._scheduler.fail(job, {"error": f"it has one under this UID, and does not show it: {error}"})
             return

@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 from edge.dicom import header
-from edge.dicom.part10 import parse_meta
 from edge.errors import PeerError
 from edge.model import Lease
-from edge.network.http_client import HttpResult
-from edge.network.multipart import find_boundary
+from edge.network.web_service import WebConnection
+from edge.query.web_exchange import ANY_OBJECT, WebObject
 
 _SERIES_INSTANCE_UID = 0x0020000E
-_ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-#: Longer than the object: headers of the part, preamble and File Meta Information.
-_AROUND = 1 << 20
-
-Get = Callable[[str, str, int], HttpResult]
 
 
-def has_same_bytes(get: Get, fd: int, offset: int, lease: Lease) -> bool:
-    """Compare the data sets, byte by byte. Raises PeerError, and Unreadable for what is no DICOM file."""
-    count = lease.size - offset
-    found = header.scan(
-        header.read_at(fd, offset),
-        count,
-        lease.context_key.transfer_syntax_uid,
-        frozenset({_SERIES_INSTANCE_UID}),
-    )
+def has_same_bytes(connection: WebConnection, fd: int, offset: int, lease: Lease) -> bool:
+    """Compare the data sets by their digests, theirs as it comes. Raises PeerError, and Unreadable for ours."""
+    left, digest = lease.size - offset, hashlib.sha256()
+    syntax, wanted = lease.context_key.transfer_syntax_uid, frozenset({_SERIES_INSTANCE_UID})
+    found = header.scan(header.read_at(fd, offset), left, syntax, wanted)
     series = "".join(found.get(_SERIES_INSTANCE_UID, ())[:1])
     path = f"/studies/{lease.study_uid}/series/{series}/instances/{lease.sop_instance_uid}"
-    answer = get(path, _ACCEPT, count + _AROUND)
-    if answer.status != 200:
-        raise PeerError(f"it answers {answer.phrase}")
-    data = _single_part(answer)
-    theirs = data[parse_meta(data[:_AROUND]).dataset_offset :]
-    return len(theirs) == count and hashlib.sha256(theirs).digest() == lease.sha256
+
+    def take(pieces: list[memoryview]) -> None:
+        nonlocal left
+        for piece in pieces:
+            digest.update(piece)
+            left -= len(piece)
+        if left < 0:
+            raise _Longer
+
+    answer = connection.open(path, ANY_OBJECT)
+    try:
+        if answer.status != 200:
+            raise PeerError(f"it answers {answer.phrase}")
+        WebObject(answer).read_into(take)
+    except _Longer:
+        return False
+    finally:
+        answer.close()
+    return digest.digest() == lease.sha256
 
 
-def _single_part(answer: HttpResult) -> bytes:
-    """The file, whether it comes alone or as the one part of a multipart body."""
-    boundary = find_boundary(answer.headers.get("content-type", ""))
-    if not boundary:
-        return answer.body
-    delimiter = b"--" + boundary.encode("ascii")
-    begin = answer.body.find(delimiter)
-    start, end = answer.body.find(b"\r\n\r\n", begin) + 4, answer.body.rfind(b"\r\n" + delimiter)
-    return answer.body[start:end] if 0 <= begin < start < end else b""
+class _Longer(Exception):
+    """The end of a comparison: the server has a longer object, and the rest of it says nothing."""

@@ -41,7 +41,7 @@ class _Part:
 
     head: bytearray = field(default_factory=bytearray)  # up to the data set
     recording: Recording | None = None
-    kind: ContextKey | None = None
+    context_key: ContextKey | None = None
     uid: str = ""
     origin: Origin | None = None
     passed: str = ""  # what another Edge says of it
@@ -108,28 +108,28 @@ class StowReceiver:
     def _open(self, part: _Part) -> None:
         try:
             meta = parse_meta(bytes(part.head))
-            part.kind, part.uid = meta.kind, meta.sop_instance_uid
-            part.failure = _refusal(meta.kind, meta.sop_instance_uid) or self._refuse(meta.sop_instance_uid)
+            part.context_key, part.uid = meta.context_key, meta.sop_instance_uid
+            part.failure = _refusal(meta.context_key, meta.sop_instance_uid) or self._refuse(meta.sop_instance_uid)
             if part.failure is None:
                 self._check_room()
                 priority = part.priority if part.passed else Priority.ROUTINE
                 origin = replace(self._origin, received_at=time.time(), passed=part.passed, priority=priority)
                 part.origin = origin
-                part.recording = self._begin_recording(meta.kind, meta.sop_instance_uid, origin)
+                part.recording = self._begin_recording(meta.context_key, meta.sop_instance_uid, origin)
                 part.recording.write([memoryview(part.head)[meta.dataset_offset :]])
         except Unreadable as error:
             part.failure = StoreResponse(CANNOT_UNDERSTAND, str(error))
         except (Hindered, StorageUnhealthy, MemoryError) as error:
             part.failure = answer_for(error)
 
-    def _begin_recording(self, kind: ContextKey, uid: str, origin: Origin) -> Recording:
+    def _begin_recording(self, context_key: ContextKey, uid: str, origin: Origin) -> Recording:
         """Flush those that wait where buffers are short, so that two requests cannot wait for each other."""
         if self._group:
             try:
-                return self._recorder.begin(kind, uid, origin, patience=0.0)
+                return self._recorder.begin(context_key, uid, origin, patience=0.0)
             except Shortage:
                 self.flush()
-        return self._recorder.begin(kind, uid, origin)
+        return self._recorder.begin(context_key, uid, origin)
 
     def _record(self, part: _Part, recording: Recording, data: memoryview) -> None:
         try:
@@ -141,30 +141,32 @@ class StowReceiver:
         part, self._part = self._part, _Part()
         if part.recording is None and part.failure is None:
             self._open(part)  # a short one, or without the length of its File Meta Information
-        if part.recording is None or part.kind is None or part.failure is not None:
+        if part.recording is None or part.context_key is None or part.failure is not None:
             found = part.failure or StoreResponse(CANNOT_UNDERSTAND, "not a DICOM file")
             if part.recording is not None:
                 part.recording.discard()
-            self.done.append(_outcome(part.kind, part.uid, None, found))
+            self.done.append(_outcome(part.context_key, part.uid, None, found))
             return
-        self._examine(part.recording, part.kind, part.uid, part.origin or self._origin)
+        self._examine(part.recording, part.context_key, part.uid, part.origin or self._origin)
 
     def note_unreadable(self, sop_class_uid: str, sop_instance_uid: str) -> None:
         """An object that could not be put together."""
-        kind = ContextKey(sop_class_uid, "")
-        self.done.append(_outcome(kind, sop_instance_uid, None, StoreResponse(CANNOT_UNDERSTAND, "not complete")))
+        context_key = ContextKey(sop_class_uid, "")
+        self.done.append(
+            _outcome(context_key, sop_instance_uid, None, StoreResponse(CANNOT_UNDERSTAND, "not complete"))
+        )
 
-    def _examine(self, recording: Recording, kind: ContextKey, uid: str, origin: Origin) -> None:
+    def _examine(self, recording: Recording, context_key: ContextKey, uid: str, origin: Origin) -> None:
         try:
-            found = self._recorder.examine(recording, kind, uid, origin)
+            found = self._recorder.examine(recording, context_key, uid, origin)
         except (Hindered, MemoryError) as error:
             recording.discard()
-            self.done.append(_outcome(kind, uid, None, answer_for(error)))
+            self.done.append(_outcome(context_key, uid, None, answer_for(error)))
             return
         if self._study and found.facts.first("StudyInstanceUID") != self._study and not found.reason:
             recording.discard()
             why = StoreResponse(OTHER_STUDY, "not of the study that the address names")
-            self.done.append(_outcome(kind, uid, found.facts, why))
+            self.done.append(_outcome(context_key, uid, found.facts, why))
             return
         self._group.append(found)
         self._group_bytes += recording.size
@@ -194,8 +196,8 @@ class StowReceiver:
         (future, group), self._flushing = self._flushing, None
         for found, response in zip(group, future.result(), strict=True):
             facts = found.facts
-            kind = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
-            self.done.append(_outcome(kind, facts.sop_instance_uid, facts, response))
+            context_key = ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid)
+            self.done.append(_outcome(context_key, facts.sop_instance_uid, facts, response))
 
     def close(self) -> None:
         """Discard what is left of a part that was not complete: the request has ended, in whatever way."""
@@ -224,13 +226,15 @@ def _meta_end(head: bytearray) -> int:
     return min(first + length, MAX_META) if (group, element) == (2, 0) else MAX_META
 
 
-def _refusal(kind: ContextKey, uid: str) -> StoreResponse | None:
-    if not usable_uid(kind.transfer_syntax_uid):
+def _refusal(context_key: ContextKey, uid: str) -> StoreResponse | None:
+    if not usable_uid(context_key.transfer_syntax_uid):
         return StoreResponse(CANNOT_UNDERSTAND, "no Transfer Syntax UID")
-    return refuse_object(kind, uid)
+    return refuse_object(context_key, uid)
 
 
-def _outcome(kind: ContextKey | None, uid: str, facts: InstanceHeader | None, response: StoreResponse) -> StoredPart:
+def _outcome(
+    context_key: ContextKey | None, uid: str, facts: InstanceHeader | None, response: StoreResponse
+) -> StoredPart:
     study, series = (facts.first(each) if facts else "" for each in ("StudyInstanceUID", "SeriesInstanceUID"))
     cause: Cause | None = response.cause
-    return StoredPart(kind.sop_class_uid if kind else "", uid, study, series, response.status, cause)
+    return StoredPart(context_key.sop_class_uid if context_key else "", uid, study, series, response.status, cause)

@@ -34,9 +34,9 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
     """Receive one object into a receive buffer, and record it; its data set is read in place, never held."""
     # Some senders name another SOP class than their context's: the object's own is what the header must say.
     command, dialogue, caller = request.command, responder.dialogue, responder.caller
-    kind = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), dialogue.syntax(request))
+    context_key = ContextKey(command.text(Element.AFFECTED_SOP_CLASS_UID), dialogue.syntax(request))
     uid = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
-    refusal = _refusal(kind, uid, request, responder)
+    refusal = _refusal(context_key, uid, request, responder)
     if refusal is not None:
         return responder.refuse(request, refusal)
     source = find_archive(request, responder)
@@ -45,7 +45,7 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
         is_stat = command.get(Element.PRIORITY) == HIGH
         origin = replace(origin, passed=passed, priority=Priority.STAT if is_stat else Priority.ROUTINE)
     try:
-        recording = responder.recorder.begin(kind, uid, origin)
+        recording = responder.recorder.begin(context_key, uid, origin)
     except (Hindered, StorageUnhealthy, MemoryError) as error:
         return responder.refuse(request, answer_for(error))
     target = _Target(recording)
@@ -59,13 +59,13 @@ def serve_store(request: DimseMessage, responder: Responder) -> None:
         recording.discard()
         answer = answer_for(target.failure)
     else:
-        answer = responder.recorder.accept(recording, kind, uid, origin)
+        answer = responder.recorder.accept(recording, context_key, uid, origin)
     responder.respond_stored(request, answer, begun, size)
 
 
-def refuse_object(kind: ContextKey, uid: str) -> StoreResponse | None:
+def refuse_object(context_key: ContextKey, uid: str) -> StoreResponse | None:
     """Why no object of this SOP class and UID is taken at any door, or None."""
-    if not usable_uid(kind.sop_class_uid) or not is_storage(kind.sop_class_uid):
+    if not usable_uid(context_key.sop_class_uid) or not is_storage(context_key.sop_class_uid):
         return StoreResponse(SOP_CLASS_NOT_SUPPORTED, "not a storage SOP class")
     if not usable_uid(uid):
         return StoreResponse(INVALID_SOP_INSTANCE, "not a valid SOP Instance UID")
@@ -86,13 +86,13 @@ def find_archive(request: DimseMessage, responder: Responder) -> str:
     return "" if identity_fault(destination, responder.caller, responder.addresses_of) else destination.name
 
 
-def _refusal(kind: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
+def _refusal(context_key: ContextKey, uid: str, request: DimseMessage, responder: Responder) -> StoreResponse | None:
     """Why an object is refused before a byte of it is taken, or None."""
     # Who may only retrieve, or give back, has storage contexts as well.
     if not _may_store(responder.admission) and not find_archive(request, responder):
         responder.note_refusal("it sends an object, and its services do not name store")
         return StoreResponse(_NOT_AUTHORIZED, "store is not among its services")
-    if (refusal := refuse_object(kind, uid)) is not None:
+    if (refusal := refuse_object(context_key, uid)) is not None:
         return refusal
     if not request.command.has_data_set:
         return StoreResponse(PROCESSING_FAILURE, "C-STORE without a data set")

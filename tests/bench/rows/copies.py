@@ -54,15 +54,17 @@ class Correction:
             (path,) = ct_files(directory, 1, 512 * KIB)
             meta = part10.parse_meta(path.read_bytes()[: part10.MAX_META])
             data = path.read_bytes()[meta.dataset_offset :]
-            header = InstanceHeader("", "", meta.kind.transfer_syntax_uid, Origin("CT1", "EDGE", "10.0.0.1", 0.0))
+            header = InstanceHeader(
+                "", "", meta.context_key.transfer_syntax_uid, Origin("CT1", "EDGE", "10.0.0.1", 0.0)
+            )
             times = []
-            target, syntax = directory / "copy.part", meta.kind.transfer_syntax_uid
+            target, syntax = directory / "copy.part", meta.context_key.transfer_syntax_uid
             for _ in range(stage.few(200, 20)):
                 began, read = time.thread_time(), read_from(data)
                 found = correct_data_set(read, len(data), syntax, header, rules, TODAY, "Edge 0067")
                 assert found is not None
                 with target.open("wb", buffering=0) as file:
-                    file.write(part10.plain_head(meta.kind, meta.sop_instance_uid))
+                    file.write(part10.plain_head(meta.context_key, meta.sop_instance_uid))
                     for piece in edited_pieces(read, len(data), found.edits):
                         file.write(piece)
                 times.append(time.thread_time() - began)
@@ -125,7 +127,7 @@ def _tiled(path: Path, directory: Path) -> Path:
 
 
 def _syntax_of(path: Path) -> str:
-    return part10.parse_meta(path.read_bytes()[: part10.MAX_META]).kind.transfer_syntax_uid
+    return part10.parse_meta(path.read_bytes()[: part10.MAX_META]).context_key.transfer_syntax_uid
 
 
 def _is_part10(path: Path) -> bool:
@@ -142,7 +144,7 @@ def _cpu_seconds() -> float:
 def _convert(transcoder: Transcoder, target: Path, path: Path) -> None:
     with path.open("rb") as file:
         meta = part10.parse_meta(file.read(part10.MAX_META))
-    transcoder.convert(path, meta.dataset_offset, meta.kind.transfer_syntax_uid, JPEG_LS, target)
+    transcoder.convert(path, meta.dataset_offset, meta.context_key.transfer_syntax_uid, JPEG_LS, target)
     target.unlink()
 
 

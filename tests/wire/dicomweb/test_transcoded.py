@@ -145,7 +145,7 @@ def test_one_object_in_a_lossless_compression(kept: Kept, syntax: str) -> None:
 def test_the_dearest_that_can_be_had(kept: Kept, accept: str, syntax: str) -> None:
     ((content_type, body),) = parts(kept.get(kept.at(kept.rle), accept))
     assert content_type == f"application/dicom; transfer-syntax={syntax}"
-    assert parse_meta(body[:65536]).kind.transfer_syntax_uid == syntax
+    assert parse_meta(body[:65536]).context_key.transfer_syntax_uid == syntax
 
 
 def test_of_a_copy_that_nobody_reads_nothing_is_left(kept: Kept) -> None:
