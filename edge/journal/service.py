@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from edge.errors import EdgeError, Hindered, StorageUnhealthy, place_of
+from edge.errors import Cause, EdgeError, Hindered, Shortage, StorageUnhealthy, place_of
 from edge.errors.hindrance import CauseClass, cause_of, classify_cause
 from edge.journal import body_file
 from edge.journal.apply import Applier, Batches
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 #: Receive buffers: more than there may be associations, so that slow senders cannot use them up.
 SLOTS = 352
 SLOT_BYTES = MIB
-#: Numbers of pools; one is free again long before its turn comes.
+#: Numbers of pools.
 POOLS = 256
 #: Free segments that are kept ready, and that a start waits for.
 AHEAD, AHEAD_AT_START = 4, 2
@@ -88,6 +88,7 @@ class JournalService:
         self._held = HeldRecords(self.ring.folder, self._pools)
         self._under_way: deque[HeldRecord] = deque()
         self._next_pool = 0
+        self._numbering = threading.Lock()
         self._count_replayed = 0
         self._wants_segments = False
         self._replayed, self._ending = threading.Event(), threading.Event()
@@ -140,13 +141,23 @@ class JournalService:
     # -- doors --------------------------------------------------------------------------------------------------------
 
     def open_door(self, slots: int = SLOTS) -> JournalDoor:
-        """A new door, with its own receive buffers. One thread at a time."""
-        number = self._next_pool
-        self._next_pool = (number + 1) % POOLS
-        pool = self._pools[number] = SlotPool(slots, self._body_bytes)
+        """A new door, with its own receive buffers. Thread-safe. Raises OSError, Shortage."""
+        pool = SlotPool(slots, self._body_bytes)
+        number = self._number_pool(pool)
         return JournalDoor(
             DoorPlan(self.ring.folder, number, slots, self._body_bytes), self.ring.control, self.notices, pool
         )
+
+    def _number_pool(self, pool: SlotPool) -> int:
+        """The next number that no door has: one may live as long as the gateway, while others are replaced often."""
+        with self._numbering:
+            for step in range(POOLS):
+                number = (self._next_pool + step) % POOLS
+                if number not in self._pools:
+                    self._pools[number], self._next_pool = pool, number + 1
+                    return number
+        pool.close()
+        raise Shortage("as many doors as there may be have records that are not applied", Cause.BUSY)
 
     def close_door(self, door: JournalDoor) -> None:
         """End a door whose process is no more, in whatever way. What it has appended is applied."""

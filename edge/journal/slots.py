@@ -46,7 +46,7 @@ class SlotPool:
     def __init__(self, count: int, body_bytes: int = BODY_BYTES, descriptors: Sequence[int] = ()) -> None:
         """`descriptors`: those of a pool of another process, which is then shared."""
         self.count, self._stride = count, MAX_HEAD_BYTES + pad_to_block(body_bytes)
-        self.descriptors = tuple(descriptors) or (os.memfd_create("slots", os.MFD_CLOEXEC), *os.pipe())
+        self.descriptors = tuple(descriptors) or _open_descriptors()
         memory, self._free, self._give = self.descriptors
         os.ftruncate(memory, count * self._stride)
         self._map = mmap.mmap(memory, count * self._stride)
@@ -81,3 +81,13 @@ class SlotPool:
         """Views of slots stay valid; their memory goes with the last one."""
         for fd in self.descriptors:
             os.close(fd)
+
+
+def _open_descriptors() -> tuple[int, ...]:
+    """The memory and the ends of the pipe; where some cannot be had, none is left open."""
+    memory = os.memfd_create("slots", os.MFD_CLOEXEC)
+    try:
+        return memory, *os.pipe()
+    except OSError:
+        os.close(memory)
+        raise
