@@ -201,8 +201,8 @@ class Store:
             for barrier in {job.barrier for job in jobs if job.barrier is not None}:
                 barrier.sync()
             self._transact_with_retries(jobs)
-        except Exception as error:  # noqa: BLE001 - raised in every caller of the group
-            self._fail(jobs, error)
+        except Exception as error:  # noqa: BLE001 - raised in every caller of the group that has no result yet
+            self._fail([job for job in jobs if not job.done], error)
         finally:
             for job in jobs:
                 job.done = True
@@ -212,7 +212,7 @@ class Store:
         end = self._monotonic() + hindrance.RETRY_FOR_SECONDS
         while True:
             try:
-                return self._transact(jobs)
+                return self._transact([job for job in jobs if not job.done])
             except SYSTEM_REFUSALS as error:
                 if not self._may_repeat(cause_of_error(error), end):
                     raise
@@ -236,6 +236,7 @@ class Store:
             self._roll_back()
             if len(jobs) == 1:
                 jobs[0].error = error_of_read(error, self.path) if isinstance(error, sqlite3.Error) else error
+                jobs[0].done = True
                 return
             for job in jobs:
                 self._transact([job])
@@ -249,6 +250,8 @@ class Store:
         self._is_committing = True
         self._writer.execute("COMMIT")
         self._is_committing = False
+        for job in jobs:  # whatever becomes of others of its group, it is durable, and is not done again
+            job.done = True
 
     def _fail(self, jobs: list[_Write], error: Exception) -> None:
         meaning = error_of_write(error, self.path, in_doubt=self._is_committing)

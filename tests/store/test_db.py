@@ -108,6 +108,34 @@ def test_one_failing_work_does_not_hurt_its_group(db: Store) -> None:
     assert len(errors) == 1
 
 
+@pytest.mark.parametrize("has_reserve", [True, False])
+def test_what_is_committed_stays_done_where_the_disk_is_full_for_another_of_its_group(
+    tmp_path: Path, has_reserve: bool
+) -> None:
+    def make_room() -> bool:
+        if has_reserve:
+            db._writer.execute("PRAGMA max_page_count = 1073741823")
+        return has_reserve
+
+    def fail(conn: Transaction) -> int:
+        raise KeyError("a fault of this one alone")
+
+    def fill(conn: Transaction) -> int:
+        return conn.execute("INSERT INTO t VALUES (zeroblob(100000))").rowcount
+
+    db = Store(tmp_path / "catalog.db", make_room)
+    db.write(lambda conn: conn.execute("CREATE TABLE t (a)").rowcount)
+    db._writer.execute("PRAGMA max_page_count = 1")  # as many as there are
+    jobs = [database._Write(work, None) for work in (insert(1), fail, fill)]
+    db._waiting.extend(jobs)
+    db._commit_all()
+    assert jobs[0].error is None
+    assert isinstance(jobs[1].error, KeyError)
+    assert isinstance(jobs[2].error, StorageFull) is not has_reserve
+    assert db.read(lambda conn: conn.execute("SELECT count(*) FROM t").fetchone()[0]) == 1 + has_reserve
+    db.close()
+
+
 class Broken:
     def sync(self) -> None:
         raise StorageUnhealthy("sync of the directory failed (Input/output error)")
