@@ -27,7 +27,7 @@ from edge.model import (
     Reason,
     ReasonCode,
 )
-from edge.spool import Stored
+from edge.spool import Spool, Stored
 from edge.store import catalog, companions, deliveries, ledger, patients, rejection_notes, releases
 from edge.store.catalog import Added, Arrival
 from edge.store.database import Transaction, try_work
@@ -170,8 +170,7 @@ class InstanceEntry:
             return
         if self._joins and added.study_id is not None:
             intake.companions.note_committed(added.study_id, self._decision, self._policy.routes_without_companions)
-        if added.former_path:
-            intake.spool.remove(added.former_path)
+        _let_go_of_former(intake.spool, added)
         intake.queued([*(each.destination for each in self._decision.assignments), *self._more])
 
     def as_odd(self) -> CatalogEntry:
@@ -203,11 +202,25 @@ class QuarantineEntry:
         assert added is not None
         if added.path != self._stored.path:
             self._intake.spool.remove(self._stored.path)
+        _let_go_of_former(self._intake.spool, added)
         calling = self._origin.calling_ae
         log.warning("instance %d from %s is in quarantine: %s", added.instance_id, calling, self._reason)
 
     def as_odd(self) -> CatalogEntry:
         return self
+
+
+def _let_go_of_former(spool: Spool, added: Added) -> None:
+    """Remove the file that an arrival has replaced; a damaged one is for a person, and for no one else to adopt."""
+    if not added.former_path:
+        return
+    try:
+        if added.is_former_damaged:
+            spool.set_aside(added.former_path)
+        else:
+            spool.remove(added.former_path)
+    except OSError as error:
+        log.error("%s stays in the spool, which has it again: %s", added.former_path, error.strerror or error)
 
 
 def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -> bool:

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Below the data directory: what paths of the catalog are relative to.
 SPOOL_FOLDER = "spool"
+#: Where damaged files are kept, in the data directory.
+DAMAGED_FOLDER = "damaged"
 #: One buffer of this size is used again and again: fresh memory for each read costs as much as half the hashing.
 HASH_CHUNK = 256 << 10
 #: Files that apply has written at the same time: SHA-256 is most of the work, and needs a processor for each.
@@ -263,6 +265,17 @@ class Spool:
     def remove(self, name: str) -> None:
         """Delete a file of the spool; to be called after the catalog has let go of it."""
         self.path_of(name).unlink(missing_ok=True)
+
+    def set_aside(self, name: str) -> Path | None:
+        """Move a damaged file into `damaged`, for a person; None where there is none."""
+        source, folder = self.path_of(name), self.root.parent / DAMAGED_FOLDER
+        if not source.exists():
+            return None
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = folder / source.name
+        os.rename(source, target)
+        Bucket(source.parent).sync()
+        return target
 
     def drop_empty_buckets(self) -> None:
         """Remove the directories of past hours that hold nothing; not of the last two: a rename may be on its way."""

@@ -8,12 +8,10 @@ kept aside in `damaged/`, for a person, never deleted. What cannot be repaired i
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from edge.config.sections import Config, Destination
 from edge.dicom.command import SUCCESS
@@ -23,7 +21,7 @@ from edge.model import ContextKey, InstanceState
 from edge.network import tls
 from edge.query.fetching import ReadInto, TakeObject, open_fetcher
 from edge.query.located import Located
-from edge.spool import HASH_CHUNK, Bucket, Partial, Spool, Stored
+from edge.spool import HASH_CHUNK, Partial, Spool, Stored
 from edge.storage import verify
 from edge.storage.verify import Damage, DamageKind
 from edge.store import catalog, deliveries, integrity, kept_files, ledger, ledger_text
@@ -31,9 +29,6 @@ from edge.store.database import Store, Transaction
 from edge.store.kept_files import FileRow
 
 log = logging.getLogger(__name__)
-
-#: Where damaged files are kept, in the data directory.
-DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ class Repairer:
             )
         row = self._lose(row, damage.text)
         if row.state is InstanceState.EVICTED:
-            set_aside(self._spool, row.path)
+            self._spool.set_aside(row.path)
             return RepairResult(row.instance_id, True, "it was cached, and is forgotten: its archive has it")
         return self._fetch(row)
 
@@ -216,23 +211,11 @@ class Repairer:
 
         is_lost = row.state is InstanceState.LOST
         if stored is not None and is_lost:
-            set_aside(self._spool, row.path)
+            self._spool.set_aside(row.path)
         resumed = self._db.write(work, stored.bucket if stored else None)
         if stored is not None and not is_lost:
-            set_aside(self._spool, row.path)
+            self._spool.set_aside(row.path)
         text = ledger_text.render_payload(ledger.REPAIRED, how)
         log.warning("instance %d is repaired: %s", row.instance_id, text)
         self._queued(resumed)
         return RepairResult(row.instance_id, True, text)
-
-
-def set_aside(spool: Spool, name: str) -> Path | None:
-    """Move a damaged file of the spool into `damaged`; None where there is none."""
-    source, folder = spool.path_of(name), spool.root.parent / DAMAGED
-    if not source.exists():
-        return None
-    folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / source.name
-    os.rename(source, target)
-    Bucket(source.parent).sync()
-    return target

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from edge.model import ContextKey, InstanceHeader, InstanceState, Origin
@@ -34,7 +34,8 @@ class Added:
     kind_id: int
     path: str  # of the file that the catalog now names: a duplicate's own file is another
     placed: Placement | None = None  # None: it belongs to no study, or nothing was entered
-    former_path: str = ""  # of the cached copy that this arrival has replaced
+    former_path: str = ""  # of a file that the catalog names no more: this arrival has replaced it
+    is_former_damaged: bool = False  # or may be
 
 
 def kinds(conn: Transaction) -> list[ContextKey]:
@@ -75,9 +76,7 @@ def add(
         return _duplicate(here)
     for row in same_uid:
         if row["sha256"] == stored.sha256:
-            if _is_replaced(row, facts):
-                return replace(_return(conn, row, facts, stored, known, rule), former_path=row["path"])
-            if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT):
+            if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT) and not _is_replaced(row, facts):
                 return _duplicate(row)
             return _return(conn, row, facts, stored, known, rule)
     kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
@@ -147,7 +146,12 @@ def _return(
     conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), rule, row["id"]))
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
     arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
-    return Added(arrival, row["id"], study, row["kind_id"], stored.path, placed)
+    return Added(arrival, row["id"], study, row["kind_id"], stored.path, placed, *_former(row, stored))
+
+
+def _former(row: sqlite3.Row, stored: Stored) -> tuple[str, bool]:
+    """The file that an instance had, and may it be damaged? Empty where it is the same: a record was applied again."""
+    return row["path"] if row["path"] != stored.path else "", row["state"] == InstanceState.LOST
 
 
 def quarantine(
@@ -155,10 +159,12 @@ def quarantine(
 ) -> Added:
     """Enter an object whose header cannot be read or trusted.
 
-    One that a person has decided about, and whose bytes are still here, is that one again.
+    One that a person has decided about, and whose bytes are still here, is that one again. One that was lost in
+    quarantine is whole again.
     """
     row = conn.execute(
-        "SELECT id, kind_id, path, deleted_at IS NOT NULL AND released_as IS NULL AS is_gone FROM instance"
+        "SELECT id, kind_id, path, state, deleted_at IS NOT NULL AND released_as IS NULL OR (state = 'lost'"
+        " AND NOT EXISTS (SELECT 1 FROM delivery WHERE instance_id = instance.id)) AS is_gone FROM instance"
         " WHERE sop_instance_uid = ? AND sha256 = ?",
         (sop_instance_uid, stored.sha256),
     ).fetchone()
@@ -168,7 +174,7 @@ def quarantine(
             " received_at = ?, discarded_at = NULL, deleted_at = NULL WHERE id = ?",
             (reason, stored.path, stored.size, stored.dataset_offset, origin.received_at, row["id"]),
         )
-        return Added(Arrival.NEW, row["id"], None, row["kind_id"], stored.path)
+        return Added(Arrival.NEW, row["id"], None, row["kind_id"], stored.path, None, *_former(row, stored))
     if row is not None:
         return Added(Arrival.DUPLICATE, row["id"], None, row["kind_id"], row["path"])
     number = kind_id(conn, kind)

@@ -281,6 +281,34 @@ def test_a_lost_instance_that_comes_again_is_whole_again(edge: Receiving, slice_
     assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
 
 
+def damage(path: Path) -> None:
+    """Change a bit of an object's last byte, which its header's readers do not see."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(edge: Receiving, slice_: Path) -> None:
+    accept(edge, slice_)
+    damage(edge.files()[0])
+    edge.db.write(lambda conn: catalog.lose(conn, 1, 1, "its bytes are not those that were received", 1.0))
+    assert accept(edge, slice_).status == 0
+    edge.settle()
+    edge.crash()
+    edge.restart()
+    assert edge.rows("SELECT state FROM instance") == [("stored",)]
+    assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
+    assert len(list((edge.data_dir / "damaged").iterdir())) == 1
+
+
+def test_an_object_of_quarantine_that_was_lost_is_kept_when_it_comes_again(edge: Receiving, slice_: Path) -> None:
+    edge.recorder.accept(receive(edge, slice_), ContextKey(CT, EXPLICIT), "1.2.3", ORIGIN)
+    damage(edge.files()[0])
+    edge.db.write(lambda conn: catalog.lose(conn, 1, None, "its bytes are not those that were received", 1.0))
+    edge.recorder.accept(receive(edge, slice_), ContextKey(CT, EXPLICIT), "1.2.3", ORIGIN)
+    assert edge.rows("SELECT state FROM instance") == [("quarantined",)]
+    assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
+
+
 def test_a_leftover_of_an_eviction_is_removed(edge: Receiving, slice_: Path) -> None:
     accept(edge, slice_)
     edge.settle()

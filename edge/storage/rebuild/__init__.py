@@ -17,10 +17,9 @@ from contextlib import closing
 from pathlib import Path
 
 from edge.intake.policy import Policy
-from edge.spool import Bucket, Spool
+from edge.spool import DAMAGED_FOLDER, Bucket, Spool
 from edge.storage.rebuild import deliveries, instances, ledger_rows
 from edge.storage.rebuild.job import Rebuild, RebuildReport, Tick
-from edge.storage.repair import DAMAGED
 from edge.store import header_progress, ledger, legal_holds
 from edge.store.database import StatementError, Store, Transaction
 from edge.store.identity_copy import COPIED, choose_rows, read_copy
@@ -60,12 +59,12 @@ def recover(data_dir: Path, policy: Policy, who: str, tick: Tick = lambda _what,
 def _move_aside(data_dir: Path) -> Path:
     """The damaged catalog's files into a directory of their own; one that was interrupted goes on with its own."""
     marker = data_dir / MARKER
-    folders = sorted((data_dir / DAMAGED).glob("catalog-*"))
+    folders = sorted((data_dir / DAMAGED_FOLDER).glob("catalog-*"))
     if marker.exists() and folders:
         aside = folders[-1]
     else:
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        aside = data_dir / DAMAGED / f"catalog-{now}-{time.time_ns() % 1_000_000_000:09}"
+        aside = data_dir / DAMAGED_FOLDER / f"catalog-{now}-{time.time_ns() % 1_000_000_000:09}"
         aside.mkdir(mode=0o700, parents=True)
         marker.touch(mode=0o600)
         Bucket(data_dir).sync()
