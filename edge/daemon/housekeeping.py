@@ -146,8 +146,9 @@ def settle_rejection_notes(db: Store) -> None:
 
 
 def forget_recycled_segments(gateway: Gateway) -> None:
-    live = gateway.arrivals.ring.live_generations()
-    gateway.db.write(lambda conn: journal_progress.forget_generations(conn, live))
+    """Inside the transaction: what is applied until it begins is of segments that it sees."""
+    ring = gateway.arrivals.ring
+    gateway.db.write(lambda conn: journal_progress.forget_generations(conn, ring.live_generations()))
 
 
 def checkpoint(gateway: Gateway) -> None:

@@ -61,12 +61,16 @@ class AppliedProgress:
                 del ahead[generation]
         return AppliedProgress(upto, ahead)
 
+    def keep(self, is_live: Callable[[int], bool]) -> AppliedProgress:
+        """The progress of the generations that segments still have: of others no record comes any more."""
+        return AppliedProgress({key: count for key, count in self.upto.items() if is_live(key)}, self._ahead)
+
 
 class Batches:
     """Collects items and applies them.
 
     `applied` is called with (generation, records) once that is durable; before, `spooled` with each record and its end
-    (`RecordHead.end`; 0: unknown), when its file is written.
+    (`RecordHead.end`; 0: unknown), when its file is written. `is_live`: does a segment still have this generation?
     """
 
     def __init__(
@@ -74,9 +78,10 @@ class Batches:
         applier: Applier,
         applied: Callable[[int, int], None],
         spooled: Callable[[RecordIdentity, int], None] = lambda _identity, _end: None,
+        is_live: Callable[[int], bool] = lambda _generation: True,
         most_records: int = BATCH_RECORDS,
     ) -> None:
-        self._applier, self._applied, self._spooled = applier, applied, spooled
+        self._applier, self._applied, self._spooled, self._is_live = applier, applied, spooled, is_live
         self._most_records = most_records
         self._progress = AppliedProgress(dict(applier.read_applied()))
         self._items: list[Item] = []
@@ -115,7 +120,7 @@ class Batches:
         progress = self._progress.advance(item.identity for item in self._items if item.identity.generation)
         changed = {key: count for key, count in progress.upto.items() if self._progress.upto.get(key, 0) != count}
         self._applier.apply(tuple(self._items), changed)
-        self._progress = progress
+        self._progress = progress.keep(self._is_live)
         self._items, self._bytes = [], 0
         for generation, records in changed.items():
             self._applied(generation, records)

@@ -173,6 +173,10 @@ class Ring:
             segment.sync_folder(self.folder)
         self.control.set_state(number, SegmentState.ABSENT)
 
+    def has_generation(self, generation: int) -> bool:
+        """Has a segment this generation, or had it last?"""
+        return generation in self._number_of
+
     def live_generations(self) -> frozenset[int]:
         """The generations that a start would replay from: the catalog may forget its progress with others."""
         numbers = (

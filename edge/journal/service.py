@@ -217,7 +217,8 @@ class JournalService:
 
     def _apply(self) -> None:
         try:
-            self._batches = Batches(self._applier, self.ring.mark_applied, self.ring.mark_spooled)
+            ring = self.ring
+            self._batches = Batches(self._applier, ring.mark_applied, ring.mark_spooled, ring.has_generation)
             self._replay()
             while not self._ending.is_set():
                 ready = wait_readable(self.notices.reader, self._wake)

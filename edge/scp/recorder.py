@@ -149,6 +149,7 @@ class Examined:
     facts: InstanceHeader
     reason: str  # why it goes to quarantine; empty where it is readable
     response: StoreResponse
+    searched: str  # which elements its header was read for (HeaderSearch.name)
     kept: bool = True
 
 
@@ -238,21 +239,22 @@ class Recorder:
 
     def examine(self, recording: Recording, context_key: ContextKey, uid: str, origin: Origin) -> Examined:
         """Read the header of a received object. Raises Hindered."""
-        size = recording.size
+        size, search = recording.size, self.search  # another may take its place at any time
         try:
-            facts = read_header(recording.read_bytes, size, context_key, uid, origin, self.search)
-            return Examined(recording, facts, "", StoreResponse(SUCCESS))
+            facts = read_header(recording.read_bytes, size, context_key, uid, origin, search)
+            return Examined(recording, facts, "", StoreResponse(SUCCESS), search.name)
         except Unreadable as error:
             facts = InstanceHeader(context_key.sop_class_uid, uid, context_key.transfer_syntax_uid, origin)
             if not self._keeps_unreadable(origin, len(recording.prefix) + size):
                 why = f"not kept, quarantine is full: {error}"[:MAX_COMMENT]
-                return Examined(recording, facts, str(error), StoreResponse(CANNOT_UNDERSTAND, why), kept=False)
+                refused = StoreResponse(CANNOT_UNDERSTAND, why)
+                return Examined(recording, facts, str(error), refused, search.name, kept=False)
             response = StoreResponse(CANNOT_UNDERSTAND, f"kept in quarantine: {error}")
-            return Examined(recording, facts, str(error), response)
+            return Examined(recording, facts, str(error), response, search.name)
 
     def draft(self, found: Examined) -> Draft:
         """The record of an object; where its facts do not fit the head, they are read from the body again."""
-        reason, name = found.reason, self.search.name
+        reason, name = found.reason, found.searched
         for has_attributes in (True, False):
             said = instance.encode(RecordedInstance(found.facts, not reason, reason, has_attributes, name))
             try:

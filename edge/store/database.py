@@ -78,6 +78,9 @@ __all__ = [
 
 #: Connections for reading that nobody has used for that long are closed; that number stays.
 CONNECTION_IDLE_SECONDS, LEAST_READERS = 60.0, 2
+#: A log that is long begins anew once no one reads it. So many milliseconds a checkpoint waits for that, then it goes
+#: on at the next one.
+RESTART_WAIT_MS = 250
 #: Seconds to wait for a lock that was not given up in LOCK_SECONDS.
 STILL_LOCKED_SECONDS = 0.5
 
@@ -146,6 +149,7 @@ class Store:
             self._writer = connect(path)
             self._migrate()
             self._checkpointer = connect(path)  # of its own: where descriptors are short, none can be opened
+            self._checkpointer.execute(f"PRAGMA busy_timeout = {RESTART_WAIT_MS}")  # for readers: writers stand still
         self._turn = threading.Lock()
         self._waiting: deque[_Write] = deque()
         self._readers: deque[tuple[Transaction, float]] = deque()  # and since when it is idle; the last used is last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -192,6 +193,18 @@ def test_the_log_has_its_blocks_from_the_first_start_on(tmp_path: Path, monkeypa
         db.write(lambda conn: conn.execute("INSERT OR REPLACE INTO gateway VALUES ('a', 'b')"))
         assert log.stat().st_size == laid_out, start
         db.close()
+
+
+def test_a_long_reader_keeps_no_writer_waiting_for_a_checkpoint(db: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "WAL_RESTART_PAGES", 0)
+    with db.reading() as conn:
+        conn.execute("SELECT * FROM t").fetchall()
+        db.write(insert(1))
+        began = time.monotonic()
+        db.checkpoint()
+        waited = time.monotonic() - began
+    assert waited < sqlite_file.LOCK_SECONDS / 2
+    assert values(db) == [1]
 
 
 def test_checkpoint_keeps_everything(db: Store, tmp_path: Path) -> None:

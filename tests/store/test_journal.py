@@ -236,6 +236,17 @@ def test_progress_has_no_gaps() -> None:
     assert progress.advance([RecordIdentity(1, 2), RecordIdentity(1, 3), RecordIdentity(1, 0)]).upto == {1: 5, 2: 1}
 
 
+def test_progress_is_kept_of_the_generations_that_segments_have(bench: Bench) -> None:
+    batches = Batches(Kept(), bench.ring.mark_applied, is_live=bench.ring.has_generation)
+    for _ in range(20):
+        batches.add(JournalRecord(bench.folder, bench.append(bytes(100_000)).head))
+        batches.flush()
+        while bench.ring.prepare():
+            pass
+    assert len(bench.ring.live_generations()) == 4
+    assert len(batches._progress.upto) <= 4
+
+
 def test_a_batch_that_fails_comes_again_whole(bench: Bench) -> None:
     kept, marked = Kept(), []
     kept.fails = 1

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edge.daemon import housekeeping
 from edge.journal import service
 from edge.journal.door import JournalDoor
 from edge.journal.segment import RingSize
 from edge.journal.service import JournalService
 from edge.journal.slots import SlotPool
 from edge.journal.writer import Draft
+from edge.store import journal_progress
+from edge.store.database import Store, Transaction
 from tests.support.journaling import Kept
 from tests.support.slots import count_used
 
@@ -66,3 +70,22 @@ def test_a_pool_that_cannot_be_made_leaves_no_descriptor_open(monkeypatch: pytes
     with pytest.raises(OSError, match="open files"):
         SlotPool(2)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_progress_that_is_applied_while_others_are_forgotten_stays(tmp_path: Path) -> None:
+    """Between the reading of the segments and the transaction, apply may go on to segments that are recycled since."""
+    db, live = Store(tmp_path / "catalog.db"), {1}
+    db.write(lambda conn: journal_progress.note_applied(conn, {1: 5}))
+
+    class LaterStore:
+        """As `Store`, but apply's transaction comes first."""
+
+        def write(self, work: Callable[[Transaction], None]) -> None:
+            live.update({2, 3})
+            db.write(lambda conn: journal_progress.note_applied(conn, {2: 7, 3: 1}))
+            db.write(work)
+
+    ring = SimpleNamespace(live_generations=lambda: frozenset(live))
+    housekeeping.forget_recycled_segments(SimpleNamespace(arrivals=SimpleNamespace(ring=ring), db=LaterStore()))  # type: ignore[arg-type]
+    assert db.read(journal_progress.read_applied) == {1: 5, 2: 7, 3: 1}
+    db.close()

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.dicom.header import HeaderSearch
 from edge.dicom.part10 import plain_head
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import Cause
+from edge.journal.kinds import instance
 from edge.journal.writer import SegmentWriter
 from edge.model import ContextKey, Origin
 from edge.scp import recorder
@@ -56,6 +58,20 @@ def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(SegmentWriter, "_flush", count)
     return counts
+
+
+def test_a_record_says_what_its_header_was_read_for_though_the_configuration_changes_before_its_flush(
+    tmp_path: Path,
+) -> None:
+    (path,) = ct_files(tmp_path / "ct", 1, 1024)
+    key, uid = ContextKey(CT_CLASS, EXPLICIT_VR_LITTLE_ENDIAN), sop_instance_uid(path)
+    with Receiving(tmp_path) as edge:
+        recording, before = edge.recorder.begin(key, uid, ORIGIN), edge.recorder.search
+        recording.write([memoryview(dataset(path))])
+        found = edge.recorder.examine(recording, key, uid, ORIGIN)
+        edge.recorder.search = HeaderSearch({**before.wanted, 0x00181030: "ProtocolName"}, before.nested)
+        assert instance.decode(edge.recorder.draft(found).facts).header_keys == before.name
+        recording.discard()
 
 
 def test_one_flush_serves_fifty_parts(
