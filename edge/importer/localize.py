@@ -15,7 +15,15 @@ from edge.errors import TransformError, Unreadable
 from edge.importer.whose import LocalIdentity
 from edge.transform.copying import PlainDataSet
 from edge.transform.correct import read_first_level, write_correction
-from edge.transform.corrections import Attribute, AttributeCorrection, AttributeValues, modifying_system
+from edge.transform.corrections import (
+    ISSUER_OF_PATIENT_ID,
+    ISSUER_QUALIFIERS,
+    PATIENT_ID_TAG,
+    Attribute,
+    AttributeCorrection,
+    AttributeValues,
+    modifying_system,
+)
 from edge.transform.editing import DeepEdit, Do, edited_pieces, form_of, holds_items, open_window
 
 #: What an identity changes: field -> (tag, VR).
@@ -45,7 +53,8 @@ def localize(
     try:
         form = form_of(plain.read, transfer_syntax_uid)
         DeepEdit(open_window(plain.read, plain.length), form, _EveryElement(), {}).run()
-        first = read_first_level(plain.read, plain.length, transfer_syntax_uid, {tag for tag, _ in _CHANGED.values()})
+        tags = {ISSUER_QUALIFIERS, *(tag for tag, _ in _CHANGED.values())}
+        first = read_first_level(plain.read, plain.length, transfer_syntax_uid, tags)
         changes = find_changes(first.values, identity)
         if not changes:
             return None
@@ -74,4 +83,6 @@ def find_changes(found: AttributeValues, identity: LocalIdentity) -> AttributeVa
         wanted, attribute = getattr(identity, field), found.get(tag, Attribute(vr, ()))
         if wanted and wanted != "\\".join(attribute.values or ()):
             changes[tag] = Attribute(attribute.vr, (wanted,))
+    if not changes.keys().isdisjoint((PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID)) and ISSUER_QUALIFIERS in found:
+        changes[ISSUER_QUALIFIERS] = Attribute("SQ", None)
     return changes

@@ -179,7 +179,7 @@ def merge_patients(conn: Transaction, pair: MergePair, source: ChangeSource, *, 
     if is_new_number and old and new and old[0].survivor != new[0].survivor:
         raise Contradiction(IDENTIFIER_IN_USE)
     target = _target(conn, pair, old, new, source, is_new_number=is_new_number)
-    gone = old[0] if old else _enter_unknown(conn, retired, source)
+    gone = next((each for each in old if not each.is_merged), old[0]) if old else _enter_unknown(conn, retired, source)
     enter_identifiers(conn, gone.patient_key, retired)
     _join(conn, gone, target, source, changes)
     if not target.is_merged or changes.is_changed:

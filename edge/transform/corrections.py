@@ -27,6 +27,8 @@ from edge.model.dictionary import tag_for_keyword
 DEMOGRAPHICS = "demographics"
 PATIENT_ID_TAG, ISSUER_OF_PATIENT_ID, _PATIENT_NAME = 0x00100020, 0x00100021, 0x00100010
 _BIRTH_DATE, SEX = 0x00100030, 0x00100040
+#: What describes the issuer further (PS3.3 section 10.14): it does not describe another one.
+ISSUER_QUALIFIERS = 0x00100024
 _DEMOGRAPHIC_VRS = {PATIENT_ID_TAG: "LO", ISSUER_OF_PATIENT_ID: "LO", _PATIENT_NAME: "PN", _BIRTH_DATE: "DA", SEX: "CS"}
 
 
@@ -107,7 +109,7 @@ class CorrectionRules:
         """The attributes of the first level that the rules read or change."""
         asked = {keyword_tag(each.keyword) for rule in self.rules for each in rule.conditions}
         touched = (rule.touched for rule in self.rules)
-        return frozenset(asked).union(_DEMOGRAPHIC_VRS, *touched)
+        return frozenset(asked).union(_DEMOGRAPHIC_VRS, (ISSUER_QUALIFIERS,), *touched)
 
     @property
     def nested_tags(self) -> dict[int, str]:
@@ -201,12 +203,17 @@ def _run(rule: CompiledCoercion, now: AttributeValues, facts: TodayFacts) -> Non
 
 def _write_demographics(now: AttributeValues, facts: TodayFacts) -> bool:
     changed = False
+    issuer = now.get(ISSUER_OF_PATIENT_ID)
     for tag, value in facts.demographics().items():
         found = now.get(tag, Attribute(_DEMOGRAPHIC_VRS[tag], None))
         first = found.values[0] if found.values else ""
         if not (is_same_name(first, value) if tag == _PATIENT_NAME else first == value):
             now[tag] = Attribute(found.vr, (value,))
             changed = True
+    if issuer is not None and issuer.values and now[ISSUER_OF_PATIENT_ID] != issuer:
+        qualifiers = now.get(ISSUER_QUALIFIERS)
+        if qualifiers is not None:
+            now[ISSUER_QUALIFIERS] = Attribute(qualifiers.vr, None)
     return changed
 
 

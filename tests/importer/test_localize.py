@@ -171,3 +171,13 @@ def test_in_what_two_patients_differ(disc: DiscPatient, differs: list[str]) -> N
         with pytest.raises(EdgeError, match="give a reason"):
             check_patient(disc, HERE, "  ")
     assert check_patient(disc, HERE, "seen the passport") == differs
+
+
+def test_what_describes_the_foreign_issuer_goes_with_the_foreign_number(tmp_path: Path) -> None:
+    issuer = Dataset()
+    issuer.UniversalEntityID, issuer.UniversalEntityIDType = "1.2.3", "ISO"
+    blob = sample(tmp_path, IssuerOfPatientIDQualifiersSequence=[issuer])
+    after = read(localized(blob) or b"")
+    assert "IssuerOfPatientIDQualifiersSequence" not in after
+    was = after.OriginalAttributesSequence[0].ModifiedAttributesSequence[0]
+    assert was.IssuerOfPatientIDQualifiersSequence[0].UniversalEntityID == "1.2.3"

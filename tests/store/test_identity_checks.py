@@ -400,6 +400,15 @@ def test_every_change_is_on_record_with_its_message_and_what_was_before(clinic: 
     assert found[3][2:] == ({"patient": 1}, {"patient": 2})
 
 
+@pytest.mark.parametrize("old", ["T1^^^MTF0067^MR~T2^^^MTF0067^MR", "T2^^^MTF0067^MR~T1^^^MTF0067^MR"])
+def test_a_merge_may_name_numbers_that_were_merged_before(clinic: Clinic, old: str) -> None:
+    """T1 is T2 already, and both become T3: whichever is named first."""
+    clinic.hear(merge("M1", "T1", "T2"), merge("M2", "T2", "T3").replace(b"T2^^^MTF0067^MR", old.encode()))
+    assert clinic.one("SELECT state FROM hl7_message WHERE id = 2") == "applied"
+    sql = "SELECT count(DISTINCT coalesce(p.survivor_id, p.id)) FROM known_patient p"
+    assert clinic.one(sql) == 1
+
+
 # -- parked -----------------------------------------------------------------------------------------------------------
 
 

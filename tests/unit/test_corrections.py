@@ -213,6 +213,20 @@ def test_demographics_of_today(here: str, today: str, expected: str) -> None:
         assert (found.correction.reason, found.correction.rules) == ("CORRECT", ("demographics",))
 
 
+@pytest.mark.parametrize(("today", "stays"), [("OLD", True), ("NEW", False), ("", True)])
+def test_what_describes_another_issuer_goes_with_it(today: str, stays: bool) -> None:
+    issuer = Dataset()
+    issuer.UniversalEntityID, issuer.UniversalEntityIDType = "1.2.3", "ISO"
+    ds = sample(IssuerOfPatientID="OLD", IssuerOfPatientIDQualifiersSequence=Sequence([issuer]))
+    _, out = run(encoded(ds), facts=TodayFacts("77", today, changed_at=SINCE))
+    after = decoded(out)
+    assert after.PatientID == "77"
+    assert ("IssuerOfPatientIDQualifiersSequence" in after) is stays
+    was = after.OriginalAttributesSequence[0].ModifiedAttributesSequence[0]
+    assert ("IssuerOfPatientIDQualifiersSequence" in was) is not stays
+    assert run(out, facts=TodayFacts("77", today, changed_at=SINCE))[0] is None
+
+
 def test_a_name_that_the_character_set_cannot_hold_turns_every_text_into_utf_8() -> None:
     data = encoded(sample())
     _, out = run(data, facts=TodayFacts("0042", name="Łuczak^Żaneta", changed_at=SINCE))
