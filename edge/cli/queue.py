@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -78,7 +78,8 @@ def list_queue(
     states = (DeliveryState(state),) if state else WAITING_STATES
     where = where_of(destination, unroutable)
     with session.catalog() as conn:
-        read = list(queries.deliveries(conn, states, where, study, rows_for(part), patient))
+        found = queries.deliveries(conn, states, where, study, rows_for(part), patient)
+        read = [_name_removal(session, each) for each in found]
     if not read and destination is not None:
         require_destination(session, destination, "nothing is queued, and ")
     none = "No such delivery." if where is not None or state or study or patient else "No delivery waits."
@@ -104,6 +105,7 @@ def show_delivery(session: CommandSession, delivery_id: int, as_json: bool) -> N
         versions = queries.list_object_versions(conn, found.instance_id) if found else []
     if found is None:
         raise EdgeError(f"there is no delivery {delivery_id}; `edge queue list` shows those that wait")
+    found = _name_removal(session, found)
     if as_json:
         print_json(_delivery_json(found))
         return
@@ -114,7 +116,7 @@ def show_delivery(session: CommandSession, delivery_id: int, as_json: bool) -> N
         ("state", found.state.label),
         ("reason", found.reason),
         ("peer's words", found.peer_text or None),
-        ("next", _what_next(found)),
+        ("next", _what_next(found, is_removed=_is_removed(session, found))),
         ("priority", f"{Priority(found.priority).name.lower()} by route {found.route or UNROUTED}"),
         ("tries", found.attempts),
         ("last status", None if found.status is None else f"0x{found.status:04X}"),
@@ -130,9 +132,25 @@ def show_delivery(session: CommandSession, delivery_id: int, as_json: bool) -> N
         say(line, "bold red")
 
 
-def _what_next(found: Delivery) -> str:
+def _is_removed(session: CommandSession, found: Delivery) -> bool:
+    """Does a delivery wait for a destination that is not configured any more? It is not tried, whatever is noted."""
+    is_automatic = found.state in (DeliveryState.PENDING, DeliveryState.DEFERRED)
+    return is_automatic and found.destination not in session.config.destinations
+
+
+def _name_removal(session: CommandSession, found: Delivery) -> Delivery:
+    if not _is_removed(session, found):
+        return found
+    return replace(found, reason="the destination is not configured any more")
+
+
+def _what_next(found: Delivery, *, is_removed: bool) -> str:
+    if is_removed:
+        name, why = found.destination, '--reason "..."'
+        choices = f"`edge destination rename {name} NEW`, or `edge destination retire {name} {why}`"
+        return f"sent when [destination.{name}] is back; or {choices}"
     return {
-        DeliveryState.PENDING: "queued; will be sent in order",
+        DeliveryState.PENDING: "sent in its order, when the destination answers",
         DeliveryState.ACTIVE: "it is being sent",
         DeliveryState.DEFERRED: f"retried at {local_time(found.not_before)}, or when the destination answers again",
         DeliveryState.HELD: f"waits for a person: {undecided.remedy(found)}",

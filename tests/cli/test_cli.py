@@ -384,6 +384,18 @@ def test_one_delivery_is_shown_with_what_comes_next(filled: Filled) -> None:
     assert edge(filled, "queue", "show", "99").exit_code == 1
 
 
+def test_what_waits_for_a_removed_destination_is_not_said_to_be_sent(filled: Filled) -> None:
+    filled.receive(1, **STROKE)
+    text = CONFIG.replace("[destination.teleread]", "[destination.other]").replace('"teleread"', '"other"')
+    (filled.directory / "site.toml").write_text(text)
+    (gone,) = [each for each in answer(filled, "queue", "list") if each["destination"] == "teleread"]
+    assert gone["reason"] == "the destination is not configured any more"
+    shown = edge(filled, "queue", "show", str(gone["id"])).stdout
+    assert "sent when [destination.teleread] is back; or `edge destination rename teleread NEW`" in shown
+    (other,) = [each for each in answer(filled, "queue", "list") if each["destination"] == "archive"]
+    assert "sent in its order, when the destination answers" in edge(filled, "queue", "show", str(other["id"])).stdout
+
+
 @pytest.mark.parametrize("running", [False, True])
 def test_hold_release_and_retry(filled: Filled, running: bool, request: pytest.FixtureRequest) -> None:
     daemon: Daemon | None = request.getfixturevalue("daemon") if running else None
