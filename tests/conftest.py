@@ -38,10 +38,18 @@ def _small_catalogs() -> None:
     copy_catalogs()
 
 
+#: The files that take the longest, each one to two minutes.
+LONGEST = (
+    *("poison", "forward", "main_job", "every_page", "promises", "lists", "confirm_poison", "central_pages"),
+    *("commitments", "transform", "header"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests come first, so that at the end no worker waits for one of them."""
+    """The longest files and those with slow tests come first, so that at the end no worker waits for one of them."""
+    rank = {f"test_{name}": number for number, name in enumerate(LONGEST)}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST) + (item.path not in slow)))
 
 
 def pytest_collection_finish() -> None:

@@ -37,7 +37,7 @@ def _section(cls: type) -> dict[str, Any]:
         "properties": {name: _key(cls, name) for name in keys(cls)},
         "additionalProperties": False,
     }
-    if required := required_keys(cls):
+    if required := list(required_keys(cls)):
         found["required"] = required
     return found
 

@@ -49,9 +49,11 @@ def defaults(cls: type) -> dict[str, Any]:
     return {_key_of(name): value for name, value in found.items()}
 
 
-def required_keys(cls: type) -> list[str]:
+@cache
+def required_keys(cls: type) -> tuple[str, ...]:
     """The keys that a section cannot do without."""
-    return [name for name in keys(cls) if name not in defaults(cls)]
+    omittable = defaults(cls)
+    return tuple(name for name in keys(cls) if name not in omittable)
 
 
 def build_section(cls: type, *name: str, **values: Any) -> Any:

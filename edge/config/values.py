@@ -95,7 +95,8 @@ def format_value(value: object) -> str:
 def nearest(found: object, choices: Iterable[str]) -> str | None:
     """Find the right spelling that is nearest to what was found, if any is near."""
     known = {_plain(choice): choice for choice in choices}
-    near = difflib.get_close_matches(_plain(str(found)), known, n=1)
+    word = _plain(str(found))
+    near = [word] if word in known else difflib.get_close_matches(word, known, n=1)
     return known[near[0]] if near else None
 
 

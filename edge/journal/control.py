@@ -9,6 +9,7 @@ daemon otherwise.
 from __future__ import annotations
 
 import mmap
+import operator
 import os
 from enum import IntEnum
 from pathlib import Path
@@ -122,8 +123,7 @@ class RingControl:
     def owed_to_spool(self) -> Owed:
         """The number of records of this run that the spool lacks. A start waits for those of an earlier run."""
         spooled, written, spooled_end, written_end = (
-            sum(self._words[word : self._of_all : _WORDS].tolist())
-            for word in (_SPOOLED, _WRITTEN, _SPOOLED_END, _WRITTEN_END)
+            sum(self._column(word)) for word in (_SPOOLED, _WRITTEN, _SPOOLED_END, _WRITTEN_END)
         )
         return Owed(max(0, written - spooled), max(0, written_end - spooled_end))
 
@@ -136,8 +136,23 @@ class RingControl:
 
     def numbers(self, *states: SegmentState) -> list[int]:
         """The segments in one of these states, the oldest generation first."""
-        found = (number for number in range(self.segments) if self.state(number) in states)
+        found = (number for number, state in enumerate(self._column(_STATE)) if state in states)
         return sorted(found, key=self.generation)
+
+    def count(self, state: SegmentState) -> int:
+        """The number of segments in a state."""
+        return self._column(_STATE).count(state)
+
+    @property
+    def has_unapplied(self) -> bool:
+        """Is any record appended that is not applied?"""
+        # In this order: what is written meanwhile, or recycled, makes no record seem applied that is not.
+        written, applied = self._column(_WRITTEN), self._column(_APPLIED)
+        return any(map(operator.lt, applied, written))
+
+    def _column(self, word: int) -> list[int]:
+        """One word of every segment: the daemon asks often, and there are hundreds."""
+        return self._words[word : self._of_all : _WORDS].tolist()
 
     def close(self) -> None:
         self._words.release()

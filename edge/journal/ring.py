@@ -146,7 +146,7 @@ class Ring:
 
     @property
     def free_segments(self) -> int:
-        return len(self.control.numbers(SegmentState.FREE))
+        return self.control.count(SegmentState.FREE)
 
     def _is_reusable(self, number: int) -> bool:
         """Has it the size of the ring's segments, and is it not kept under another name as damaged?"""
@@ -185,8 +185,8 @@ class Ring:
         return frozenset(self.control.generation(number) for number in numbers)
 
     def usage(self) -> RingUsage:
-        free = len(self.control.numbers(SegmentState.FREE))
-        there = self.control.segments - len(self.control.numbers(SegmentState.ABSENT))
+        free = self.free_segments
+        there = self.control.segments - self.control.count(SegmentState.ABSENT)
         size = self.size.segment_bytes
         files = 0
         for path in self.folder.iterdir():

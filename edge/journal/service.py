@@ -177,11 +177,7 @@ class JournalService:
     @property
     def pending(self) -> bool:
         """Is anything recorded that is not applied?"""
-        return not self._replayed.is_set() or self._has_unapplied()
-
-    def _has_unapplied(self) -> bool:
-        control = self.ring.control
-        return any(control.applied_count(number) < control.written_count(number) for number in range(control.segments))
+        return not self._replayed.is_set() or self.ring.control.has_unapplied
 
     @property
     def owed_to_spool(self) -> Owed:

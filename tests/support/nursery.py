@@ -177,7 +177,7 @@ GATEWAYS, COMMANDS = Nursery(), Nursery("command")
 
 def _import_gateway() -> None:
     """All that `edge run` imports."""
-    for name in ("cli.run", "query.process", "scp.receiving", "scp.dicomweb.process", "daemon.lifecycle"):
+    for name in ("cli.run", "query.process", "scp.receiving", "scp.dicomweb.process", "daemon.lifecycle", "web.http"):
         import_module(f"edge.{name}")
 
 
@@ -198,6 +198,7 @@ def main(kind: str, *small: str) -> None:
     from edge.cli import cli  # first, as ever
 
     KINDS[kind]()
+    import_module("edge.config").load_config(REPOSITORY / "conf.d")  # what the first one works out is kept
     if small:
         import_module("tests.support.small_files").lay_out_less()
     gc.collect()

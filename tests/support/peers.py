@@ -88,8 +88,12 @@ def wait_until(predicate: Callable[[], T], timeout: float, what: str, interval: 
         passed = time.monotonic() - began
         if passed > timeout:
             raise AssertionError(f"waited {timeout:g} s in vain for: {what} (last: {value!r})")
-        time.sleep(interval or min(max(passed / 10, 0.02), 0.25))
+        time.sleep(interval or _pause_after(passed))
     return value
+
+
+def _pause_after(passed: float) -> float:
+    return min(max(passed / 10, 0.02), 0.25)
 
 
 #: What this process has not drawn yet, by chance.
@@ -476,8 +480,9 @@ class Edge(Peer):
 
         Returns the status that says so; None where there is none.
         """
-        began, end = time.monotonic(), time.monotonic() + seconds
-        while self.process is not None and self.process.poll() is None and time.monotonic() < end:
+        began = now = time.monotonic()
+        end = began + seconds
+        while self.process is not None and self.process.poll() is None and now < end:
             status, body = http_get(self.url("/api/status"))
             if status != 200:
                 return None
@@ -486,7 +491,8 @@ class Edge(Peer):
                 return found
             if found["state"] != "running":
                 end = min(end, began + 5.0)
-            time.sleep(0.02)
+            time.sleep(_pause_after(now - began))
+            now = time.monotonic()
         return None
 
     def reload(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,20 @@ def lay_out_less() -> None:
     sqlite_file.WAL_RESTART_PAGES = MIB // sqlite_file.PAGE_BYTES
     segment.MOST_SEGMENT = 5 * MIB
     service.AHEAD_AT_REST = service.AHEAD
+    _copy_schema()
+
+
+def _copy_schema() -> None:
+    """From now on a new catalog of this process, made as ever, gets its tables from one in memory."""
+    empty, migrate = sqlite_file.open_empty_catalog(), sqlite_file.migrate
+
+    def copy_or_migrate(conn: sqlite3.Connection) -> None:
+        if sqlite_file.version_of(conn):
+            migrate(conn)
+        else:
+            empty.backup(conn)
+
+    sqlite_file.migrate = copy_or_migrate
 
 
 def copy_catalogs() -> None:

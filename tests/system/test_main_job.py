@@ -133,7 +133,8 @@ def test_a_full_disk_refuses_loses_nothing_and_resumes(tmp_path: Path, small_dis
     wait_until(lambda: edge.api_status()["storage"]["used_fraction"] < 0.8, 60, "retention has freed room")
     wait_until(lambda: edge.api_status()["state"] == "running", 10, "receiving resumes by itself")
     assert edge.api_status()["instances"]["evicted"] > 0
-    left = [path for path in sent if sop_instance_uid(path) not in archive.uids()]
+    there = archive.uids()
+    left = [path for path in sent if sop_instance_uid(path) not in there]
     storescu(left[:50], edge.port)
     wait_until(lambda: set(map(sop_instance_uid, left[:50])) <= archive.uids(), 60, "the next ones arrive too")
     assert digests(archive.files()) <= digests(sent)

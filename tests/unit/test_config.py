@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import difflib
 import re
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,12 @@ def test_a_missing_key_is_named_at_its_table(conf: Directory, table: Key, key: s
     name = ".".join(map(str, table))
     conf.write_good(**{name: without(GOOD[name], key)})
     assert conf.problem().startswith(f"{name}.toml:1: {name}.{key}: missing; expected ")
+
+
+def test_what_is_spelt_right_is_compared_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every key and table is, with each command."""
+    monkeypatch.setattr(difflib, "get_close_matches", lambda *_, **__: pytest.fail("compared"))
+    load_config(SAMPLE)
 
 
 def test_required_keys() -> None:
