@@ -243,8 +243,9 @@ class CentralServer:
         """Read the configuration again, and use what can be used without a restart."""
         try:
             new = configuration.load(self.config.directory)
-            self.reception.use(new.read_keys())
+            keys = new.read_keys()
             self._use_certificate(new)
+            self.reception.use(keys)
         except (ConfigError, OSError) as error:
             log.error("the new configuration has mistakes, the previous one stays active: %s", error)
             return
@@ -269,8 +270,9 @@ class CentralServer:
             return
         self._stamps = self._seen
         try:
-            self.reception.use(self.config.read_keys())
+            keys = self.config.read_keys()
             self._use_certificate(self.config)
+            self.reception.use(keys)
         except (ConfigError, OSError) as error:
             log.error("new keys or certificates cannot be used, the previous ones stay active: %s", error)
         else:

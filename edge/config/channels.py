@@ -67,7 +67,7 @@ class SyslogServer:
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     url: Annotated[str | None, values.URL] = None  # None: no heartbeats
-    every: Annotated[float, values.DURATION] = 60.0
+    every: Annotated[float, values.PERIOD] = 60.0
     key: Annotated[str | None, values.SECRET] = None
     ca: Annotated[str | None, values.FILE] = None
     certificate: Annotated[str | None, values.FILE] = None  # with client_key: who we are (mutual TLS)

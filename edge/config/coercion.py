@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from edge.config import kinds
 from edge.config.legal_values import value_fault
+from edge.config.parsers import compile_regex
 from edge.config.values import Unfit, ValueKind, did_you_mean, format_value, is_number, read_parts, unfit
 from edge.model.character_sets import CODECS
 from edge.model.dictionary import TAGS_BY_KEYWORD, dictionary_vr, tag_for_keyword
@@ -116,9 +117,9 @@ def _regex(keyword: str, value: Any) -> Change:
     if not (isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)):
         raise unfit(f'expected ["expression", "replacement"], found {format_value(value)}')
     try:
-        expression = re.compile(value[0])
-    except re.error as error:
-        raise unfit(f"expected a regular expression, found {format_value(value[0])}: {error}") from None
+        expression = compile_regex(value[0])
+    except ValueError as error:
+        raise unfit(f"expected a regular expression, found {format_value(value[0])}{error}") from None
     _check_groups(expression, value[1])
     return change._replace(operand=(expression, value[1]))
 

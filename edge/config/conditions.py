@@ -20,6 +20,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
+from edge.config.parsers import compile_regex
 from edge.config.values import Unfit, did_you_mean, fault_at, format_value, is_number, read_parts, unfit
 from edge.model import InstanceHeader, Values
 from edge.model.dictionary import STANDARD_UIDS, TAGS_BY_KEYWORD, dictionary_vr, tag_for_keyword
@@ -156,9 +157,9 @@ def _regex(_subject: ComparedAttribute, regex: Any) -> Matcher:
     if not isinstance(regex, str):
         raise unfit(f"expected a regular expression in quotes, found {format_value(regex)}")
     try:
-        matches = re.compile(regex).fullmatch
-    except re.error as error:
-        raise unfit(f"expected a regular expression, found {format_value(regex)}: {error}") from None
+        matches = compile_regex(regex).fullmatch
+    except ValueError as error:
+        raise unfit(f"expected a regular expression, found {format_value(regex)}{error}") from None
     return Matcher(f"/{regex}/", lambda values: any(matches(value) for value in values))
 
 

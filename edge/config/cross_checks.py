@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from edge.config import alarms, channels, kinds, maintenance
 from edge.config.audit import audit_goes_somewhere
 from edge.config.coercion import Coercion
-from edge.config.files import Key
+from edge.config.files import Key, format_key
 from edge.config.reading import Across, Reading, suggest
 from edge.config.sections import (
     AlertRule,
@@ -212,22 +212,25 @@ def _alerts_are_known(reading: Reading) -> Iterator[tuple[Key, str]]:
 
 def _ports_differ(reading: Reading) -> Iterator[tuple[Key, str]]:
     ours, theirs = reading.section(Listen).get("host"), reading.section(ConsoleSection).get("host")
-    bound = [
-        ("listen", ours, reading.section(Listen).get("port")),
-        ("console", theirs, reading.section(ConsoleSection).get("port")),
+    bound: list[tuple[Key, Any, Any]] = [
+        (("listen", "port"), ours, reading.section(Listen).get("port")),
+        (("console", "port"), theirs, reading.section(ConsoleSection).get("port")),
     ]
     if "dicomweb" in reading.tables.values:
         web = reading.section(DicomWeb)
-        bound.append(("dicomweb", web.get("host"), web.get("port")))
+        bound.append((("dicomweb", "port"), web.get("host"), web.get("port")))
     if "tls" in reading.tables.values:
-        bound.append(("tls", ours, reading.section(Tls).get("port")))
+        bound.append((("tls", "port"), ours, reading.section(Tls).get("port")))
     hl7 = reading.section(Hl7Section)
-    bound.append(("hl7", hl7.get("host"), hl7.get("port")))
+    bound += [(("hl7", key), hl7.get("host"), hl7.get(key)) for key in ("port", "tls_port")]
     for (a, host, port), (b, other, taken) in combinations(bound, 2):
         one_host = host == other or not {host, other}.isdisjoint(("0.0.0.0", "::"))
         if port and port == taken and one_host:
-            key = reading.last_written((a, "port"), (b, "port"))
-            yield key, f"expected different ports for {a} and {b}, found {port} for both"
+            doors = [str(each[0]) if a[0] != b[0] else format_key(each) for each in (a, b)]
+            yield (
+                reading.last_written(a, b),
+                f"expected different ports for {' and '.join(doors)}, found {port} for both",
+            )
 
 
 def _tls_is_whole(reading: Reading) -> Iterator[tuple[Key, str]]:

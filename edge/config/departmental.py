@@ -15,7 +15,7 @@ class WorklistSection:
     """[worklist]: what modalities are served as Modality Worklist."""
 
     from_: Annotated[str, kinds.TABLE_NAME] = ""  # a destination that answers C-FIND; omitted: orders by HL7
-    refresh: Annotated[float, kinds.DURATION] = 5 * _MINUTE
+    refresh: Annotated[float, kinds.PERIOD] = 5 * _MINUTE
     per_modality: Annotated[bool, kinds.YES_NO] = False
     keep: Annotated[float, kinds.DURATION] = 24 * _HOUR
 

@@ -100,7 +100,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a text; empty where it is not TOML."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return {}
 
 
@@ -160,6 +160,8 @@ def _read_text(file: str, text: str, tables: Tables) -> None:
         tables.problems += _not_toml(file, text, str(error), lines)
     except RecursionError:
         _fail(tables, SourceLine(file), "nested too deeply to be a configuration")
+    except ValueError:  # of int(), which reads a few thousand digits
+        _fail(tables, SourceLine(file), "a number has too many digits")
     else:
         places = {key: SourceLine(file, at[0]) for key, at in lines.items()}
         _merge(tables, tables.values, values, places, ())

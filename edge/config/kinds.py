@@ -84,6 +84,7 @@ _PRIORITY_WORD = one_of(*(priority.name.lower() for priority in Priority))
 
 _STRING = {"type": "string"}
 _AE = {"type": "string", "minLength": 1, "maxLength": 16}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": parsers.MOST_COUNT}
 
 BANNER = ValueKind(
     f"text of at most {parsers.MAX_BANNER} characters, in several lines where it needs them",
@@ -102,7 +103,7 @@ HOST_NAMES = list_of(HOST, "host names")
 NETWORK = ValueKind('an address or a network such as "10.10.4.0/24"', parsers.parse_network, _STRING)
 NETWORKS = list_of(NETWORK, "addresses or networks")
 PORT = ValueKind("a port from 1 to 65535", parsers.parse_port, {"type": "integer", "minimum": 1, "maximum": 65535})
-COUNT = ValueKind("a whole number from 1", parsers.parse_count, {"type": "integer", "minimum": 1})
+COUNT = ValueKind("a whole number from 1", parsers.parse_count, _COUNT)
 FRACTION = ValueKind(
     "a fraction above 0 and at most 1", parsers.parse_fraction, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 )
@@ -111,6 +112,7 @@ DURATION = ValueKind(
     parsers.parse_duration,
     {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?[smhdw]$"},
 )
+PERIOD = ValueKind('a duration above 0 such as "30s", "15m" or "12h"', parsers.parse_period, DURATION.schema)
 YES_NO = ValueKind("true or false", parsers.parse_yes_no, {"type": "boolean"})
 CERTIFICATE = ValueKind(
     'a name or pattern such as "ct1.example.org" or "*.example.org", or "sha256:..."',

@@ -14,6 +14,9 @@ from edge.config.charset_names import codec_for
 
 MAX_BANNER = 8000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}  # seconds
+#: The longest duration and the greatest number: what is added to them still is a date, and fits into a database.
+MOST_DURATION_DAYS, MOST_COUNT = 36500, 10**9
+_YEARS = range(1970, 9999)
 
 
 def require(fits: bool, remedy: str = "") -> None:
@@ -42,7 +45,7 @@ def parse_quoted_text(value: object) -> str:
 
 def parse_path(value: object) -> Path:
     path = Path(parse_text(value))
-    require(not path.parts[0].startswith("~"), "; the home directory is not looked up here")
+    require(not str(path).startswith("~"), "; the home directory is not looked up here")
     return path
 
 
@@ -104,9 +107,9 @@ def parse_port(value: object) -> int:
 
 
 def parse_count(value: object) -> int:
-    if type(value) is int and value >= 1:
+    if type(value) is int and 1 <= value <= MOST_COUNT:
         return value
-    raise ValueError
+    raise ValueError(f"; at most {MOST_COUNT}" if type(value) is int and value > MOST_COUNT else "")
 
 
 def parse_fraction(value: object) -> float:
@@ -150,9 +153,11 @@ def parse_date_and_time(value: object) -> datetime:
     """Local time of the site, as `2026-12-05 22:00`; a time with an offset is converted to the machine's zone."""
     try:
         found = datetime.fromisoformat(parse_text(value))
-    except ValueError:
+        found = found.astimezone().replace(tzinfo=None) if found.tzinfo else found
+    except (ValueError, OverflowError):
         raise ValueError from None
-    return found.astimezone().replace(tzinfo=None) if found.tzinfo else found
+    require(found.year in _YEARS, f"; a year from {_YEARS[0]} to {_YEARS[-1]}")
+    return found
 
 
 def parse_time_of_day(value: object) -> float | None:
@@ -179,11 +184,19 @@ def parse_duration(value: object) -> float:
     match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(_UNITS)})", parse_text(value))
     if match is None:
         raise ValueError
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    require(seconds <= MOST_DURATION_DAYS * _UNITS["d"], f'; at most "{MOST_DURATION_DAYS}d"')
+    return seconds
+
+
+def parse_period(value: object) -> float:
+    seconds = parse_duration(value)
+    require(seconds > 0)
+    return seconds
 
 
 def parse_term(value: object) -> Term:
-    match = re.fullmatch(r"([1-9][0-9]*) business days?", parse_text(value))
+    match = re.fullmatch(r"([1-9][0-9]{0,2}) business days?", parse_text(value))
     return Term(days=int(match[1])) if match else Term(seconds=parse_duration(value))
 
 
@@ -261,12 +274,19 @@ def parse_project(value: object) -> str:
     return name
 
 
+def compile_regex(text: str) -> re.Pattern[str]:
+    """Raises ValueError, which says what is wrong."""
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f": {error}") from None
+    except RecursionError:
+        raise ValueError(": nested too deeply") from None
+
+
 def parse_regex(value: object) -> str:
     text = "" if value == "" else parse_text(value)
-    try:
-        re.compile(text)
-    except re.error:
-        raise ValueError from None
+    compile_regex(text)
     return text
 
 

@@ -99,8 +99,11 @@ class Reading:
                 yield (table, name), values
 
     def last_written(self, *rivals: Key) -> Key:
-        """The last of some keys that a file sets: the one to blame for a clash with a default."""
-        return [key for key in rivals if key in self.tables.places][-1]
+        """The last of some keys that a file sets: the one to blame for a clash with a default.
+
+        A misspelt table sets none of them.
+        """
+        return next((key for key in reversed(rivals) if key in self.tables.places), rivals[-1])
 
     def _read_named(self, table: str, cls: type, sections: object) -> None:
         if not isinstance(sections, dict):

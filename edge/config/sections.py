@@ -221,7 +221,7 @@ class Relay:
     feeds: Annotated[tuple[str, ...], kinds.TABLE_NAMES] = ()  # only what these brought; empty: all
     tls: Annotated[bool, kinds.YES_NO] = False
     tls_name: Annotated[str, kinds.HOST] = ""  # that its certificate must bear; omitted: the host
-    answer: Annotated[float, kinds.DURATION] = 30.0  # seconds to wait for an acknowledgement
+    answer: Annotated[float, kinds.PERIOD] = 30.0  # seconds to wait for an acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +280,8 @@ class PagesSection:
     ] = ()  # what browsers may call it, besides addresses and localhost
     banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
     lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
-    idle: Annotated[float, kinds.DURATION] = 15 * 60.0  # without use; then a session ends
-    admin_idle: Annotated[float, kinds.DURATION] = 10 * 60.0  # the same, of an administrator's
+    idle: Annotated[float, kinds.PERIOD] = 15 * 60.0  # without use; then a session ends
+    admin_idle: Annotated[float, kinds.PERIOD] = 10 * 60.0  # the same, of an administrator's
     sessions: Annotated[int, kinds.COUNT] = 3  # of one account at a time
     certificate: Annotated[str | None, kinds.FILE] = None  # of the pages themselves: then they are served over TLS
     key: Annotated[str | None, kinds.SECRET] = None

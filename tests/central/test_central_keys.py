@@ -70,6 +70,18 @@ def test_what_cannot_be_used_changes_nothing(central: CentralOffice) -> None:
     (central.conf / "central.toml").write_text(text)
 
 
+def test_sites_beside_a_certificate_that_cannot_be_used_change_nothing_either(central: CentralOffice) -> None:
+    text, said = (central.conf / "central.toml").read_text(), "the previous one stays active"
+    before = central.output().count(said)
+    write_secret(central.conf / "4.key", key_of("4"))
+    bad = text.replace("[central]", '[central]\nclient_ca = "gone.pem"') + '[site."4"]\nkey = "4.key"\n'
+    (central.conf / "central.toml").write_text(bad)
+    hang_up(central)
+    wait_until(lambda: central.output().count(said) > before, 60, "it says so")
+    assert answer(central, "4", key_of("4")) == 401
+    (central.conf / "central.toml").write_text(text)
+
+
 def test_a_site_is_added_without_a_restart(central: CentralOffice) -> None:
     assert answer(central, "3", key_of("3")) == 401
     write_secret(central.conf / "3.key", key_of("3"))

@@ -249,7 +249,62 @@ def test_keys_and_lists_where_tables_belong(conf: Directory) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "text", "fault"),
+    [
+        ("storge", "warn = 0.99", "storage.refuse: expected warn below refuse"),
+        ("listn", "port = 8042", "console.port: expected different ports for listen and console"),
+    ],
+)
+def test_a_misspelt_table_that_contradicts_a_default_is_named(
+    conf: Directory, table: str, text: str, fault: str
+) -> None:
+    conf.write_good()
+    conf.write("zz.toml", f"[{table}]\n{text}\n")
+    assert any(f"{table}: unknown table" in problem for problem in conf.problems())
+    assert any(fault in problem for problem in conf.problems())
+
+
 # Values
+
+#: What some function of the standard library refuses with an exception of its own.
+STRANGE: list[Any] = [
+    *("", ".", "..", "/", "~", "*", "[", "(", "\\", "\u202e", "a" * 5000, "9" * 5000, f"{'9' * 500}d", "99999999999d"),
+    *(
+        "0001-01-01T00:00+14:00",
+        "9999-12-31T23:59-14:00",
+        "0000-00-00",
+        "1e9d",
+        "a{99999999999}",
+        "(" * 5000,
+        "{0}",
+        "%s",
+    ),
+    *("https://[", "https://x:99999", "https://x:y", "::/129", "1.2.3.4/33", "sha256:", "America", "../UTC"),
+    *(True, -1, 2**64, 10**400, -0.0, float("inf"), float("nan"), dt.date(1, 1, 1), dt.time(1)),
+    *(dt.datetime(1, 1, 1, tzinfo=dt.timezone.utc), [], {}),
+]
+#: Attributes that a `when` or a `set` may have.
+NAMES = ("PatientName", "Rows", "RemoteAddress")
+
+
+@pytest.mark.parametrize("cls", [cls for _, cls in ALL])
+def test_no_value_is_too_strange_to_be_named(cls: type) -> None:
+    listed = [*STRANGE, *([each] for each in STRANGE if len(str(each)) < 100)]
+    tables = [{name: each} for name in NAMES for each in STRANGE]
+    conditions = [{name: {form: each}} for name in NAMES for form in ("regex", "from") for each in STRANGE]
+    for key, kind in keys(cls).items():
+        for each in (*listed, *tables, *(conditions if key == "when" else ())):
+            try:
+                found = kind.read(each)
+            except Unfit:
+                continue
+            assert found not in (float("inf"), float("nan"))
+
+
+def test_a_number_of_thousands_of_digits_is_a_fault_of_its_file(conf: Directory) -> None:
+    conf.write_good(listen=f"port = {'1' * 5000}")
+    assert conf.problem() == "listen.toml: a number has too many digits"
 
 
 @pytest.mark.parametrize(
@@ -270,6 +325,7 @@ def test_keys_and_lists_where_tables_belong(conf: Directory) -> None:
         (kinds.PORT, 1, 1),
         (kinds.PORT, 65535, 65535),
         (kinds.COUNT, 1, 1),
+        (kinds.PATH, ".", Path()),
         (kinds.FRACTION, 1, 1.0),
         (kinds.FRACTION, 0.5, 0.5),
         (kinds.DURATION, "0s", 0.0),
@@ -316,6 +372,7 @@ def test_right_values(kind: ValueKind, given_: object, expected: object) -> None
         (kinds.PORT, 104.0, "found 104.0"),
         (kinds.PORT, True, "found true"),
         (kinds.COUNT, 0, "expected a whole number from 1, found 0"),
+        (kinds.COUNT, 10**30, "; at most 1000000000"),
         (kinds.FRACTION, 0, "expected a fraction above 0 and at most 1, found 0"),
         (kinds.FRACTION, 95, "found 95"),
         (kinds.FRACTION, float("nan"), "found NaN"),
@@ -323,6 +380,14 @@ def test_right_values(kind: ValueKind, given_: object, expected: object) -> None
         (kinds.DURATION, "30", 'found "30"'),
         (kinds.DURATION, "-1d", 'found "-1d"'),
         (kinds.DURATION, "30 days", 'expected a duration such as "30s"'),
+        (kinds.DURATION, "36501d", '; at most "36500d"'),
+        (kinds.DURATION, f"{'9' * 400}s", '; at most "36500d"'),
+        (kinds.PERIOD, "0s", "expected a duration above 0"),
+        (kinds.TERM, "9999 business days", 'expected a duration such as "4h"'),
+        (kinds.MOMENT, "0001-01-01 00:00", "; a year from 1970 to 9998"),
+        (kinds.MOMENT, "0001-01-01T00:00+14:00", "expected a date and time"),
+        (kinds.REGEX, "a{99999999999}", "the repetition number is too large"),
+        (kinds.REGEX, "(" * 5000, ": "),
         (kinds.UID, "1.2.", "expected a UID"),
         (kinds.UID, "1" * 65, "expected a UID"),
         (kinds.PATH, "~/edge", "the home directory is not looked up"),
@@ -477,6 +542,14 @@ def test_conditions_of_routes_and_holds_are_named_with_their_lines(conf: Directo
         (
             {"console": "\nport = 11112"},
             "console.toml:3: console.port: expected different ports for listen and console, found 11112 for both",
+        ),
+        (
+            {"hl7": "port = 2575\ntls_port = 2575"},
+            "hl7.toml:3: hl7.tls_port: expected different ports for hl7.port and hl7.tls_port, found 2575 for both",
+        ),
+        (
+            {"hl7": "\n\ntls_port = 8043", "dicomweb": "port = 8043"},
+            "hl7.toml:4: hl7.tls_port: expected different ports for dicomweb and hl7, found 8043 for both",
         ),
         ({"hold.teaching": ""}, "hold.teaching.toml:1: hold.teaching: expected studies or when, found neither"),
     ],

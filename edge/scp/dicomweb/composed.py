@@ -137,7 +137,8 @@ def _read_document(name: str, document: bytes) -> Sequence[Json]:
 
 def compose_data_set(data_set: Json, bulk: Mapping[str, Sequence[BulkPart]]) -> tuple[bytes, str]:
     """A data set as it is encoded, and its transfer syntax: that of its pixel data. Raises for what is none."""
-    pixels = bulk.get(data_set.get("7FE00010", {}).get("BulkDataURI", ""), ())
+    pixel_data: Json = next((each for tag, each in data_set.items() if int(tag, 16) == _PIXEL_DATA), {})
+    pixels = bulk.get(pixel_data.get("BulkDataURI", ""), ())
     syntaxes = {each.transfer_syntax_uid for each in pixels}
     if len(syntaxes) > 1:
         raise ValueError("frames in several transfer syntaxes")

@@ -150,7 +150,7 @@ def read_keys(exchange: Exchange, names: dict[str, str], level: Level) -> tuple[
         warnings.append(_NOT_FUZZY)
     for keyword, name in (("StudyInstanceUID", "study"), ("SeriesInstanceUID", "series")):
         if name in names:
-            _put(keys, [tag_of(keyword)], names[name])
+            _restrict(keys, keyword, names[name])
     return keys, warnings
 
 
@@ -190,6 +190,14 @@ def _put(keys: Attributes, path: Sequence[int], value: str) -> None:
     values = tuple(value.replace(",", "\\").split("\\")) if vr == "UI" else tuple(value.split("\\"))
     before = keys[tag].values if tag in keys and vr == "UI" else ()
     keys[tag] = ElementValue(vr, (*before, *values) if value else ())
+
+
+def _restrict(keys: Attributes, keyword: str, uid: str) -> None:
+    """Ask for the study or series of the address alone. Raises HttpError: 400 for a parameter that excludes it."""
+    tag = tag_of(keyword)
+    if keys[tag].values and uid not in keys[tag].values:
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"{keyword} differs from that of the address.")
+    keys[tag] = ElementValue("UI", (uid,))
 
 
 def read_order(exchange: Exchange, keys: Attributes) -> list[tuple[int, bool]]:

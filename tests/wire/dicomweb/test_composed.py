@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def test_metadata_and_bulk_data_become_the_object(edge: WebEdge, tmp_path: Path,
     assert found == ds
 
 
-def test_compressed_frames_are_a_part_each(edge: WebEdge, tmp_path: Path) -> None:
+@pytest.mark.parametrize("write_tag", [str.upper, str.lower])
+def test_compressed_frames_are_a_part_each(edge: WebEdge, tmp_path: Path, write_tag: Callable[[str], str]) -> None:
     ds = make(tmp_path)
     pixels = np.arange(3 * 16 * 16, dtype="u2").reshape(3, 16, 16)
     ds.Rows, ds.Columns, ds.NumberOfFrames, ds.PixelData = 16, 16, 3, pixels.tobytes()
@@ -89,7 +91,8 @@ def test_compressed_frames_are_a_part_each(edge: WebEdge, tmp_path: Path) -> Non
     said = in_json(ds)
     ds.compress(RLELossless, pixels, encoding_plugin="pylibjpeg", generate_instance_uid=False)
     frames = [bytes(each) for each in pydicom.encaps.generate_frames(ds.PixelData, number_of_frames=3)]
-    parts = [(f"Content-Type: {JSON}", json.dumps(said).encode())]
+    written = {write_tag(tag): each for tag, each in said.items()}
+    parts = [(f"Content-Type: {JSON}", json.dumps(written).encode())]
     parts += [bulk(each, kind=f"image/dicom-rle; transfer-syntax={RLELossless}") for each in frames]
     answer = send(edge, JSON, parts)
     assert (answer.status, answer.stored()) == (200, [ds.SOPInstanceUID])

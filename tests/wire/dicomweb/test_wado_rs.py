@@ -155,6 +155,13 @@ def test_answers_in_the_order_that_is_asked_for(here: Here, query: str, first: s
     assert here.get("/studies?orderby=Nonsense").status == 400
 
 
+def test_a_parameter_does_not_widen_the_study_of_the_address(here: Here) -> None:
+    one, other = (each["0020000D"]["Value"][0] for each in here.get(f"/studies?{OWN}").json())
+    found = here.get(f"/studies/{one}/series?StudyInstanceUID={one},{other}").json()
+    assert {each["0020000D"]["Value"][0] for each in found} == {one}
+    assert here.get(f"/studies/{one}/series?StudyInstanceUID={other}").status == 400
+
+
 def test_what_a_study_says(here: Here) -> None:
     (found,) = here.get("/studies?PatientID=W0001&includefield=SOPClassesInStudy").json()
     said = {tag: each.get("Value") for tag, each in found.items()}
