@@ -355,5 +355,6 @@ def _add_headers(headers: MutableHeaders, scope: Scope) -> None:
     visitor = scope.get("state", {}).get("visitor")
     if visitor is not None and visitor.set_cookie:
         flags = "; Secure" if visitor.secure else ""
-        cookie = f"{scope['state']['cookie']}={visitor.token}; Path=/; HttpOnly; SameSite=Strict{flags}"
+        # Lax: a link in an alert's mail opens its page for who is signed in. A form is taken with its token alone.
+        cookie = f"{scope['state']['cookie']}={visitor.token}; Path=/; HttpOnly; SameSite=Lax{flags}"
         headers.append("set-cookie", cookie)
