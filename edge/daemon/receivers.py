@@ -128,7 +128,6 @@ class Receivers:
         self._starting = threading.Lock()  # nor is a configuration given meanwhile
         self._running: list[_Process] = []
         self._stopping = threading.Event()
-        self._has_server = True
         self._started = threading.Semaphore(0)
         names = [f"receiver {door.name or number + 1}" for number in range(self.count)]
         self._threads = [threading.Thread(target=self._keep_one, name=name, daemon=True) for name in names]
@@ -145,7 +144,7 @@ class Receivers:
             try:
                 process = self._start_one()
             except EOFError:
-                self._has_server = False
+                log.critical("the fork server has ended")
                 return
             except (OSError, Hindered) as error:
                 log.error("no receiving process can be started: %s", error)
@@ -177,9 +176,10 @@ class Receivers:
             return process
 
     def check(self) -> None:
-        """Raises where no receiving process can be started any more: only a restart of the gateway helps."""
-        if not self._has_server and not self._stopping.is_set():
-            raise RuntimeError("the fork server has ended")
+        """Raises where a receiving process is not replaced any more, for whatever reason: only a restart helps."""
+        ended = [each.name for each in self._threads if each.ident is not None and not each.is_alive()]
+        if ended and not self._stopping.is_set():
+            raise RuntimeError(f"{', '.join(ended)} is not replaced any more when it ends")
 
     def hand_on(self, sock: socket.socket, address: str, is_secure: bool) -> str:
         """Give a connection to the process that has the fewest. Returns why it could not be; empty: it has gone."""

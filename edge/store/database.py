@@ -78,8 +78,8 @@ __all__ = [
 
 #: Connections for reading that nobody has used for that long are closed; that number stays.
 CONNECTION_IDLE_SECONDS, LEAST_READERS = 60.0, 2
-#: Milliseconds that a checkpoint waits for readers of a long log, so that the log is used from its start again. In vain:
-#: the next checkpoint tries.
+#: Milliseconds that a checkpoint waits for readers of a long log, so that the log is used from its start again. Where
+#: they go on, the next checkpoint tries.
 RESTART_WAIT_MS = 250
 #: Seconds to wait for a lock that was not given up in LOCK_SECONDS.
 STILL_LOCKED_SECONDS = 0.5

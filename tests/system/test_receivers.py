@@ -130,6 +130,22 @@ def test_one_that_ends_is_replaced_within_a_second(monkeypatch: pytest.MonkeyPat
     assert ending.pauses == [pytest.approx(pause)] * 3
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [EOFError, MemoryError])
+def test_one_that_is_not_replaced_any_more_ends_the_gateway(error: type[Exception]) -> None:
+    """systemd starts it again."""
+    made = Receivers(MagicMock(), MagicMock(), MagicMock(), MagicMock(), 0)
+    made._start_one = MagicMock(side_effect=error)  # type: ignore[method-assign]
+    made.check()
+    for thread in made._threads:
+        thread.start()
+        thread.join()
+    with pytest.raises(RuntimeError, match="is not replaced"):
+        made.check()
+    made.drain(0.0)
+    made.check()
+
+
 def test_associations_are_spread_over_the_processes(edge: Edge) -> None:
     wires = [caller(edge.port) for _ in range(4)]
     holders = [holder_of(edge, wire).pid for wire in wires]
