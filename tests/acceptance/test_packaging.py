@@ -508,12 +508,13 @@ def a_new_caller_is_let_in(machine: Machine) -> None:
 
 def everything_arrives(machine: Machine, expected: int = SENT) -> None:
     def at_rest() -> bool:
-        queue = status(machine)["queue"]
-        return not queue["pending"] and not queue["active"]
+        """What was answered is queued a moment later."""
+        told = status(machine)
+        queue = told["queue"]
+        return told["instances"]["stored"] == expected and not queue["pending"] and not queue["active"]
 
-    wait_until(at_rest, 60, "nothing is under way", interval=0.5)
+    wait_until(at_rest, 60, "all are stored, and nothing is under way", interval=0.5)
     told = status(machine)
-    assert told["instances"]["stored"] == expected
     assert told["destinations"]["archive"]["sent"] == expected, f"{told}\n{journal(machine)}"
     assert len(machine.run("find", "/archive", "-type", "f").stdout.split()) == expected
 

@@ -63,8 +63,10 @@ SABOTAGES = (
     Sabotage(
         "what fails is not counted as applied",
         "edge/journal/apply.py",
-        "        self._applier.apply(tuple(self._items), changed)\n        self._progress = progress\n",
-        "        self._progress = progress\n        self._applier.apply(tuple(self._items), changed)\n",
+        "        self._applier.apply(tuple(self._items), changed)\n"
+        "        self._progress = progress.keep(self._is_live)\n",
+        "        self._progress = progress.keep(self._is_live)\n"
+        "        self._applier.apply(tuple(self._items), changed)\n",
         "tests/store/test_journal.py -k comes_again_whole",
     ),
     Sabotage(
@@ -196,9 +198,9 @@ SABOTAGES = (
     Sabotage(
         "the answer follows the record",
         "edge/scp/services/store.py",
-        "        answer = responder.recorder.accept(recording, kind, uid, origin)",
+        "        answer = responder.recorder.accept(recording, context_key, uid, origin)",
         "        responder.respond(request, StoreResponse(0))\n"
-        "        return (None, responder.recorder.accept(recording, kind, uid, origin))[0]",
+        "        return (None, responder.recorder.accept(recording, context_key, uid, origin))[0]",
         "tests/system/test_durability.py",
     ),
     Sabotage(

@@ -67,9 +67,9 @@ SABOTAGES = (
     Sabotage(
         "the answer follows the record",
         "edge/scp/services/store.py",
-        "        answer = responder.recorder.accept(recording, kind, uid, origin)",
+        "        answer = responder.recorder.accept(recording, context_key, uid, origin)",
         "        responder.respond(request, StoreResponse(0))\n"
-        "        return (None, responder.recorder.accept(recording, kind, uid, origin))[0]",
+        "        return (None, responder.recorder.accept(recording, context_key, uid, origin))[0]",
         "kill-many",
         60,
     ),
