@@ -22,6 +22,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,7 +190,7 @@ class Spool:
         if current is None or hour != self._hour:
             path = self.root / time.strftime(BUCKET_NAME, time.gmtime(now))
             with _storage_errors("create a directory", path):
-                hindrance.retry_shortages(lambda: path.mkdir(mode=0o700, exist_ok=True))
+                hindrance.retry_shortages(lambda: _make_folder(path))
                 root, bucket = Bucket(self.root), Bucket(path)
             root.sync()
             self._bucket, self._hour = bucket, hour
@@ -206,7 +207,7 @@ class Spool:
         final = self.path_of(name)
         with _storage_errors("move a file into the spool", self.root):
             try:
-                hindrance.retry_shortages(lambda: final.parent.mkdir(mode=0o700, exist_ok=True))
+                hindrance.retry_shortages(lambda: _make_folder(final.parent))
                 path.rename(final)
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -248,7 +249,7 @@ class Spool:
             try:
                 return os.open(path, flags | os.O_EXCL, 0o600), path
             except FileNotFoundError:
-                (self.root / bucket).mkdir(mode=0o700, exist_ok=True)
+                _make_folder(self.root / bucket)
             except FileExistsError:
                 path = f"{self.incoming}/{final[len(bucket) + 1 :]}.part"
                 return os.open(path, flags | os.O_TRUNC, 0o600), path
@@ -329,6 +330,12 @@ def digest_from(fd: int, offset: int, running: hashlib._Hash | xxhash.xxh3_128) 
         running.update(buffer[:count])
         offset += count
     return running.digest()
+
+
+def _make_folder(path: Path) -> None:
+    """Make a directory where there is none. Unlike Path.mkdir it passes over no fault because another thread made it."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
 
 
 def sync_file_system(fd: int) -> None:
