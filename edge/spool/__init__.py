@@ -22,8 +22,8 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -333,7 +333,7 @@ def digest_from(fd: int, offset: int, running: hashlib._Hash | xxhash.xxh3_128) 
 
 
 def _make_folder(path: Path) -> None:
-    """Make a directory where there is none. Unlike Path.mkdir it passes over no fault because another thread made it."""
+    """Make a directory where there is none. Path.mkdir would pass over a fault where another thread has made it."""
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
 
