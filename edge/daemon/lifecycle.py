@@ -34,7 +34,7 @@ from edge.monitor import downtime, host
 from edge.scp.fork_server import ForkServer
 from edge.storage import recovery
 from edge.storage.retention import apply_holds
-from edge.store import downtimes, gateway_values, ledger, samples
+from edge.store import downtimes, gateway_values, ledger
 from edge.store.database import Transaction
 from edge.worker import DONE, ThreadSpec, Worker
 
@@ -146,7 +146,6 @@ class Lifecycle:
 
     def _record_start(self, conn: Transaction) -> None:
         ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], payload={"version": __version__})
-        samples.begin_counts(conn, time.time())
         apply_holds(conn, self.gateway.config)
         files = self.gateway.configuring.files()
         record_state(conn, files, self.gateway.configuring.author_of(files))

@@ -269,17 +269,10 @@ def _volumes(conn: Transaction, prefix: str, month: Month) -> list[Volume]:
     found = []
     for name in samples.names_below(conn, f"{prefix}.answers/"):
         parts = ("answers", "answer.seconds", "answer.bytes")
-        count, seconds, octets = (_count_of_month(conn, f"{prefix}.{part}/{name}", month) for part in parts)
+        count, seconds, octets = (growth_of(_series_of_month(conn, f"{prefix}.{part}/{name}", month)) for part in parts)
         if count:
             found.append(Volume(name, int(count), int(octets), seconds / count))
     return sorted(found, key=lambda each: -each.bytes)
-
-
-def _count_of_month(conn: Transaction, name: str, month: Month) -> float:
-    """The growth of what is counted since the start of the gateway: it was 0 before it was sampled first."""
-    points = _series_of_month(conn, name, month)
-    is_new = bool(points) and points[0][0] >= month.begin and points[0][0] == samples.first_at(conn, name)
-    return growth_of([(month.begin, 0.0), *points] if is_new else points)
 
 
 def _backlogs(conn: Transaction, month: Month) -> list[LargestBacklog]:

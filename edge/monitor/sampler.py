@@ -23,6 +23,8 @@ from edge.store.samples import DAY, HOUR
 
 #: The forecast needs a week, and the hour before it.
 USAGE_SECONDS = 7 * DAY + 2 * HOUR
+#: What is counted since the start of the gateway, by the beginning of its names.
+_COUNTED = ("received.answer", "sent.answer")
 #: Of each run, for what follows what has come: scanners wait for no more of it.
 CATCH_UP_SECONDS = 0.25
 
@@ -66,9 +68,9 @@ class Gauges:
         self._smart: tuple[str, ...] = ()
         self.machine = Machine()
         self.rhythms: Mapping[str, Usual] = {}
-        now = time.time()
+        self._begun, self._counted = time.time(), set[str]()  # counts that were sampled since
         with db.reading() as conn:
-            self.usage = samples.series(conn, "disk.used", now - USAGE_SECONDS)
+            self.usage = samples.series(conn, "disk.used", self._begun - USAGE_SECONDS)
 
     def is_clock_synchronized(self) -> bool | None:
         """Does a time server set the clock? None: unknown."""
@@ -93,7 +95,14 @@ class Gauges:
         self.machine = Machine(host.read_clock(), (*host.disk_faults(self._config().site.data_dir), *self._smart))
         with self._db.reading() as conn:
             found = values_of(seen, used, *tallies.bytes_so_far(conn))
-        self._db.write(lambda conn: samples.add_sample(conn, now, found))
+        new = {name for name in found if name.startswith(_COUNTED)} - self._counted
+
+        def work(conn: Transaction) -> None:
+            samples.add_sample(conn, self._begun, dict.fromkeys(new, 0.0))  # so that all of the first one is growth
+            samples.add_sample(conn, now, found)
+
+        self._db.write(work)
+        self._counted |= new
         kept = [each for each in self.usage if now - USAGE_SECONDS <= each[0] <= now]
         self.usage = [*kept, (now, float(used))]
 

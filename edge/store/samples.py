@@ -22,7 +22,6 @@ from edge.store.gateway_values import recall, remember
 HOUR, DAY = 3600.0, 86400.0
 FINE_SECONDS, KEPT_SECONDS = 2 * DAY, 396 * DAY
 THINNED_UNTIL = "thinned_until"
-_COUNTED_SINCE_START = ("received.answer", "sent.answer")
 
 
 def add_sample(conn: Transaction, at: float, found: Mapping[str, float]) -> None:
@@ -32,11 +31,6 @@ def add_sample(conn: Transaction, at: float, found: Mapping[str, float]) -> None
         " ON CONFLICT (name, at) DO UPDATE SET value = excluded.value",
         [(name, at, value) for name, value in found.items()],
     )
-
-
-def begin_counts(conn: Transaction, at: float) -> None:
-    """Sample 0 of all that is counted since the start of the gateway, at its start."""
-    add_sample(conn, at, {name: 0.0 for name in _names(conn) if name.startswith(_COUNTED_SINCE_START)})
 
 
 def series(conn: Transaction, name: str, since: float) -> list[tuple[float, float]]:

@@ -7,9 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from pathlib import Path
-from sqlite3 import connect
 
 import pytest
 
@@ -18,14 +16,18 @@ from edge.errors import EdgeError
 from edge.messaging.monthly_mail import post_due_report
 from edge.messaging.notice import LETTER
 from edge.model import Disk
+from edge.monitor import health
+from edge.monitor.live import Live
 from edge.monitor.monthly import MonthlyReport, growth_of, month_of, monthly_report, project
 from edge.monitor.monthly_text import report_csv, report_letter, report_tables, summary_lines
+from edge.monitor.sampler import Gauges
+from edge.monitor.snapshot_model import Snapshot
+from edge.network.answer_times import BOUNDS, AnswerTally
 from edge.store import downtimes, outbox, samples
-from edge.store.database import Store, Transaction
+from edge.store.database import Store
 from edge.store.downtimes import Downtime
 from edge.store.samples import DAY, HOUR
 from tests.support.gateway import CONFIG, configuration
-from tests.support.peers import Edge
 
 UTC = Calendar(time_zone="UTC")
 #: 2026-11-01, 00:00 UTC.
@@ -99,33 +101,21 @@ def test_volumes_answers_and_backlogs_are_those_of_the_month(report: MonthlyRepo
 def test_what_came_before_the_first_sample_of_a_start_counts(tmp_path: Path) -> None:
     """A modality that sends once is sampled with all of it; after a start it may send more than it had before."""
     config, store = configuration(tmp_path), Store(tmp_path / "catalog.db")
-    parts = {"answers": 1.0, "answer.seconds": 0.02, "answer.bytes": 5e5}
+    for start in (40, 100):
+        tally = AnswerTally([start, *[0] * len(BOUNDS)], start * 0.02, start * 500_000)
 
-    def count(conn: Transaction, at: float, of: float) -> None:
-        samples.add_sample(conn, at, {f"received.{part}/ct1": of * each for part, each in parts.items()})
+        def seen(tally: AnswerTally = tally) -> Snapshot:
+            with store.reading() as conn:
+                return health.snapshot(conn, config, DISK, Live("running", answers={"ct1": tally}), time.time())
 
-    def fill(conn: Transaction) -> None:
-        count(conn, NOVEMBER + DAY, 40.0)
-        samples.begin_counts(conn, NOVEMBER + 2 * DAY)
-        count(conn, NOVEMBER + 2 * DAY + 60, 100.0)
-
-    store.write(fill)
+        gauges = Gauges(store, lambda: config, lambda: DISK, seen)
+        gauges.sample()
+        gauges.sample()
+    now = time.time()
     with store.reading() as conn:
-        found = monthly_report(conn, config, DISK, month_of("2026-11", UTC, NOW), NOW)
+        found = monthly_report(conn, config, DISK, month_of(time.strftime("%Y-%m", time.gmtime(now)), UTC, now), now)
     store.close()
     assert [(each.name, each.objects, each.bytes) for each in found.received] == [("ct1", 140, 70_000_000)]
-
-
-def test_a_start_counts_from_nothing(tmp_path: Path, running: ExitStack) -> None:
-    gateway = running.enter_context(Edge(tmp_path / "edge"))
-    gateway.stop()
-    with closing(connect(gateway.data_dir / "catalog.db")) as conn:
-        conn.execute("INSERT INTO sample VALUES ('received.answers/gone', ?, 7.0)", (time.time() - 60,))
-        conn.commit()
-    gateway.start()
-    with closing(connect(gateway.data_dir / "catalog.db")) as conn:
-        rows = conn.execute("SELECT value FROM sample WHERE name = 'received.answers/gone' ORDER BY at").fetchall()
-    assert rows == [(7.0,), (0.0,)]
 
 
 def test_the_month_is_mailed_once_and_first_for_the_month_it_was_asked_in(tmp_path: Path) -> None:
