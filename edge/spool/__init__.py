@@ -272,7 +272,7 @@ class Spool:
         source, folder = self.path_of(name), self.root.parent / DAMAGED_FOLDER
         if not source.exists():
             return None
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_folder(folder)
         target = folder / source.name
         os.rename(source, target)
         Bucket(source.parent).sync()

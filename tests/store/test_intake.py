@@ -309,6 +309,21 @@ def test_an_object_of_quarantine_that_was_lost_is_kept_when_it_comes_again(edge:
     assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
 
 
+def test_a_directory_that_another_thread_makes_hides_no_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def make_and_fail(path: str, mode: int = 0o777) -> None:
+        make(path, mode)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    spool = Spool(tmp_path)
+    monkeypatch.setattr(os, "mkdir", make_and_fail)
+    with pytest.raises(StorageUnhealthy):
+        spool.put("1", 1.0, b"", [])
+
+
 def test_a_leftover_of_an_eviction_is_removed(edge: Receiving, slice_: Path) -> None:
     accept(edge, slice_)
     edge.settle()
