@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pydicom
@@ -15,12 +16,13 @@ import pytest
 
 from edge.config.kinds import OAuth
 from edge.config.sections import Destination
-from edge.dicom.part10 import parse_meta
+from edge.dicom.part10 import MAX_META, parse_meta
 from edge.network.http_client import ClientTls
 from edge.network.tokens import OAuthToken
 from edge.outbound import Forwarder
 from edge.outbound.transport import stow
 from edge.outbound.transport.stow_answer import Meaning, StowReport, meaning_of_answer, read_report, retry_after
+from edge.outbound.transport.stow_compare import has_same_bytes
 from tests.outbound.test_forward import Outbox
 from tests.support.certificates import Authority
 from tests.support.objects import ct_files, sop_instance_uid
@@ -324,6 +326,38 @@ def test_one_that_is_there_already_is_compared(box: Outbox, archive: MakeArchive
     box.wait(**{"confirmed" if is_same else "held": 1})
     if not is_same:
         assert box.row(uid)["reason"] == "the destination has other bytes under its SOP Instance UID"
+
+
+class Endless:
+    """An answer to WADO-RS that begins with an object and goes on for ever."""
+
+    status, headers = 200, MappingProxyType({"content-type": "application/dicom"})
+
+    def __init__(self, begin: bytes) -> None:
+        self._begin, self.given, self.is_closed = begin, 0, False
+
+    def pieces(self) -> Iterator[bytes]:
+        piece = self._begin
+        while True:
+            self.given += 1
+            yield piece
+            piece = bytes(len(self._begin))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_what_is_there_is_compared_as_it_comes_and_no_further_than_ours(box: Outbox) -> None:
+    (uid,) = box.make(1)
+    data = box.path(uid).read_bytes()
+    meta, answer = parse_meta(data[:MAX_META]), Endless(data)
+    lease = SimpleNamespace(
+        size=len(data), context_key=meta.context_key, study_uid="1.2", sop_instance_uid=uid, sha256=bytes(32)
+    )
+    with box.path(uid).open("rb") as file:
+        there = SimpleNamespace(open=lambda *_: answer)
+        assert not has_same_bytes(there, file.fileno(), meta.dataset_offset, lease)  # type: ignore[arg-type]
+    assert (answer.given, answer.is_closed) == (2, True)
 
 
 def test_a_damaged_file_of_ours_never_leaves(box: Outbox, archive: MakeArchive) -> None:
