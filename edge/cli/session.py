@@ -117,8 +117,8 @@ class CommandSession:
         elif self.has_catalog:
             print_note(f"the gateway is down; this is what its catalog in {self.data_dir} says")
         with self.quiet_catalog() as conn:
-            if vanished := "" if self.daemon_runs else Journal(self.data_dir).find_vanished(conn):
-                print_note(f"the catalog is damaged, so this is not all: {vanished}; type `edge recover`")
+            if damage := self.find_damage(conn):
+                print_note(f"the catalog is damaged, so this is not all: {damage}; type `edge recover`")
             elif objects := self.tail(conn).objects:
                 more = f"{amount(len(objects), 'more image')} {'is' if len(objects) == 1 else 'are'}"
                 print_note(f"{more} recorded in the journal; the next start stores them")
@@ -135,9 +135,16 @@ class CommandSession:
     def tail(self, conn: Transaction) -> Tail:
         """What was answered and is not in the catalog; nothing while the gateway runs, which enters it."""
         if self._tail is None:
-            runs = self.daemon_runs
-            self._tail = Tail() if runs else read_tail(self.data_dir, journal_progress.read_applied(conn))
+            self._tail = self.read_tail(conn)
         return self._tail
+
+    def read_tail(self, conn: Transaction) -> Tail:
+        """The same as it is now: who asks again and again sees starts of the gateway."""
+        return Tail() if self.daemon_runs else read_tail(self.data_dir, journal_progress.read_applied(conn))
+
+    def find_damage(self, conn: Transaction) -> str:
+        """What the catalog has lost, by the ledger's copy; empty while the gateway runs: its start has compared them."""
+        return "" if self.daemon_runs else Journal(self.data_dir).find_vanished(conn)
 
     def recorded_of(self, conn: Transaction, study_uid: str) -> list[RecordedObject]:
         """List the images of a study that the next start stores."""

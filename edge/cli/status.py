@@ -69,16 +69,13 @@ def _read_catalog(session: CommandSession) -> Status:
     from edge.monitor import health  # noqa: PLC0415 - all of the store, which the daemon has
     from edge.monitor.status_document import status_json  # noqa: PLC0415
     from edge.spool.room import disk_of  # noqa: PLC0415
-    from edge.storage.journal_tail import Tail, read_tail  # noqa: PLC0415
-    from edge.store.journal_progress import read_applied  # noqa: PLC0415
-    from edge.store.ledger_copy import Journal  # noqa: PLC0415
 
     disk = disk_of(session.data_dir)
     with session.quiet_catalog() as conn:
         found = status_json(health.snapshot(conn, session.config, disk, Live(DOWN), time.time()))
-        vanished = Journal(session.data_dir).find_vanished(conn)
-        tail = Tail() if vanished else read_tail(session.data_dir, read_applied(conn))
-        return found | {"catalog_damage": vanished or None, "recorded": len(tail.objects)}
+        damage = session.find_damage(conn)  # without its rows all that the journal has seems to be new
+        recorded = 0 if damage else len(session.read_tail(conn).objects)
+        return found | {"catalog_damage": damage or None, "recorded": recorded}
 
 
 def is_well(found: Status) -> bool:
