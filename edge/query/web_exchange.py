@@ -18,7 +18,7 @@ from edge.dicom.json import from_json
 from edge.dicom.part10 import MAX_META, parse_meta
 from edge.dicom.pdu_reader import Sink
 from edge.errors import EdgeError, PeerError, Unreadable
-from edge.network.http_client import HttpStream
+from edge.network.http_client import HttpResult, HttpStream
 from edge.network.multipart import BadMultipart, PartReader, find_boundary
 from edge.network.web_service import WebConnection, WebService
 from edge.query.levels import OF_ANSWER, UNIQUE_KEYWORDS, Level, tag_of
@@ -71,7 +71,7 @@ class WebExchange:
         answer.close()
         if answer.status in (204, 404, 410):
             return None
-        raise _failure("WADO-RS", answer.status, str(answer.status))
+        raise _failure("WADO-RS", answer)
 
 
 def find_page(connection: WebConnection, target: str, read: Callable[[Any], T]) -> list[T]:
@@ -80,7 +80,7 @@ def find_page(connection: WebConnection, target: str, read: Callable[[Any], T]) 
     if answer.status in (204, 404):
         return []  # nothing is found; a series that is not there is 404 at some servers
     if answer.status != 200:
-        raise _failure("QIDO-RS", answer.status, answer.phrase)
+        raise _failure("QIDO-RS", answer)
     try:
         return [read(each) for each in json.loads(answer.body or b"[]")]
     except (RecursionError, ValueError, TypeError, LookupError, AttributeError, Unreadable):
@@ -109,9 +109,9 @@ def _search_path(keys: Attributes) -> tuple[str, str]:
     return f"{path}/{_WORDS[level]}", f"{text}&" if text else ""
 
 
-def _failure(service: str, status: int, phrase: str) -> EdgeError:
-    text = f"{service} failed: it answers {phrase}"
-    return ServiceRefused(text) if status in _LASTING else RequestFailed(text, status)
+def _failure(service: str, answer: HttpResult | HttpStream) -> EdgeError:
+    text = f"{service} failed: it answers {answer.phrase}"
+    return ServiceRefused(text) if answer.status in _LASTING else RequestFailed(text, answer.status)
 
 
 class WebObject:
