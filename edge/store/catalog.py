@@ -79,15 +79,15 @@ def add(
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT) and not _is_replaced(row, facts):
                 return _duplicate(row)
             return _return(conn, row, facts, stored, known, rule)
-    context_key = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
+    kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
     is_cached = bool(facts.origin.fetched_from)
     conflict = bool(same_uid) and not is_cached and has_rival(conn, facts.sop_instance_uid, stored.sha256)
     new = _new_values(facts, stored, study, placed)
     hold = legal_holds.hold_of_arrival(conn, facts.first("StudyInstanceUID"), hold)
-    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, context_key, hold, rule)
+    instance = _insert(conn, *new, *_kept_as(conflict), facts.sop_instance_uid, stored.sha256, kind, hold, rule)
     count_fetched(conn, facts.origin.fetched_from, 1, stored.size)
-    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, context_key, stored.path, placed)
+    return Added(Arrival.CONFLICT if conflict else Arrival.NEW, instance, study, kind, stored.path, placed)
 
 
 def _is_replaced(row: sqlite3.Row, facts: InstanceHeader) -> bool:

@@ -115,8 +115,8 @@ def correct_texts(conn: Transaction, facts: OrderFacts, source: ChangeSource) ->
     keys, texts = ({name: getattr(facts, name) for name in names if getattr(facts, name)} for names in (_KEYS, _TEXTS))
     sets = ", ".join(f"{name} = :{name}" for name in (*texts, "is_in_doubt"))
     same = " AND ".join(f"{name} = :{name} AND {name} <> ''" for name in (*keys, "feed", "changed_at"))
-    values = {**keys, **texts, "is_in_doubt": False, "feed": source.feed, "changed_at": source.at}
-    sql = f"UPDATE imaging_order SET {sets} WHERE {same} AND is_in_doubt RETURNING id"
+    values = {**keys, **texts, "is_in_doubt": 0, "feed": source.feed, "changed_at": source.at}
+    sql = f"UPDATE imaging_order SET {sets} WHERE {same} AND is_in_doubt = 1 RETURNING id"
     return {row[0] for row in conn.execute(sql, values).fetchall()}
 
 
