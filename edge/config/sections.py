@@ -275,9 +275,7 @@ class PagesSection:
 
     host: Annotated[str, kinds.HOST] = "127.0.0.1"
     port: Annotated[int, kinds.PORT] = 8042
-    names: Annotated[
-        tuple[str, ...], kinds.HOST_NAMES
-    ] = ()  # what browsers may call it, besides addresses and localhost
+    names: Annotated[tuple[str, ...], kinds.HOST_NAMES] = ()  # for browsers, besides addresses and localhost
     banner: Annotated[str, kinds.BANNER] = ""  # acknowledged before sign-in; empty: there is none
     lock_after: Annotated[int, kinds.COUNT] = 3  # failed sign-ins in 15 minutes that lock an account
     idle: Annotated[float, kinds.PERIOD] = 15 * 60.0  # without use; then a session ends
