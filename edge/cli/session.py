@@ -143,7 +143,7 @@ class CommandSession:
         return Tail() if self.daemon_runs else read_tail(self.data_dir, journal_progress.read_applied(conn))
 
     def find_damage(self, conn: Transaction) -> str:
-        """What the catalog has lost, by the ledger's copy; empty while the gateway runs: its start has compared them."""
+        """What the catalog has lost, by the ledger's copy; empty while the gateway runs: its start has compared."""
         return "" if self.daemon_runs else Journal(self.data_dir).find_vanished(conn)
 
     def recorded_of(self, conn: Transaction, study_uid: str) -> list[RecordedObject]:
