@@ -2,8 +2,9 @@
 disk to itself; then handed out in the order in which they came.
 
 Held records keep few receive buffers: a short one is copied out of its buffer, and of others only the first of each
-door stay there. What gave its buffer back is read from its segment. While a long backlog is worked off, doors get
-buffers back at nearly the rate at which records are done: senders are slowed evenly, and the backlog shrinks.
+door stay there. What gave its buffer back is read from its segment. Where there is much to do, records keep their
+buffers, short ones, too, and doors get them back at nearly the rate at which records are done: senders are slowed
+evenly, and the backlog shrinks.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LEARNT_FROM = 32
 MOST_SLOTS_HELD, FEW_SLOTS = 128, 32
 #: Records with this number of bytes in their buffer are copied out of it.
 COPIED_BYTES = 64 << 10
-#: Of records that are read from their segments, this share gives a buffer back to a door when it is done.
+#: Of records that have given theirs back, this share gives another's to its door when it is done.
 SHARE_GIVEN_BACK = 0.75
 
 
@@ -81,13 +82,11 @@ class HeldRecords:
         self.has_thin_door |= self._pools[notice.pool].count < FEW_SLOTS
         length = body_bytes_in_slot(self._memory(notice))
         held = HeldRecord(notice, length, None, has_slot=True)
-        if length <= COPIED_BYTES:
-            held.copied = bytes(self._memory(notice)[: notice.head_length + length])
-            self._give_back(held)
-        else:
-            self._slots[notice.pool] += 1
+        self._slots[notice.pool] += 1
         self._records.append(held)
         self._work_seconds += _work_of(held)
+        if length <= COPIED_BYTES and not self._has_much_to_do:
+            self._release(held)
 
     def free_slots(self) -> None:
         """While records are held: keep no more buffers than may be."""
@@ -100,7 +99,11 @@ class HeldRecords:
         """Are they to be applied now, though doors are busy?"""
         since = self.oldest_at
         is_old = since is not None and time.monotonic() - since > MOST_HELD_SECONDS
-        return is_old or self._work_seconds * self._slowness > MOST_WORK_SECONDS or self.has_thin_door
+        return is_old or self._has_much_to_do or self.has_thin_door
+
+    @property
+    def _has_much_to_do(self) -> bool:
+        return self._work_seconds * self._slowness > MOST_WORK_SECONDS
 
     def take(self) -> HeldRecord:
         """The oldest. `memory_of` has its bytes until `let_go`."""
@@ -125,24 +128,26 @@ class HeldRecords:
             self._buffers.append(held.buffer)
             held.buffer = None
         if held.has_slot:
-            self._release(held)
-        elif held.copied is None and not held.notice.is_last:
+            self._give_back(held)
+        elif self._slots.total():
             self._credit += SHARE_GIVEN_BACK
             if self._credit >= 1:
                 self._credit -= 1
-                for each in reversed(self._records):
-                    if each.has_slot:
-                        return self._release(each)
+                if (newest := next((each for each in reversed(self._records) if each.has_slot), None)) is not None:
+                    self._release(newest)
 
     def _memory(self, notice: RecordNotice) -> memoryview:
         return self._pools[notice.pool].slot(notice.slot).whole[MAX_HEAD_BYTES - notice.head_length :]
 
     def _release(self, held: HeldRecord) -> None:
-        self._slots[held.notice.pool] -= 1
+        """Give the buffer of a record back that is to be done later."""
+        if held.body_bytes <= COPIED_BYTES:
+            held.copied = bytes(self._memory(held.notice)[: held.notice.head_length + held.body_bytes])
         self._give_back(held)
 
     def _give_back(self, held: HeldRecord) -> None:
         held.has_slot = False
+        self._slots[held.notice.pool] -= 1
         self._pools[held.notice.pool].give_back(held.notice.slot)
 
     def _read(self, held: HeldRecord) -> memoryview | None:

@@ -87,6 +87,23 @@ def test_a_door_gets_buffers_back_while_records_are_read_from_segments(
     assert used == [2, 2, 1]
 
 
+def test_senders_of_short_objects_are_slowed_where_there_is_much_to_do(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "MOST_WORK_SECONDS", 0.0012)
+    bodies = door.append(SHORT, SHORT)
+    assert count_used(door.pool) == 0
+    bodies += door.append(SHORT, SHORT, SHORT)
+    assert count_used(door.pool) == 3
+    used, drained = [], door.drain()
+    for body in bodies[:3]:
+        assert next(drained) == body
+        used.append(count_used(door.pool))
+    assert used == [3, 3, 2], "they get fewer back than were done"
+    assert list(drained) == bodies[3:]
+    assert count_used(door.pool) == 0
+
+
 @pytest.mark.parametrize("busy", [0, 3])
 def test_records_are_held_until_doors_are_quiet(door: Door, busy: int) -> None:
     asked: list[float] = []
