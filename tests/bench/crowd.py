@@ -21,6 +21,8 @@ P_DATA, RELEASE = 0x04, bytes.fromhex("05 00 00000004 00000000")
 COMMAND_LAST, DATA, DATA_LAST = 3, 0, 2
 #: UIDs stand in the first bytes of a message.
 HEAD = 8192
+#: Modalities have addresses of their own: a gateway gives one address but a part of its associations.
+ADDRESSES = 20
 #: Whoever waits longer for an answer has been timed out.
 PATIENCE = 30.0
 
@@ -67,7 +69,7 @@ def answer_times(port: int, slice_: Path, associations: int, rounds: int) -> lis
 
 async def _crowd(port: int, slice_: Slice, associations: int, rounds: int) -> list[float]:
     request = request_pdu(Request("CT1", "EDGE", (slice_.context(),), 0))
-    sockets = [await _open(port, request) for _ in range(associations)]
+    sockets = [await _open(port, request, f"127.0.0.{2 + number % ADDRESSES}") for number in range(associations)]
     try:
         message = slice_.message(sockets[0][1])
         marker, begin = sop_instance_uid(slice_.path).encode(), time.monotonic() + 0.5
@@ -81,10 +83,11 @@ async def _crowd(port: int, slice_: Slice, associations: int, rounds: int) -> li
             sock.close()
 
 
-async def _open(port: int, request: bytes) -> tuple[socket.socket, int]:
-    """An association, and the longest PDU that it takes."""
+async def _open(port: int, request: bytes, address: str) -> tuple[socket.socket, int]:
+    """An association from this address, and the longest PDU that it takes."""
     loop = asyncio.get_running_loop()
     sock = socket.socket()
+    sock.bind((address, 0))
     sock.setblocking(False)
     await loop.sock_connect(sock, ("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
