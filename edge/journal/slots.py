@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 
 from edge.errors import Cause, Shortage
+from edge.journal.line import Line
 from edge.journal.record import MAX_HEAD_BYTES, pad_to_block
 from edge.network.sockets import wait_readable
 
@@ -52,18 +53,21 @@ class SlotPool:
         self._map = mmap.mmap(memory, count * self._stride)
         self._view = memoryview(self._map)
         os.set_blocking(self._free, False)
-        self._lock, self._idle = threading.Lock(), list(range(count - 1, -1, -1))  # the last one used is the next
+        self._line, self._lock = Line(), threading.Lock()
+        self._idle = list(range(count - 1, -1, -1))  # the last one used is the next
 
     def slot(self, number: int) -> Slot:
         return Slot(number, self._view[number * self._stride : (number + 1) * self._stride])
 
     def take(self, patience: float) -> Slot:
-        """A free slot. Raises Shortage when none is given back for this number of seconds."""
+        """A free slot, in the order of arrival. Raises Shortage when there is none for this number of seconds."""
         end = time.monotonic() + patience
-        while (number := self._take()) is None:
-            if not wait_readable(self._free, seconds=end - time.monotonic()):
-                raise Shortage("the gateway is short of receive buffers", Cause.MEMORY)
-        return self.slot(number)
+        with self._line.stand(patience) as is_first:
+            while is_first:
+                if (number := self._take()) is not None:
+                    return self.slot(number)
+                is_first = bool(wait_readable(self._free, seconds=end - time.monotonic()))
+        raise Shortage("the gateway is short of receive buffers", Cause.MEMORY)
 
     def _take(self) -> int | None:
         with self._lock:

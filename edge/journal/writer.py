@@ -18,6 +18,7 @@ from edge.errors import Cause, Permanent, Shortage, StorageUnhealthy
 from edge.journal import record, segment
 from edge.journal.body_file import BodyFile
 from edge.journal.control import SegmentState
+from edge.journal.line import Line
 from edge.journal.record import BLOCK, NO_EARLIER, XXH3, Earlier, RecordHead
 from edge.journal.ring import Claimed, Claims
 from edge.journal.slots import Slot
@@ -62,6 +63,8 @@ class _Placed:
 
 #: A door's writers have this part of the ring: all doors together leave half of it to what is applied and recycled.
 SHARE_OF_A_DOOR = 16
+#: And it makes another one only while more than these are free: those that it has are soon full.
+SEGMENTS_LEFT = 2
 #: An association waits this long for a writer, while others flush.
 WRITER_WAIT_SECONDS = 10.0
 #: Records of one flush: far below the views that pwritev(2) takes.
@@ -126,6 +129,10 @@ class SegmentWriter:
         for each in group:
             each.entry.appended = Appended(each.head, each.entry.slot.number)
             self._notify(each.entry.appended)
+
+    @property
+    def has_segment(self) -> bool:
+        return self._claimed is not None
 
     def _open(self) -> Claimed:
         """The segment that is written."""
@@ -199,25 +206,32 @@ def write_durably(fd: int, views: list[memoryview], offset: int) -> None:
 class Writers:
     """The writers of one door: an association takes one for its time. Thread-safe.
 
-    Each has a segment of its own, and keeps it: a door has no more than its part of the ring, however many associations
-    store at once.
+    Each has a segment of its own, and keeps it: a door has no more than its part of the ring, and no more than segments
+    are laid out for, however many associations store at once.
     """
 
     def __init__(self, claims: Claims, notify: Callable[[Appended], None] = lambda _appended: None) -> None:
         self._claims, self._notify = claims, notify
-        self._given_back = threading.Condition()
+        self._line, self._given_back = Line(), threading.Condition()
+        self._all: list[SegmentWriter] = []
         self._idle: list[SegmentWriter] = []
-        self._to_make = max(1, claims.control.segments // SHARE_OF_A_DOOR)
+        self._most = max(1, claims.control.segments // SHARE_OF_A_DOOR)
 
     def take(self, patience: float = WRITER_WAIT_SECONDS) -> SegmentWriter:
-        """A writer. Raises Shortage when none is given back for this number of seconds."""
-        with self._given_back:
-            if not self._given_back.wait_for(lambda: self._idle or self._to_make, patience):
+        """A writer, in the order of arrival. Raises Shortage when there is none for this number of seconds."""
+        with self._line.stand(patience) as is_first, self._given_back:
+            if not (is_first and self._given_back.wait_for(lambda: self._idle or self._may_make(), patience)):
                 raise Shortage("the journal is written too slowly", Cause.BUSY)
             if self._idle:
                 return self._idle.pop()
-            self._to_make -= 1
-            return SegmentWriter(self._claims, self._notify)
+            self._all.append(SegmentWriter(self._claims, self._notify))
+            return self._all[-1]
+
+    def _may_make(self) -> bool:
+        if not self._all:
+            return True
+        needed = SEGMENTS_LEFT + sum(not each.has_segment for each in self._all)
+        return len(self._all) < self._most and self._claims.control.count(SegmentState.FREE) > needed
 
     def give_back(self, writer: SegmentWriter) -> None:
         """Take a writer back, for another association."""
@@ -229,5 +243,5 @@ class Writers:
         with self._given_back:
             for writer in self._idle:
                 writer.close()
-            self._to_make += len(self._idle)
+                self._all.remove(writer)
             self._idle.clear()

@@ -105,6 +105,13 @@ SABOTAGES = (
         "tests/store/test_journal_holding.py -k gave_it_back",
     ),
     Sabotage(
+        "who waits longest for a receive buffer has the next one",
+        "edge/journal/line.py",
+        "                turn.acquire()\n",
+        "                pass\n",
+        "tests/store/test_journal.py -k waits_longest",
+    ),
+    Sabotage(
         "an object is received in its place",
         "edge/dicom/pdu_reader.py",
         "            target.took(taken)\n",

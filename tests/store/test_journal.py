@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from edge.journal.writer import Writers
 from edge.model import InstanceHeader, Origin
 from edge.text import MIB
 from tests.support.journaling import SMALL, Bench, Kept, append, damage_of, found, replay_into
+from tests.support.peers import wait_until
 
 HEAD = RecordHead(1, 7, b"s" * 16, 3, 5, 8192, 9, b"c" * 32, record.XXH3, b"{}", b"prefix")
 
@@ -207,6 +209,27 @@ def test_a_door_leaves_segments_free_however_many_associations_store_at_once(tmp
     bench.close()
 
 
+def test_a_door_makes_no_writer_that_no_segment_is_laid_out_for(tmp_path: Path) -> None:
+    """The writers that it has go on into what is free: no sender is refused while the ring grows."""
+    bench = Bench(tmp_path / "journal", RingSize(64, 64 << 10), ahead=4)
+    writers = Writers(bench.claims)
+    first = writers.take()
+    bench.append(b"one", first)
+    second = writers.take()
+    with pytest.raises(Shortage):
+        writers.take(patience=0.0)  # the second one's is still to be claimed
+    bench.append(b"two", second)
+    with pytest.raises(Shortage):
+        writers.take(patience=0.0)
+    assert bench.ring.free_segments == 2
+    while bench.ring.prepare():
+        pass
+    third = writers.take()
+    for each in (first, second, third):
+        each.close()
+    bench.close()
+
+
 def test_a_segment_whose_writer_lives_is_not_closed_for_it(bench: Bench) -> None:
     bench.append(b"x")
     assert bench.ring.close_abandoned() is None
@@ -221,6 +244,46 @@ def test_slots_that_are_used_up_slow_the_sender_then_raise() -> None:
         pool.take(0.01)
     threading.Timer(0.05, pool.give_back, (slot.number,)).start()
     assert pool.take(10.0).number == slot.number
+
+
+def test_who_waits_longest_for_a_slot_has_the_next_one() -> None:
+    """With many associations some would wait in vain, had all of them the same chance at each."""
+    pool, served = SlotPool(1, 8192), list[int]()
+    held = pool.take(0.0)
+
+    def take(number: int) -> None:
+        slot = pool.take(60.0)
+        served.append(number)
+        pool.give_back(slot.number)
+
+    waiting = [threading.Thread(target=take, args=(number,)) for number in range(40)]
+    for number, each in enumerate(waiting, start=1):
+        each.start()
+        wait_until(lambda many=number: pool._line.length == many, 60, "it stands in the line")
+    with pytest.raises(Shortage):
+        pool.take(0.0)  # whoever comes last, and does not wait
+    pool.give_back(held.number)
+    for each in waiting:
+        each.join(60)
+    assert served == list(range(40))
+
+
+def test_who_waits_no_longer_leaves_the_line() -> None:
+    pool = SlotPool(1, 8192)
+    held, served = pool.take(0.0), list[bool]()
+
+    def take(patience: float) -> None:
+        with suppress(Shortage):
+            served.append(bool(pool.take(patience)))
+
+    short, patient = (threading.Thread(target=take, args=(patience,)) for patience in (0.2, 60.0))
+    for number, each in enumerate((short, patient), start=1):
+        each.start()
+        wait_until(lambda many=number: pool._line.length == many, 60, "it stands in the line")
+    short.join(60)
+    pool.give_back(held.number)
+    patient.join(60)
+    assert served == [True]
 
 
 def test_bytes_that_changed_in_the_buffer_are_not_applied(bench: Bench) -> None:

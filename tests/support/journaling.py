@@ -28,11 +28,12 @@ SMALL = RingSize(4, 256 << 10)
 
 
 class Bench:
-    """A ring of a few small segments, all laid out, and what appends to it."""
+    """A ring of a few small segments, and what appends to it."""
 
-    def __init__(self, folder: Path, size: RingSize = SMALL, patience: float = 0.0) -> None:
+    def __init__(self, folder: Path, size: RingSize = SMALL, patience: float = 0.0, ahead: int | None = None) -> None:
+        """`ahead`: this number of segments is kept free; None, all are laid out."""
         self.folder = folder
-        self.ring = Ring(folder, size)
+        self.ring = Ring(folder, size, ahead=ahead)
         while self.ring.prepare():
             pass
         self.claims = Claims(folder, patience)
