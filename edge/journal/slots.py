@@ -2,7 +2,8 @@
 
 A slot has room for a head in front of the body, so that head and body go to the disk in one write from where the body
 was received, and the applying process reads the same bytes. A slot is given back through a pipe, from any process; the
-door takes the one that was used last, and waits where none is free, which slows the sender.
+door takes the one that was used last, and waits where none is free, which slows the sender. The memory of free slots
+goes back to the machine when the door is quiet.
 
 One pool for each door: when a door dies, its pool goes with it. Limit: 65,536 slots.
 """
@@ -15,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from edge.errors import Cause, Shortage
 from edge.journal.line import Line
@@ -55,6 +57,7 @@ class SlotPool:
         os.set_blocking(self._free, False)
         self._line, self._lock = Line(), threading.Lock()
         self._idle = list(range(count - 1, -1, -1))  # the last one used is the next
+        self._was_used = self._has_memory = False
 
     def slot(self, number: int) -> Slot:
         return Slot(number, self._view[number * self._stride : (number + 1) * self._stride])
@@ -71,12 +74,23 @@ class SlotPool:
 
     def _take(self) -> int | None:
         with self._lock:
-            try:
-                given = os.read(self._free, self.count * _NUMBER.size)
-                self._idle.extend(number for (number,) in _NUMBER.iter_unpack(given))
-            except BlockingIOError:
-                pass
+            self._was_used = True
+            self._take_back()
             return self._idle.pop() if self._idle else None
+
+    def _take_back(self) -> None:
+        with suppress(BlockingIOError):
+            given = os.read(self._free, self.count * _NUMBER.size)
+            self._idle.extend(number for (number,) in _NUMBER.iter_unpack(given))
+
+    def rest(self) -> None:
+        """Called now and then: free slots keep no memory where none was taken since the last time."""
+        with self._lock:
+            if not self._was_used and self._has_memory:
+                self._take_back()
+                for number in self._idle:
+                    self._map.madvise(mmap.MADV_REMOVE, number * self._stride, self._stride)
+            self._has_memory, self._was_used = self._was_used, False
 
     def give_back(self, number: int) -> None:
         os.write(self._give, _NUMBER.pack(number))

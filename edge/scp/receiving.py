@@ -130,6 +130,7 @@ class OrderedProcess:
     def _refresh(self) -> None:
         """Called now and then."""
         self._repeats.flush()
+        self._journal.slots.rest()
         if self._keyring is not None:
             self._keyring.refresh()
 

@@ -286,6 +286,28 @@ def test_who_waits_no_longer_leaves_the_line() -> None:
     assert served == [True]
 
 
+def test_slots_keep_no_memory_when_the_door_is_quiet() -> None:
+    pool = SlotPool(3, 1 << 20)
+    done, held = pool.take(0.0), pool.take(0.0)
+    for slot in (done, held):
+        slot.body[:] = b"x" * len(slot.body)
+
+    def resident() -> int:
+        return os.fstat(pool.descriptors[0]).st_blocks * 512
+
+    pool.give_back(done.number)
+    pool.rest()
+    assert resident() >= 2 << 20, "it may be needed again soon"
+    pool.rest()
+    assert 1 << 20 <= resident() < 2 << 20
+    assert held.body == b"x" * len(held.body)
+    again = pool.take(0.0)
+    again.body[:4] = b"abcd"
+    pool.rest()
+    pool.give_back(again.number)
+    assert again.body[:4] == b"abcd"
+
+
 def test_bytes_that_changed_in_the_buffer_are_not_applied(bench: Bench) -> None:
     appended = bench.append(b"genuine")
     record_in_memory = JournalRecord(bench.folder, appended.head, memoryview(b"changed"))
