@@ -67,6 +67,8 @@ class WebServer:
         """Stop listening, and complete the requests in progress."""
         self._ending.set()
         if self._thread.is_alive():
+            if self._uvicorn is not None:
+                self._uvicorn.wake()
             self._thread.join()
         self._socket.close()
 

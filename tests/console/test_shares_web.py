@@ -251,3 +251,27 @@ def test_forms_of_unknown_callers_are_bounded_at_a_time(callers: ExitStack) -> N
 )
 def test_this_machine_is_known_by_its_address(address: str, local: bool) -> None:
     assert shares.is_local_caller(address) is local
+
+
+def test_an_idle_server_turns_seldom_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HTTP_TURN_SECONDS", 3600.0)
+    turns: list[int] = []
+    monkeypatch.setattr(http.Server, "on_tick", note_turn(turns))
+    server = WebServer(Response("here"), "127.0.0.1", 0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.1 200"
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    stopping.join(60)
+    assert not stopping.is_alive()
+    assert turns == [0]
+
+
+def note_turn(turns: list[int]) -> Any:
+    async def on_tick(_server: http.Server, counter: int) -> bool:
+        turns.append(counter)
+        return False
+
+    return on_tick
