@@ -22,7 +22,7 @@ from edge.monitor.encryption import encryption_of
 from edge.monitor.exposure_warnings import secret_warnings
 from edge.monitor.strict import Finding, findings
 from edge.network import tls
-from edge.network.tls import Keyring, TlsError
+from edge.network.tls import Keyring, TlsError, find_unreadable_files
 from edge.spool.room import disk_of
 from edge.store.destinations import list_kept_proofs, list_removed_destinations
 from edge.store.peers import admitted_callers, senders
@@ -93,7 +93,8 @@ def _certificates(session: CommandSession, config: Config) -> list[str]:
         Keyring(config.tls)
     except TlsError as error:
         key = config.tls.key
-        if error.key != "key" or key is None or os.access(key, os.R_OK):
+        is_key_alone = error.key == "key" and [each.key for each in find_unreadable_files(config.tls)] == ["key"]
+        if key is None or not is_key_alone:
             raise error.as_config_error(config) from None
         text = f"{error.text}; run this as root, or as edge"
         if key.parent == session.directory and not key.exists():

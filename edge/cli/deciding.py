@@ -137,12 +137,14 @@ def retry(session: CommandSession, selection: Selection, reason: str) -> None:
                edge queue retry --destination archive
     """
     found = _find(session, selection, (DeliveryState.HELD, DeliveryState.DEFERRED))
+    queued = 0 if selection.ids else _count(session, selection, (DeliveryState.PENDING, DeliveryState.ACTIVE))
     moved = _move(session, "queue-retry", found, reason)
     name = selection.destination
     if name in session.config.destinations and session.daemon_runs:
         session.ask("destination-try", name=name, reason=reason or "edge queue retry")
         say(f"{name} is tried now.")
-    _report(moved, selection, found, "queued to be sent", "only held and deferred deliveries can be retried")
+    why_not = "only held and deferred deliveries can be retried"
+    _report(moved, selection, found, "queued to be sent", why_not, queued=queued)
 
 
 @click.command("release", short_help="Release held deliveries, or a conflict by its ID.")
@@ -289,6 +291,11 @@ def _find(session: CommandSession, selection: Selection, states: Sequence[Delive
     return found
 
 
+def _count(session: CommandSession, selection: Selection, states: Sequence[DeliveryState]) -> int:
+    with session.quiet_catalog() as conn:
+        return sum(1 for _ in selection.find(conn, states))
+
+
 def warn(session: CommandSession, instances: Sequence[int], *, yes: bool) -> None:
     """Print what sending these instances overwrites at a destination, and ask at a terminal whether to continue."""
     with session.quiet_catalog() as conn:
@@ -316,9 +323,18 @@ def split_batches(ids: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _report(moved: Moved, selection: Selection, found: Sequence[Delivery], done: str, why_not: str) -> None:
-    """Print what was done, and what was skipped and why. Exit 1 where anything was skipped."""
-    say(f"{amount(moved.count, 'delivery')} {done}.")
+def _report(
+    moved: Moved, selection: Selection, found: Sequence[Delivery], done: str, why_not: str, *, queued: int = 0
+) -> None:
+    """Print what was done, and what was skipped and why. Exit 1 where anything was skipped.
+
+    `queued`: selected deliveries that were queued before.
+    """
+    if moved.count or not queued:
+        say(f"{amount(moved.count, 'delivery')} {done}.")
+    if queued:
+        be = "is" if queued == 1 else "are"
+        say(f"{amount(queued, 'delivery')} {be} queued already, and {be} sent as soon as the destination takes them.")
     for code, n in moved.left.items():
         numbers = list(dict.fromkeys(each.instance_id for each in found if each.reason_code is code))
         named = ", ".join(map(str, numbers[:_NAMED])) + (", ..." if len(numbers) > _NAMED else "")

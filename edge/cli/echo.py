@@ -24,7 +24,7 @@ def echo(session: CommandSession, destination: str, as_json: bool) -> None:
 
     Opens an association as the gateway does, sends C-ECHO, and proposes every SOP class that this site has received (or
     common ones), C-GET and C-MOVE, and what the configuration asks of it besides: the worklist, performed procedure
-    steps, availability notifications. No image is sent. Exit 1 when the destination is not reachable.
+    steps, availability notifications. No image is sent. Exit 1 when the destination is not reachable, or refuses.
 
     \b
     Example:  edge echo archive
@@ -50,7 +50,7 @@ def received_kinds(session: CommandSession) -> list[ContextKey]:
 def _print(found: Echo, gives_back: bool) -> None:
     """`gives_back`: it has images, and may be asked for them."""
     if not found.reachable:
-        say(f"{found.address} is not reachable: {found.error}.", "bold red")
+        say(f"{found.address} {found.outage}: {found.error}.", "bold red")
         return
     _print_answer(found)
     print_proof(found)

@@ -198,10 +198,8 @@ def _test_archive(config: Config) -> None:
             say(f"The archive could not be tested: {error}.", "yellow")
             continue
         if not found.reachable:
-            say(
-                f"The archive {found.ae_title} at {found.host}:{found.port} is not reachable yet: {found.error}.",
-                "yellow",
-            )
+            what = found.outage if found.refuses else f"{found.outage} yet"
+            say(f"The archive {found.ae_title} at {found.host}:{found.port} {what}: {found.error}.", "yellow")
             continue
         taken = {each.sop_class for each in found.contexts if each.accepted}
         say(f"The archive {found.ae_title} answers, and takes {', '.join(sorted(taken)) or 'no image'}.", "green")

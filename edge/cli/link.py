@@ -103,7 +103,7 @@ def describe_link_test(found: LinkTest) -> list[tuple[str, str]]:
     """The result for people: lines with their style."""
     echo = found.echo
     if not echo.reachable:
-        return [(f"{echo.address} is not reachable: {found.error}.", "bold red")]
+        return [(f"{echo.address} {echo.outage}: {found.error}.", "bold red")]
     lines = [(f"{echo.address} answers.", "bold green")]
     if (trip := found.median_round_trip) is not None:
         associated = (echo.associate_seconds or 0) * 1000

@@ -1,37 +1,80 @@
-"""`edge queue`: the deliveries that wait, and the decisions about them."""
+"""`edge queue`: the deliveries that wait, and the decisions about them.
+
+The list has patient data, for people who may read the data directory.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import click
 
 from edge.cli import deciding
 from edge.cli.deciding import require_destination, where_of
-from edge.cli.parts import cut_part, part_options, print_part, rows_for
+from edge.cli.parts import ListedPart, cut_part, part_options, print_part, rows_for, say_part
 from edge.cli.session import CommandSession, json_option
 from edge.cli.studies import UNROUTED
-from edge.cli.tables import Cell, Columns, local_time, print_facts, print_json, say
+from edge.cli.tables import Cell, Columns, local_time, print_facts, print_json, print_rows, say
 from edge.errors import EdgeError
 from edge.model import DeliveryState, Priority
 from edge.store import queries, undecided
+from edge.store.database import Transaction
 from edge.store.listing import ListPart
 from edge.store.queries import Delivery
+from edge.store.waiting import (
+    MOST_READ,
+    QUEUE_STATES,
+    StudyFacts,
+    WaitingGroup,
+    list_waiting_studies,
+    study_facts,
+    waiting_reason,
+)
 from edge.text import age, size, span
 
-WAITING_STATES = (DeliveryState.PENDING, DeliveryState.ACTIVE, DeliveryState.DEFERRED, DeliveryState.HELD)
-_COLUMNS: Columns[Delivery] = {
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedPart:
+    """What waits of one study in one state for one destination, and the study."""
+
+    group: WaitingGroup
+    study: StudyFacts
+    reason: str
+
+
+def _age(each: Delivery | WaitingGroup) -> str:
+    return age(time.time() - each.queued_at)
+
+
+def _priority(each: Delivery | WaitingGroup) -> str:
+    return Priority(each.priority).name.lower()
+
+
+def _next_try(each: Delivery | WaitingGroup) -> str | None:
+    return None if each.not_before is None else f"in {span(each.not_before - time.time())}"
+
+
+_STUDY_COLUMNS: Columns[QueuedPart] = {
+    "age": lambda each: _age(each.group),
+    "images": lambda each: each.group.count,
+    "priority": lambda each: _priority(each.group),
+    "next try": lambda each: _next_try(each.group),
+    "patient ID": lambda each: each.study.patient_id,
+    "name": lambda each: each.study.patient_name,
+    "study UID": lambda each: each.study.study_uid,
+}
+_DELIVERY_COLUMNS: Columns[Delivery] = {
     "id": lambda each: str(each.id),
     "instance": lambda each: str(each.instance_id),
-    "state": lambda each: each.state.label,
-    "destination": lambda each: each.destination or UNROUTED,
-    "priority": lambda each: Priority(each.priority).name.lower(),
+    "priority": _priority,
     "tries": lambda each: each.attempts,
-    "age": lambda each: age(time.time() - each.queued_at),
-    "next try": lambda each: None if each.not_before is None else f"in {span(each.not_before - time.time())}",
-    "reason": lambda each: each.reason,
+    "age": _age,
+    "next try": _next_try,
     "study UID": lambda each: each.study_uid,
 }
 
@@ -51,12 +94,12 @@ for _command in deciding.DECISIONS:
 # -- listing -----------------------------------------------------------------------------------------------------------
 
 
-@queue.command("list", short_help="List waiting deliveries with their reasons.")
+@queue.command("list", short_help="List the studies that wait, with the reasons.")
 @click.option("--state", type=click.Choice([state.value for state in DeliveryState]), help="Only in this state.")
 @click.option("--destination", metavar="NAME", help="Only for this destination.")
 @click.option("--unroutable", is_flag=True, help="Only unroutable images.")
-@click.option("--study", metavar="UID", help="Only for this study.")
-@click.option("--patient", metavar="ID", help="Only for images that name this Patient ID.")
+@click.option("--study", metavar="UID", help="Each delivery of this study.")
+@click.option("--patient", metavar="ID", help="Each delivery of images that name this Patient ID.")
 @part_options()
 @json_option
 @click.pass_obj
@@ -70,20 +113,80 @@ def list_queue(
     part: ListPart,
     as_json: bool,
 ) -> None:
-    """List waiting deliveries with their reasons; those that wait for a person's decision first.
+    """List the studies that wait, by destination and reason; those that wait for a person's decision first.
+
+    With --study or --patient, and for a state that waits no more, it lists each delivery with its ID; with --json
+    always.
 
     \b
     Example:  edge queue list --state held --destination archive
     """
-    states = (DeliveryState(state),) if state else WAITING_STATES
+    states = (DeliveryState(state),) if state else QUEUE_STATES
     where = where_of(destination, unroutable)
-    with session.catalog() as conn:
-        found = queries.deliveries(conn, states, where, study, rows_for(part), patient)
-        read = [_name_removal(session, each) for each in found]
-    if not read and destination is not None:
-        require_destination(session, destination, "nothing is queued, and ")
     none = "No such delivery." if where is not None or state or study or patient else "No delivery waits."
-    print_part(cut_part(read, part), _COLUMNS, none, as_json=as_json, json_of=_delivery_json)
+    if as_json or study or patient or not set(states) <= set(QUEUE_STATES):
+        with session.catalog() as conn:
+            found = queries.deliveries(conn, states, where, study, rows_for(part), patient)
+            read = cut_part([_name_removal(session, each) for each in found], part)
+        _require_if_empty(session, where, is_empty=read.total == 0)
+        if as_json:
+            print_part(read, {}, none, as_json=True, json_of=_delivery_json)
+        else:
+            columns = {name: cell for name, cell in _DELIVERY_COLUMNS.items() if not study or name != "study UID"}
+            _print_by_reason(read, columns, none, lambda each: _heading(each, each.reason))
+    else:
+        _print_studies(session, states, where, part, none)
+
+
+def _print_studies(
+    session: CommandSession, states: Sequence[DeliveryState], where: str | None, part: ListPart, none: str
+) -> None:
+    with session.catalog() as conn:
+        waiting = list_waiting_studies(conn, states, where, most=MOST_READ)
+        groups = [group for each in waiting for group in each.groups]
+        found = _read_parts(session, conn, groups, part)
+    _require_if_empty(session, where, is_empty=not groups)
+    session.record_access([each.group.study_id for each in found.rows if each.group.study_id], "edge queue list")
+    _print_by_reason(found, _STUDY_COLUMNS, none, lambda each: _heading(each.group, each.reason))
+    if any(sum(group.count for group in groups if group.state is each) >= MOST_READ for each in states):
+        say(f"The list has the first {MOST_READ:,} images of each state; --destination shows more of it.", "yellow")
+    if found.rows:
+        say("`edge queue list --study UID` lists each image with its ID.")
+
+
+def _require_if_empty(session: CommandSession, destination: str | None, *, is_empty: bool) -> None:
+    if is_empty and destination:
+        require_destination(session, destination, "nothing is queued, and ")
+
+
+def _read_parts(
+    session: CommandSession, conn: Transaction, groups: Sequence[WaitingGroup], part: ListPart
+) -> ListedPart[QueuedPart]:
+    """Cut a part out of groups, and read what it is about."""
+    chosen = groups[part.skip : part.skip + part.limit]
+    studies = study_facts(conn, [each.study_id for each in chosen], counts=False)
+    reasons = [_REMOVED if _is_removed(session, each) else waiting_reason(conn, each).text for each in chosen]
+    read = [QueuedPart(each, studies[each.study_id], why) for each, why in zip(chosen, reasons, strict=True)]
+    return ListedPart(part, read, len(groups))
+
+
+def _heading(each: Delivery | WaitingGroup, reason: str) -> str:
+    where = f"{each.destination or UNROUTED}, {each.state.label}"
+    return f"{where}: {reason}" if reason else where
+
+
+def _print_by_reason(found: ListedPart[T], columns: Columns[T], none: str, heading_of: Callable[[T], str]) -> None:
+    """Print the rows of a part of a list below the destination, the state and the reason that they share."""
+    shared: dict[str, list[T]] = {}
+    for row in found.rows:
+        shared.setdefault(heading_of(row), []).append(row)
+    for heading, rows in shared.items():
+        say(heading, "bold")
+        print_rows(columns, rows)
+        say("")
+    if not found.rows and not found.total:
+        say(none, "green")
+    say_part(found, as_json=False)
 
 
 def _delivery_json(each: Delivery) -> dict[str, Any]:
@@ -132,7 +235,10 @@ def show_delivery(session: CommandSession, delivery_id: int, as_json: bool) -> N
         say(line, "bold red")
 
 
-def _is_removed(session: CommandSession, found: Delivery) -> bool:
+_REMOVED = "the destination is not configured any more"
+
+
+def _is_removed(session: CommandSession, found: Delivery | WaitingGroup) -> bool:
     """Does a delivery wait for a destination that is not configured any more? It is not tried, whatever is noted."""
     is_automatic = found.state in (DeliveryState.PENDING, DeliveryState.DEFERRED)
     return is_automatic and found.destination not in session.config.destinations
@@ -141,7 +247,7 @@ def _is_removed(session: CommandSession, found: Delivery) -> bool:
 def _name_removal(session: CommandSession, found: Delivery) -> Delivery:
     if not _is_removed(session, found):
         return found
-    return replace(found, reason="the destination is not configured any more")
+    return replace(found, reason=_REMOVED)
 
 
 def _what_next(found: Delivery, *, is_removed: bool) -> str:

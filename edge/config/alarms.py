@@ -75,7 +75,9 @@ ALERT_KINDS: Mapping[str, Alarm] = {
     "disk-failing": Alarm(MAJOR, "the kernel or SMART report errors of the disk", _MINUTE, _HOUR, directive=_STORAGE),
     "lost": Alarm(CRITICAL, "files are missing or damaged; minor where every destination has the images"),
     "ledger-broken": Alarm(CRITICAL, "the custody ledger, or a yearly file of it, has been altered or damaged"),
-    "destination-down": Alarm(MAJOR, "a destination does not answer", 5 * _MINUTE, 2 * _MINUTE, directive=_CONNECTION),
+    "destination-down": Alarm(
+        MAJOR, "a destination does not answer, or refuses", 5 * _MINUTE, 2 * _MINUTE, directive=_CONNECTION
+    ),
     "destination-removed": Alarm(MAJOR, "deliveries wait for a destination that is no longer configured", 5 * _MINUTE),
     "backlog-old": Alarm(
         MAJOR,
@@ -113,7 +115,7 @@ ALERT_KINDS: Mapping[str, Alarm] = {
         "asked longer ago than",
     ),
     "worklist-stale": Alarm(
-        MAJOR, "the source of the worklist does not answer: modalities are served the last list", clear=_MINUTE
+        MAJOR, "the worklist cannot be refreshed: modalities are served the last list", clear=_MINUTE
     ),
     "images-missing": Alarm(MAJOR, "images that a performed step announced have not come by `mpps.missing_after`"),
     "prior-mismatch": Alarm(MAJOR, "an archive keeps another patient's studies under the number of an appointment"),

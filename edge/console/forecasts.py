@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from edge.console.headline import describe_return
 from edge.model import DeliveryState
 from edge.store.waiting import WaitingGroup
 from edge.text import span
@@ -30,7 +31,7 @@ def forecast(group: WaitingGroup, destination: Mapping[str, Any] | None, ahead: 
     if destination is None:
         return "not while its destination is not configured" if group.destination else "when its study's images come"
     if destination["state"] == "down":
-        return "when it answers"
+        return describe_return(destination)
     if destination["state"] == "paused":
         return "not while its destination is not configured"
     if group.not_before is not None and group.not_before > now:

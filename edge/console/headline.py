@@ -15,7 +15,6 @@ _HEADLINES = {
     "storage-unhealthy": "Scanners are refused: the storage has failed.",
     "storage-refusing": "Scanners are refused: the disk is full.",
     "storage-filling": "The disk is filling up.",
-    "destination-down": "{subject} does not answer.",
     "destination-removed": "{subject} was removed, and images for it wait.",
     "work-held": "Images for {subject} wait for a person's decision.",
     "unroutable": "Images wait because no route matches them.",
@@ -57,11 +56,13 @@ def summarize_status(status: Mapping[str, Any]) -> Headline:
         return Headline("good", "All is well.", _describe_traffic(status, len(alerts)))
     worst, more = serious[0], len(serious) - 1
     detail = _describe_risk(status, worst) + (f" {amount(more, 'more alert')} below." if more else "")
-    return Headline(level_of(worst), alert_title(worst), detail, worst["since"])
+    return Headline(level_of(worst), alert_title(worst, status), detail, worst["since"])
 
 
-def alert_title(alert: Mapping[str, Any]) -> str:
-    """Return an alert in a few words."""
+def alert_title(alert: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """Return an alert of a status in a few words."""
+    if alert["kind"] == "destination-down":
+        return _capitalize(f"{alert['subject']} {_describe_outage(status['destinations'].get(alert['subject'], {}))}.")
     known = _HEADLINES.get(alert["kind"])
     if known:
         return _capitalize(known.format(subject=alert["subject"]))
@@ -89,10 +90,20 @@ def _describe_risk(status: Mapping[str, Any], alert: Mapping[str, Any]) -> str:
     if not waiting:
         return "No image waits for it. Receiving and other destinations are not affected."
     wait, be = ("waits", "is") if waiting == 1 else ("wait", "are")
+    when = describe_return(destination)
     return (
         f"{amount(waiting, 'image')} for it {wait} safely on this disk and {be} sent"
-        " automatically when it answers. Receiving and other destinations are not affected."
+        f" automatically {when}. Receiving and other destinations are not affected."
     )
+
+
+def _describe_outage(destination: Mapping[str, Any]) -> str:
+    return "answers, but refuses images" if destination.get("refuses") else "does not answer"
+
+
+def describe_return(destination: Mapping[str, Any]) -> str:
+    """Describe when a destination that is down is sent what waits."""
+    return "when it takes them" if destination.get("refuses") else "when it answers"
 
 
 def _capitalize(text: str) -> str:
@@ -105,7 +116,7 @@ def _capitalize(text: str) -> str:
 def destination_state(destination: Mapping[str, Any]) -> tuple[str, str]:
     """Return (level, word) of one destination."""
     if destination["state"] == "down":
-        return "bad", "does not answer"
+        return "bad", "refuses images" if destination.get("refuses") else "does not answer"
     if destination["state"] == "paused":
         return "idle", "removed"
     if destination["held"]:
@@ -143,7 +154,7 @@ def drain_forecast(destination: Mapping[str, Any]) -> str:
     if not destination["pending"] + destination["deferred"]:
         return "no backlog"
     if destination["state"] == "down":
-        return "sent when it answers"
+        return f"sent {describe_return(destination)}"
     if destination["state"] == "paused":
         return "not sent: it is not configured"
     left = destination["drain_seconds"]

@@ -89,14 +89,14 @@ class Overview(ConsolePage):
             "disk": disk,
             "lines": lines,
             "safety": describe_safety(waiting, status["alerts"]),
-            "alerts": [_show_alert(each, visitor) for each in headline.list_worst_first(status["alerts"])],
+            "alerts": [_show_alert(each, status, visitor) for each in headline.list_worst_first(status["alerts"])],
             "now": now,
             "now_iso": iso(now),
         }
 
 
-def _show_alert(alert: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
-    level, title = headline.level_of(alert), headline.alert_title(alert)
+def _show_alert(alert: Mapping[str, Any], status: Mapping[str, Any], visitor: Visitor) -> ShownAlert:
+    level, title = headline.level_of(alert), headline.alert_title(alert, status)
     return ShownAlert(level, title, subject_of(alert), offered_to(visitor, alert), alert)
 
 

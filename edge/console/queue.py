@@ -202,7 +202,8 @@ def _lines(
 def _mask_facts(facts: StudyFacts, visitor: Visitor) -> StudyFacts:
     if visitor.sees_patients:
         return facts
-    return replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK, patient_today={})
+    named = replace(facts, patient_name=MASK, patient_id=MASK, accession=MASK, description=MASK, patient_today={})
+    return replace(named, study_uid=MASK)
 
 
 def _study(text: str) -> int | None:

@@ -11,7 +11,7 @@ from functools import partial
 
 from edge.config.sections import Config
 from edge.daemon.receivers import Receivers
-from edge.daemon.start import StartError, bind
+from edge.daemon.start import StartError, bind, bind_all
 from edge.errors import Cause
 from edge.network import sockets
 from edge.scp.ports import Ports, Refused
@@ -56,9 +56,11 @@ class Doors:
         """Bind what the configuration says. Raises StartError. `hindered`: why nobody can be taken in."""
         inherited = _take_inherited(config)
         make = partial(Ports, refused=refused, hindered=hindered, inherited=inherited)
-        self.dicom.ports = bind("listen", lambda: _dicom_ports(config, make))
-        self.hl7.ports = bind("hl7", lambda: _hl7_ports(config, make))
-        self.web.ports = bind("dicomweb", lambda: _web_ports(config, make))
+        bind_all(
+            partial(_bind_door, self.dicom, "listen", partial(_dicom_ports, config, make)),
+            partial(_bind_door, self.hl7, "hl7", partial(_hl7_ports, config, make)),
+            partial(_bind_door, self.web, "dicomweb", partial(_web_ports, config, make)),
+        )
 
     def open(self) -> None:
         for door in self._all:
@@ -86,6 +88,10 @@ class Doors:
 
     def addresses(self) -> list[str]:
         return [each for door in self._all for each in door.addresses()]
+
+
+def _bind_door(door: Door, table: str, build: Callable[[], Ports | None]) -> None:
+    door.ports = bind(table, build)
 
 
 def _take_inherited(config: Config) -> Mapping[int, socket.socket]:

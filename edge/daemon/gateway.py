@@ -30,7 +30,7 @@ from edge.daemon.reception import Reception
 from edge.daemon.restoring import Restores
 from edge.daemon.retrievals import QueryRegister, SpoolCopies, SpoolReaders, record_views
 from edge.daemon.standby import require_protection
-from edge.daemon.start import check_journal, claim, open_catalog
+from edge.daemon.start import bind_all, check_journal, claim, open_catalog
 from edge.daemon.state import State
 from edge.daemon.times import Times
 from edge.errors.repeats import Repeats
@@ -276,9 +276,14 @@ class Gateway:
             self.configuring,
             self.importer,
         )
-        self.console = ConsoleDoor(access, Setup(accounts), self.metrics, self.state)
+        bind_all(
+            partial(self._bind_console, access, Setup(accounts)),
+            partial(self.doors.bind, self.config, self.refusals.note_refused, self.reception.note),
+        )
+
+    def _bind_console(self, access: Access, setup: Setup) -> None:
+        self.console = ConsoleDoor(access, setup, self.metrics, self.state)
         self.revocation = self.console.revocation
-        self.doors.bind(self.config, self.refusals.note_refused, self.reception.note)
 
     def _import_recorder(self) -> Recorder:
         """The door of imports; one object at a time."""

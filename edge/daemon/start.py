@@ -116,8 +116,20 @@ def bind(what: str, build: Callable[[], T]) -> T:
         raise StartError(f"{what}: the address cannot be bound: {error.strerror}{hint}") from None
 
 
+def bind_all(*bindings: Callable[[], None]) -> None:
+    """Bind every address. Raises StartError with all that cannot be bound, a line each."""
+    faults = []
+    for each in bindings:
+        try:
+            each()
+        except StartError as error:
+            faults.append(str(error))
+    if faults:
+        raise StartError("\n".join(faults))
+
+
 _WHY_NOT_BOUND = {
-    errno.EADDRINUSE: "; is another program using it?",
+    errno.EADDRINUSE: "; `sudo ss -ltnp` names the program that uses it",
     errno.EADDRNOTAVAIL: "; no interface of this machine has it: `ip address` lists those that there are",
     errno.ENODEV: "; there is no such interface: `ip address` lists those that there are",
     errno.EINVAL: "; a link-local address needs its interface behind it, as in fe80::1%eth0",

@@ -102,9 +102,14 @@ class Unreadable(Permanent):
 class PeerError(Transient):
     """The peer or the network failed: refused, reset, silent, aborted, or not speaking DICOM."""
 
+    #: The peer answers, and refuses what it is sent.
+    refuses = False
+
 
 class AssociationRejected(PeerError):
     """The peer answered A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+
+    refuses = True
 
     def __init__(self, text: str, result: int, source: int, reason: int) -> None:
         super().__init__(text)
@@ -113,6 +118,8 @@ class AssociationRejected(PeerError):
 
 class Unavailable(PeerError):
     """The peer answers that it takes nothing from us now. `seconds`: when to ask again, where that is known."""
+
+    refuses = True
 
     def __init__(self, text: str, seconds: float | None = None) -> None:
         super().__init__(text)

@@ -83,6 +83,10 @@ def compose(content: Notice, at: float, sender: str, recipients: tuple[str, ...]
     return mail
 
 
+#: A mail passes every server, also one without 8BITMIME (RFC 6152).
+_SEVEN_BIT = SMTP.clone(cte_type="7bit")
+
+
 def _letter(subject: str, text: str, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
     mail = _mail(subject, text, "Edge", at, sender, recipients)
     mail["Message-ID"] = f"<{_digest(subject, text, str(at))}@{sender.rpartition('@')[2]}>"
@@ -90,7 +94,7 @@ def _letter(subject: str, text: str, at: float, sender: str, recipients: tuple[s
 
 
 def _mail(subject: str, text: str, name: str, at: float, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=_SEVEN_BIT)
     mail["Subject"] = subject
     mail["From"] = Address(name, addr_spec=sender)
     mail["To"] = ", ".join(recipients)

@@ -79,6 +79,7 @@ def destinations(
             **_numbers(numbers, rate),
             last_success=row["last_success"] if row else None,
             last_error=(row["last_error"] or None) if row else None,
+            refuses=bool(row and row["refuses"]),
             oldest_seconds=now - ages[name] if name in ages else None,
             rate=rate,
             answers=link.answers if link else None,

@@ -77,7 +77,7 @@ _GATEWAY: tuple[MetricColumn, ...] = (
 )
 
 _DESTINATION: tuple[MetricColumn, ...] = (
-    ("up", "1 while the destination answers.", lambda d: d.state == "up"),
+    ("up", "1 while the destination answers and takes images.", lambda d: d.state == "up"),
     (
         "sent_instances",
         "Instances that the destination has taken; fewer again when it denies having one.",

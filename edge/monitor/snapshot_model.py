@@ -73,6 +73,7 @@ class DestinationStatus:
     confirmed: int = 0
     last_success: float | None = None
     last_error: str | None = None
+    refuses: bool = False  # while down: it answers, and refuses what it is sent
     drain_seconds: float | None = 0.0  # 0: nothing waits; None: not known
     bytes: int = 0  # of what is sent automatically
     oldest_seconds: float | None = None  # of the same

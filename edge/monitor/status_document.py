@@ -159,6 +159,7 @@ def _destination_json(seen: DestinationStatus) -> dict[str, Any]:
         "kind": seen.kind or None,
         **_values(seen, "state", "pending", "deferred", "held", "sent", "confirmed", "last_error", "bytes"),
         **_moments(seen, "since", "last_success", "certificate_expires"),
+        **({"refuses": True} if seen.refuses else {}),
         **_seconds(seen, "drain_seconds", "oldest_seconds", "confirm_lag_seconds"),
         **(
             {}

@@ -54,8 +54,9 @@ class TlsError(Permanent):
         self.key, self.text = key, text
 
     def as_config_error(self, config: Config) -> ConfigError:
-        """The same fault with the file and line of its key."""
-        return ConfigError([fault_line(config.lines, ("tls", self.key), self.text)])
+        """The same fault with the file and line of its key; where files cannot be read, each of them."""
+        faults = find_unreadable_files(config.tls) or [self]
+        return ConfigError([fault_line(config.lines, ("tls", each.key), each.text) for each in faults])
 
 
 # -- who the peer is --------------------------------------------------------------------------------------------------
@@ -235,6 +236,21 @@ def load_trusted(context: ssl.SSLContext, key: str, path: Path) -> None:
         raise TlsError(key, f"{path} is not a {what} in PEM") from None
     except OSError as error:
         raise TlsError(key, f"{path} cannot be read: {error.strerror}") from None
+
+
+def find_unreadable_files(files: Tls) -> list[TlsError]:
+    """List the files of [tls] that cannot be opened, or are not named."""
+    found = []
+    for key in ("certificate", "key", "ca", "crl"):
+        if key == "crl" and files.crl is None:
+            continue
+        try:
+            _path(files, key).open("rb").close()
+        except OSError as error:
+            found.append(TlsError(key, f"{getattr(files, key)} cannot be read: {error.strerror}"))
+        except TlsError as error:
+            found.append(error)
+    return found
 
 
 def _path(files: Tls, key: str) -> Path:

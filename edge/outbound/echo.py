@@ -17,7 +17,7 @@ from edge.dicom.performed_step import INSTANCE_AVAILABILITY_NOTIFICATION, MODALI
 from edge.dicom.scu import Association, plan_contexts
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, name_of
 from edge.dicom.worklist import MODALITY_WORKLIST_FIND
-from edge.errors import EdgeError, PeerError
+from edge.errors import EdgeError, PeerError, Unavailable
 from edge.model import ContextKey
 from edge.network import tls
 from edge.outbound.confirm.qido import open_qido
@@ -66,11 +66,17 @@ class Echo:
     confirm: str = "status"
     proof_error: str | None = None  # why it does not answer for the proof; None also where none is asked of it
     retrieval: tuple[RetrievalWay, ...] = ()  # how it gives objects back, the first choice first
+    refuses: bool = False  # it answers, and is not reachable because it refuses us
 
     @property
     def address(self) -> str:
         """The text for people."""
         return f"{self.destination} ({self.url or f'{self.ae_title} at {self.host}:{self.port}'})"
+
+    @property
+    def outage(self) -> str:
+        """What a destination does that is not reachable, in words."""
+        return "answers, but refuses this gateway" if self.refuses else "is not reachable"
 
 
 def proposals_for(received: Iterable[ContextKey]) -> list[ContextKey]:
@@ -145,7 +151,7 @@ def _ask_web(destination: Destination) -> Echo:
             session.close()
     except PeerError as error:
         text = f"{error}; compare destination.{destination.name} (url, ca, token) with the server's own settings"
-        return Echo(*at, False, text, None, None, (), destination.url)
+        return Echo(*at, False, text, None, None, (), destination.url, refuses=error.refuses)
     return Echo(*at, True, None, connected - begin, trip, (), destination.url)
 
 
@@ -173,7 +179,7 @@ def _ask(config: Config, destination: Destination, kinds: Sequence[ContextKey]) 
             association.release()
             left = plan.left
     except PeerError as error:
-        return Echo(*at, False, _with_remedy(str(error), destination), None, None, ())
+        return Echo(*at, False, _with_remedy(error, destination), None, None, (), refuses=error.refuses)
     assert first is not None, "there is always the Verification SOP Class to propose"
     return Echo(*at, True, None, *first, tuple(offers))
 
@@ -185,7 +191,7 @@ def _round_trip(association: Association) -> float | None:
     begin = time.monotonic()
     status = association.echo(context)
     if status:
-        raise PeerError(f"it answered C-ECHO with status 0x{status:04X}")
+        raise Unavailable(f"it answered C-ECHO with status 0x{status:04X}")
     return time.monotonic() - begin
 
 
@@ -199,6 +205,7 @@ def _offers(association: Association) -> Iterator[Offer]:
             yield Offer(sop_class, name_of(sop_class), syntax, name_of(syntax), accepted, reason)
 
 
-def _with_remedy(error: str, destination: Destination) -> str:
+def _with_remedy(error: PeerError, destination: Destination) -> str:
     key = f"destination.{destination.name}"
-    return f"{error}; compare {key} (ae_title, host, port, tls) with the archive's own settings, and check the network"
+    compare = f"{error}; compare {key} (ae_title, host, port, tls) with the archive's own settings"
+    return compare if error.refuses else f"{compare}, and check the network"

@@ -117,11 +117,11 @@ class JobOutcomes(Table):
             elif isinstance(error, Unavailable) and error.seconds is not None:
                 self._set(self._circuit.with_pause(now, error.seconds, str(error), self._chance()))
             elif isinstance(error, Unavailable):
-                self._set(self._circuit.with_failure(now, str(error), self._chance()))
+                self._set(self._circuit.with_failure(now, str(error), self._chance(), refuses=True))
             elif not self._crew.serves_others(error):
                 for_good = isinstance(error, AssociationRejected) and error.result == 1
                 longest = pace.REJECTED_LONGEST if for_good else pace.LINK_LONGEST
-                self._set(self._circuit.with_failure(now, str(error), self._chance(), longest))
+                self._set(self._circuit.with_failure(now, str(error), self._chance(), longest, refuses=error.refuses))
             else:
                 log.info("%s: %d associations at once are enough: %s", self._name, len(self._crew), error)
                 self._tuner.note_failure(now, len(self._crew))

@@ -38,7 +38,8 @@ class Circuit:
     refusals: int = 0  # answers "out of resources" in a row
     retry_at: float = 0.0  # while down: when the next probe may go
     reason: str = ""  # while down
-    is_full: bool = False  # while down: it answers, but takes nothing
+    is_full: bool = False  # while down: it is out of resources
+    refuses: bool = False  # while down: it answers, and refuses what it is sent
 
     @property
     def is_up(self) -> bool:
@@ -48,25 +49,27 @@ class Circuit:
         """How many associations may be open or opened."""
         return wanted if self.is_up else int(now >= self.retry_at)
 
-    def with_failure(self, now: float, reason: str, chance: float, longest: float = LINK_LONGEST) -> Circuit:
+    def with_failure(
+        self, now: float, reason: str, chance: float, longest: float = LINK_LONGEST, *, refuses: bool = False
+    ) -> Circuit:
         """An association failed. Those that fail with it, or while the next probe is not due, tell nothing new."""
         if not self.is_up and now < self.retry_at:
             return self
         failures = self.failures + 1
         delay = backoff(failures, LINK_FIRST, longest, chance)
-        return Circuit(failures, self.refusals, now + delay, reason)
+        return Circuit(failures, self.refusals, now + delay, reason, refuses=refuses)
 
     def with_pause(self, now: float, seconds: float, reason: str, chance: float) -> Circuit:
         """The destination takes nothing, and says for how long, or that is known otherwise."""
         delay = min(seconds, PAUSE_LONGEST) + LINK_FIRST * chance
-        return Circuit(self.failures + 1, self.refusals, max(self.retry_at, now + delay), reason)
+        return Circuit(self.failures + 1, self.refusals, max(self.retry_at, now + delay), reason, refuses=True)
 
     def with_refusal(self, now: float, reason: str, chance: float, most: int = REFUSALS) -> Circuit:
         """The destination answered that it is out of resources; `most` in a row concern the destination."""
         more = replace(self, refusals=self.refusals + 1)
         if self.is_up and more.refusals < most:
             return more
-        return replace(more.with_failure(now, reason, chance), is_full=True)
+        return replace(more.with_failure(now, reason, chance), is_full=True, refuses=True)
 
     def with_answer(self) -> Circuit:
         """The destination answered anything else: it is there."""

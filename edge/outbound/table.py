@@ -85,7 +85,9 @@ class Table:
         self._last_answer = health.last_success
         if health.state == "down":
             self._since = health.since
-            self._circuit = pace.Circuit(failures=1, retry_at=self._monotonic(), reason=health.last_error or "")
+            self._circuit = pace.Circuit(
+                failures=1, retry_at=self._monotonic(), reason=health.last_error or "", refuses=health.refuses
+            )
 
     @property
     def line_rate(self) -> float | None:
@@ -100,7 +102,8 @@ class Table:
             state = "up" if self._circuit.is_up else "down"
             answers = replace(self.answers, counts=list(self.answers.counts))
             known = (state, self._since, self._retry_at, self._last_success, self._last_error)
-            return Health(*known, count, rate, answers)
+            refuses = self._circuit.refuses
+            return Health(*known, refuses, count, rate, answers)
 
     def skip_lease(self, batch: WriteBatch) -> None:
         """Ask again for what a batch was to lease, and did not."""

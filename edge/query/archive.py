@@ -117,7 +117,7 @@ class ArchiveQuestion:
         except PeerError as error:
             if not self.failure:
                 self.failure, self.is_away = NO_ANSWER, self._first_at is None
-                log.warning("%s does not answer a query: %s", self.name, error)
+                log.warning("%s answers no query: %s", self.name, error)
         except EdgeError as error:
             self.failure = self.failure or "it refuses the query"
             log.warning("%s refuses a query: %s", self.name, error)

@@ -54,15 +54,19 @@ class Ports:
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._selector.register(self._stop_reader, selectors.EVENT_READ)
         self._listeners: list[socket.socket] = []
-        try:
-            self.port = 0 if port is None else self._listen(host, port, is_secure=False)
-            self.tls_port = 0 if tls_port is None else self._listen(host, tls_port, is_secure=True)
-        except OSError:
+        faults: list[OSError] = []
+        self.port = 0 if port is None else self._listen(host, port, faults, is_secure=False)
+        self.tls_port = 0 if tls_port is None else self._listen(host, tls_port, faults, is_secure=True)
+        if faults:
             self._shut()
-            raise
+            raise OSError(faults[0].errno, "; ".join(dict.fromkeys(str(each.strerror) for each in faults)))
 
-    def _listen(self, host: str, port: int, is_secure: bool) -> int:
-        listener = self._inherited.get(port) or sockets.listen_on(host, port)
+    def _listen(self, host: str, port: int, faults: list[OSError], *, is_secure: bool) -> int:
+        try:
+            listener = self._inherited.get(port) or sockets.listen_on(host, port)
+        except OSError as error:
+            faults.append(error)
+            return 0
         listener.setblocking(False)
         self._listeners.append(listener)
         self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener, is_secure))

@@ -189,21 +189,23 @@ class KnownHealth:
     retry_at: float | None = None  # while down
     last_success: float | None = None
     last_error: str | None = None
+    refuses: bool = False  # while down: it answers, and refuses what it is sent
 
 
 def note_health(conn: Transaction, name: str, health: KnownHealth) -> None:
     """Save what is known of a destination, for readers while the daemon is down."""
     conn.execute(
-        "INSERT INTO destination (name, state, since, retry_at, last_success, last_error)"
-        " VALUES (:name, :state, :since, :retry_at, :last_success, :last_error)"
+        "INSERT INTO destination (name, state, since, retry_at, last_success, last_error, refuses)"
+        " VALUES (:name, :state, :since, :retry_at, :last_success, :last_error, :refuses)"
         " ON CONFLICT (name) DO UPDATE SET state = excluded.state, since = excluded.since,"
-        " retry_at = excluded.retry_at, last_success = excluded.last_success, last_error = excluded.last_error",
+        " retry_at = excluded.retry_at, last_success = excluded.last_success, last_error = excluded.last_error,"
+        " refuses = excluded.refuses",
         {"name": name, **asdict(health)},
     )
 
 
 def known_health(conn: Transaction, name: str) -> KnownHealth | None:
     """Read what is known of a destination."""
-    sql = "SELECT state, since, retry_at, last_success, last_error FROM destination WHERE name = ?"
+    sql = "SELECT state, since, retry_at, last_success, last_error, refuses FROM destination WHERE name = ?"
     row = conn.execute(sql, (name,)).fetchone()
-    return KnownHealth(*row) if row else None
+    return KnownHealth(**{**dict(row), "refuses": bool(row["refuses"])}) if row else None

@@ -165,13 +165,14 @@ def waiting_reason(conn: Transaction, group: WaitingGroup) -> WaitingReason:
     return WaitingReason(text, public_words(text, reason.code, reason.parameters))
 
 
-_FACTS = "SELECT patient_name, patient_id, accession, description, modality FROM study WHERE id = ?"
+_FACTS = "SELECT study_uid, patient_name, patient_id, accession, description, modality FROM study WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
     """Who and what a study is about, and how many of its deliveries are in which state."""
 
+    study_uid: str = ""
     patient_name: str = ""
     patient_id: str = ""
     accession: str = ""

@@ -376,6 +376,47 @@ def test_the_queue_lists_first_what_needs_a_person(filled: Filled) -> None:
     assert "(no route)" in edge(filled, "queue", "list").stdout
 
 
+def test_the_queue_lists_whose_study_waits_since_when_and_why(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = filled.receive(20, PatientID="P1", PatientName="DOE^JANE")
+    second = filled.receive(19, PatientID="P2", PatientName="ROE^RICHARD")
+    filled.receive(1, PatientID="P3", PatientName="POE^EDGAR", Modality="OT")
+    filled.execute("UPDATE delivery SET queued_at = queued_at - 7200")
+    why = "127.0.0.1:104 refuses the connection, nothing listens there"
+    filled.execute("INSERT INTO destination (name, state, since, last_error) VALUES ('archive', 'down', 5.0, ?)", why)
+    out = Console(file=StringIO(), force_terminal=True, color_system=None, width=80)
+    monkeypatch.setattr(tables, "console", lambda: out)
+
+    def listed(*options: str) -> list[str]:
+        out.file = StringIO()
+        assert edge(filled, "queue", "list", *options).exit_code == 0
+        return [line.rstrip() for line in out.file.getvalue().splitlines()]
+
+    lines = listed()
+    assert max(map(len, lines)) <= 80
+    at = lines.index("archive, pending: the destination is down: 127.0.0.1:104 refuses the connection,")
+    assert lines[at + 1 : at + 7] == [
+        "nothing listens there",
+        "age  images  priority  next try  patient ID  name",
+        "2 h      20  routine   -         P1          DOE^JANE",
+        f"  study UID {first}",
+        "2 h      19  routine   -         P2          ROE^RICHARD",
+        f"  study UID {second}",
+    ]
+    assert lines[0].startswith("(no route), held: ")
+    assert len(lines) < 20
+    assert filled.one("SELECT count(*) FROM ledger WHERE event = 'viewed'") == 3
+    each = listed("--study", first, "--limit", "2")
+    assert each[2:5] == [
+        "id  instance  priority  tries  age  next try",
+        "1   1         routine       0  2 h  -",
+        "2   2         routine       0  2 h  -",
+    ]
+    filled.execute("UPDATE destination SET refuses = 1, last_error = 'rejected'")
+    assert "archive, pending: the destination refuses images: rejected" in listed()
+    monkeypatch.setattr("edge.cli.queue.MOST_READ", 5)
+    assert "The list has the first 5 images of each state; --destination shows more of it." in listed()
+
+
 def test_one_delivery_is_shown_with_what_comes_next(filled: Filled) -> None:
     filled.receive(1)
     filled.settle("archive", 1, Outcome.HOLD, "no")
@@ -449,6 +490,16 @@ def test_what_could_not_be_moved_is_said(filled: Filled) -> None:
     assert "1 delivery held." in done.stdout
     assert "2 left unchanged" in done.stdout
     assert edge(filled, "queue", "retry", "--destination", "teleread").stdout == "0 deliveries queued to be sent.\n"
+
+
+@pytest.mark.parametrize("select", [["--destination", "archive"], ["--all"]])
+def test_a_retry_says_what_is_queued_already(filled: Filled, select: list[str]) -> None:
+    filled.receive(3)
+    already = "deliveries are queued already, and are sent as soon as the destination takes them.\n"
+    done = edge(filled, "queue", "retry", *select)
+    assert (done.exit_code, done.stdout) == (0, f"3 {already}")
+    filled.settle("archive", 1, Outcome.DEFER, "busy")
+    assert edge(filled, "queue", "retry", *select).stdout == f"1 delivery queued to be sent.\n2 {already}"
 
 
 @pytest.mark.parametrize(
@@ -562,13 +613,16 @@ def test_echo_to_another_of_our_kind_shows_a_refusal(filled: Filled, tmp_path: P
         configure_archive(filled, "EDGE", other.port)
         done = edge(filled, "echo", "archive")
     assert done.exit_code == 1
+    assert f"archive (EDGE at 127.0.0.1:{other.port}) answers, but refuses this gateway: the association" in done.stdout
     assert "calling AE title not recognized" in done.stdout
+    assert "check the network" not in done.stdout
 
 
 def test_echo_to_nobody_says_what_to_look_at(filled: Filled) -> None:
     configure_archive(filled, "ARCHIVE", free_port())
     done = edge(filled, "echo", "archive")
     assert done.exit_code == 1
+    assert "is not reachable: " in done.stdout
     assert "nothing listens there" in done.stdout
     assert "destination.archive" in done.stdout
     assert answer(filled, "echo", "archive", code=1)["reachable"] is False

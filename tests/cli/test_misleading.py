@@ -20,7 +20,7 @@ from edge.store.salvage import Salvage
 from tests.support.filled import Filled
 from tests.support.gateway import CONFIG, configuration
 from tests.support.objects import ct_files
-from tests.support.peers import Edge, storescu
+from tests.support.peers import Edge, free_port, storescu
 
 ROUTE = '[destination.archive]\nae_title = "NOBODY"\nhost = "127.0.0.1"\nport = 1\n[route.all]\nto = ["archive"]\n'
 
@@ -97,7 +97,23 @@ def test_an_address_that_cannot_be_bound_is_explained(tmp_path: Path, host: str,
     done = gateway.cli("run")
     assert done.returncode == 1
     assert why in done.stderr
-    assert "another program" not in done.stderr
+    assert "ss -ltnp" not in done.stderr
+
+
+def test_every_port_in_use_is_named(tmp_path: Path) -> None:
+    hl7, web = free_port(), free_port()
+    ports = f'[hl7]\nhost = "127.0.0.1"\nport = {hl7}\n[dicomweb]\nhost = "127.0.0.1"\nport = {web}\n'
+    gateway = Edge(tmp_path / "edge", ROUTE + ports)
+    with ExitStack() as others:
+        for port in (gateway.port, hl7, gateway.console_port):
+            others.enter_context(sockets.listen_on("127.0.0.1", port))
+        done = gateway.cli("run")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["console", "listen", "hl7"]
+    for line, port in zip(lines, (gateway.console_port, gateway.port, hl7), strict=True):
+        assert str(port) in line
+        assert line.endswith("; `sudo ss -ltnp` names the program that uses it")
 
 
 # -- an upgrade -------------------------------------------------------------------------------------------------------

@@ -71,14 +71,21 @@ def test_a_list_without_rows_says_so(empty: Filled, command: str, said: str) -> 
     assert json.loads(CliRunner().invoke(cli, [*args, "--json"]).stdout) == []
 
 
-@pytest.mark.parametrize("command", ["queue list", "instances list --state unroutable"])
-def test_a_command_says_that_there_are_more(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("queue list", "2 to 2 of 2 are listed."),  # by study
+        ("queue list --patient PID", "2 to 2 are listed; --skip 2 lists the next ones."),
+        ("instances list --state unroutable", "2 to 2 are listed; --skip 2 lists the next ones."),
+    ],
+)
+def test_a_command_says_that_there_are_more(tmp_path: Path, command: str, said: str) -> None:
     with Filled(tmp_path) as filled:
-        filled.receive(3, Modality="CT")
-        filled.receive(3, Modality="OT")
+        filled.receive(3, Modality="CT", PatientID="PID")
+        filled.receive(3, Modality="OT", PatientID="PID")
         args = ["--config", str(filled.directory), *command.split(), "--limit=1", "--skip=1"]
         done = CliRunner().invoke(cli, args)
-        assert "2 to 2 are listed; --skip 2 lists the next ones." in done.stdout
+        assert said in done.stdout
         told = CliRunner().invoke(cli, [*args, "--json"])
         assert "are listed" not in told.stdout  # JSON stays JSON
         assert "2 to 2 are listed" in told.stderr

@@ -45,6 +45,7 @@ from edge.store.callers import Calls, remember_peer
 from edge.store.clock import Correction
 from edge.store.commitment_requests import OwedReports
 from edge.store.database import Transaction
+from edge.store.destinations import KnownHealth, note_health
 from edge.store.downtimes import Downtime
 from edge.store.figures import Lossy
 from edge.store.hl7_messages import ParkedSummary
@@ -528,6 +529,18 @@ def test_every_alert_is_one_sentence_that_names_what_to_type_or_do() -> None:
 def test_a_destination_that_is_down_says_what_waits(held: int, means: str) -> None:
     (found, *_) = alerts(replace(QUIET, destinations=[DestinationStatus("archive", state="down", held=held)]))
     assert (found.kind, found.means) == ("destination-down", means)
+
+
+def test_a_destination_that_answers_and_refuses_is_not_said_to_be_silent(filled: Filled) -> None:
+    filled.receive(2)
+    why = "the association was rejected for good"
+    known = KnownHealth("down", 5.0, last_error=why, refuses=True)
+    filled.db.write(lambda conn: note_health(conn, "archive", known))
+    seen = taken(filled, replace(RUNNING, destinations={"archive": Link("down")}))
+    (found,) = seen.alerts
+    assert found.what == f"Destination archive answers, but refuses images ({why})"
+    assert found.means == "2 images for it wait safely on disk and are sent automatically when it takes them"
+    assert status_json(seen)["destinations"]["archive"]["refuses"] is True
 
 
 def test_a_new_caller_is_named_by_its_own_table() -> None:

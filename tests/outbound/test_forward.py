@@ -490,7 +490,9 @@ def test_a_destination_that_will_not_associate(
     )
     wait_until(lambda: forwarder.state == "down", 5, "it is down")
     assert words in (forwarder.describe().last_error or "")
+    assert forwarder.describe().refuses == words.startswith("rejected")
     box.wait(confirmed=5)
+    assert not forwarder.describe().refuses
     assert scp.connections == 3
     assert box.all("SELECT max(attempts) FROM delivery") == [(1,)]
 
@@ -570,12 +572,13 @@ def test_a_destination_without_work_is_asked_whether_it_is_back(
 
 def test_a_restart_remembers_that_it_was_down(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
     box.db.write(
-        lambda conn: destinations.note_health(conn, "archive", KnownHealth("down", 5.0, 6.0, 4.0, "it was dark"))
+        lambda conn: destinations.note_health(conn, "archive", KnownHealth("down", 5.0, 6.0, 4.0, "it was dark", True))
     )
     scp = peer(associations=[scripted.fall_silent])
     box.make(1)
     told = box.forward(scp.port).describe()
-    assert (told.state, told.since, told.last_success, told.last_error) == ("down", 5.0, 4.0, "it was dark")
+    known = (told.state, told.since, told.last_success, told.last_error, told.refuses)
+    assert known == ("down", 5.0, 4.0, "it was dark", True)
 
 
 # -- what a destination takes -----------------------------------------------------------------------------------------

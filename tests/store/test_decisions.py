@@ -101,7 +101,7 @@ def status(**changes: Any) -> dict[str, Any]:
         {"kind": a.kind, "subject": a.subject, "severity": a.severity, "since": iso(a.since), "what": a.what,
          "means": a.means, "do": a.do} for a in alerts(seen)
     ]  # fmt: skip
-    waiting = {"pending": there.pending, "deferred": there.deferred, "state": there.state}
+    waiting = {"pending": there.pending, "deferred": there.deferred, "state": there.state, "refuses": there.refuses}
     return {
         "state": "running",
         "since": iso(NOW),
@@ -123,6 +123,10 @@ def status(**changes: Any) -> dict[str, Any]:
         (
             status(destination=Destination("archive", state="down", pending=1, since=NOW - 60)),
             "bad", "Archive does not answer.", "1 image for it waits safely on this disk and is sent",
+        ),
+        (
+            status(destination=Destination("archive", state="down", refuses=True, pending=2)),
+            "bad", "Archive answers, but refuses images.", "are sent automatically when it takes them.",
         ),
         (status(destination=Destination("archive", state="down")), "bad", "Archive does not answer.", "No image waits"),
         (status(room=Room(0.97, 10**9), state="refusing"), "bad", "Scanners are refused: the disk is full.", "safe"),

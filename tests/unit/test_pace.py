@@ -76,7 +76,10 @@ def test_a_destination_without_resources_is_down_after_five_answers() -> None:
 def test_a_full_destination_is_probed_with_objects_one_that_fails_with_c_echo() -> None:
     full = Circuit(refusals=4).with_refusal(0.0, "A700", MIDDLE)
     assert (full.is_up, full.is_full) == (False, True)
-    assert not full.with_failure(full.retry_at, "reset", MIDDLE).is_full
+    assert full.refuses
+    silent = full.with_failure(full.retry_at, "reset", MIDDLE)
+    assert not silent.is_full
+    assert not silent.refuses
     assert Circuit(refusals=4).with_refusal(0.0, "A700", MIDDLE, 10).is_up, (
         "where it takes others, more in a row are needed"
     )

@@ -719,6 +719,18 @@ def test_check_names_bad_files_and_what_expires(tmp_path: Path) -> None:
     assert re.search(r"10-test\.toml:4: tls\.key: ", edge.cli("run").stderr), "nothing starts half-configured"
 
 
+def test_check_and_start_name_every_missing_file(tmp_path: Path) -> None:
+    site = own_site(tmp_path)
+    edge = Edge(tmp_path / "edge", site.table())
+    for path in (site.edge.certificate, site.edge.key, site.ca):
+        path.unlink()
+    for command in ("check", "run"):
+        done = edge.cli(command)
+        assert done.returncode == 2
+        found = re.findall(r"10-test\.toml:\d+: tls\.(\w+): .* cannot be read: No such file", done.stderr)
+        assert found == ["certificate", "key", "ca"]
+
+
 # -- the manual -------------------------------------------------------------------------------------------------------
 
 MANUAL = (REPOSITORY / "docs" / "manual.md").read_text("utf-8")

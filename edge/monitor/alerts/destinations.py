@@ -16,7 +16,7 @@ def destination_down(seen: Observed) -> Iterator[Alert]:
             yield alert(
                 each.name,
                 each.since or seen.at,
-                f"Destination {each.name} does not answer{why}",
+                f"Destination {each.name} {'answers, but refuses images' if each.refuses else 'does not answer'}{why}",
                 _describe_backlog(each),
                 Action("try {}", ("edge", "echo", each.name)),
             )
@@ -29,7 +29,7 @@ def _describe_backlog(each: DestinationStatus) -> str:
     one = each.waiting == 1
     return (
         f"{amount(each.waiting, 'image')} for it {'waits' if one else 'wait'} safely on disk and"
-        f" {'is sent' if one else 'are sent'} automatically when it answers"
+        f" {'is sent' if one else 'are sent'} automatically when it {'takes them' if each.refuses else 'answers'}"
     )
 
 

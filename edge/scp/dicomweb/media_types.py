@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
 from edge.scp.dicomweb.protocol import HttpError
@@ -22,11 +22,17 @@ class MediaType:
     name: str
     parameters: dict[str, str] = field(default_factory=dict)
     q: float = 1.0
+    refused: frozenset[str] = frozenset()  # narrower ones that are named with a weight of 0 (RFC 9110 section 12.5.1)
+
+    @property
+    def breadth(self) -> int:
+        """How many types are in the range: 0, one; 1, those of a kind; 2, all."""
+        return 2 if self.name == "*/*" else int(self.name.endswith("/*"))
 
     def covers(self, name: str) -> bool:
-        """Is a media type in this range?"""
-        kind, _, rest = self.name.partition("/")
-        return self.name in ("*/*", name) or (rest == "*" and name.startswith(f"{kind}/"))
+        """Is a media type in this range, and not refused?"""
+        every = f"{name.partition('/')[0]}/*"
+        return self.name in ("*/*", every, name) and self.refused.isdisjoint((name, every))
 
 
 def parse_media(text: str) -> MediaType:
@@ -46,7 +52,10 @@ def parse_media(text: str) -> MediaType:
 def parse_accepted(text: str) -> list[MediaType]:
     """What is accepted, the most wanted first; everything where nothing is said."""
     found = [parse_media(each) for each in _ITEM.findall(text)] if text.strip() else [MediaType("*/*")]
-    return sorted((each for each in found if each.q > 0 and each.name), key=lambda each: -each.q)
+    refused = [each for each in found if each.q <= 0 and not each.parameters]
+    narrower = [frozenset(each.name for each in refused if each.breadth < breadth) for breadth in range(3)]
+    wanted = (replace(each, refused=narrower[each.breadth]) for each in found if each.q > 0 and each.name)
+    return sorted(wanted, key=lambda each: -each.q)
 
 
 #: Names under which clients ask for what has another name in PS3.18.

@@ -253,7 +253,7 @@ def choose_frames(accepted: Sequence[MediaType], kept: str, *, is_single: bool) 
     syntax = _syntax_of(kept)
     own = _MEDIA.get(syntax, OCTETS)
     for each in accepted:
-        if each.name in ("*/*", "multipart/*"):
+        if each.breadth and each.covers("multipart/related"):
             kind, is_multipart = "*/*", True
         elif each.name == "multipart/related":
             kind, is_multipart = each.parameters.get("type", own).lower(), True
@@ -282,7 +282,7 @@ def _target_of(kind: str, wanted: str, own: str, syntax: str) -> str:
 def choose_bulk(accepted: Sequence[MediaType], kept: str) -> FrameForm:
     """How a value that is not compressed goes. Raises HttpError: 406."""
     for each in accepted:
-        if each.name in ("multipart/related", "*/*", "multipart/*"):
+        if each.covers("multipart/related"):
             return FrameForm(OCTETS, _syntax_of(kept), True)
         if each.covers(OCTETS):
             return FrameForm(OCTETS, _syntax_of(kept), False)

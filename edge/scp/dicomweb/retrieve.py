@@ -139,7 +139,7 @@ def _accepted_forms(accepted: Sequence[MediaType], *, is_single: bool) -> list[M
         each
         for each in accepted
         if (each.name == "multipart/related" and each.parameters.get("type", DICOM).lower() in (DICOM, "*/*"))
-        or each.name in ("*/*", "multipart/*")
+        or (each.breadth and each.covers("multipart/related"))
         or (is_single and each.covers(DICOM))
     ]
     if found:
