@@ -287,10 +287,16 @@ def damage(path: Path) -> None:
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
+def lose(edge: Receiving) -> None:
+    """The only instance has a damaged file, and that is known."""
+    damage(edge.files()[0])
+    ((path,),) = edge.rows("SELECT path FROM instance")
+    edge.db.write(lambda conn: catalog.lose(conn, path, "its bytes are not those that were received", 1.0))
+
+
 def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(edge: Receiving, slice_: Path) -> None:
     accept(edge, slice_)
-    damage(edge.files()[0])
-    edge.db.write(lambda conn: catalog.lose(conn, 1, 1, "its bytes are not those that were received", 1.0))
+    lose(edge)
     assert accept(edge, slice_).status == 0
     edge.settle()
     edge.crash()
@@ -302,8 +308,7 @@ def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(edge: R
 
 def test_an_object_of_quarantine_that_was_lost_is_kept_when_it_comes_again(edge: Receiving, slice_: Path) -> None:
     edge.recorder.accept(receive(edge, slice_), ContextKey(CT, EXPLICIT), "1.2.3", ORIGIN)
-    damage(edge.files()[0])
-    edge.db.write(lambda conn: catalog.lose(conn, 1, None, "its bytes are not those that were received", 1.0))
+    lose(edge)
     edge.recorder.accept(receive(edge, slice_), ContextKey(CT, EXPLICIT), "1.2.3", ORIGIN)
     assert edge.rows("SELECT state FROM instance") == [("quarantined",)]
     assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
