@@ -15,6 +15,7 @@ import pytest
 from edge import spool
 from edge.errors import CatalogError, Cause, Shortage, StorageUnhealthy
 from edge.intake import Intake
+from edge.intake.entries import InstanceEntry
 from edge.intake.policy import Policy
 from edge.intake.routing import RoutingRules
 from edge.journal import service
@@ -294,12 +295,18 @@ def lose(edge: Receiving) -> None:
     edge.db.write(lambda conn: catalog.lose(conn, path, "its bytes are not those that were received", 1.0))
 
 
-def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(edge: Receiving, slice_: Path) -> None:
+@pytest.mark.parametrize("is_cut", [False, True], ids=["in order", "a crash right behind the commit"])
+def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(
+    edge: Receiving, slice_: Path, is_cut: bool
+) -> None:
     accept(edge, slice_)
     lose(edge)
-    assert accept(edge, slice_).status == 0
-    edge.settle()
-    edge.crash()
+    with pytest.MonkeyPatch.context() as patch:
+        if is_cut:
+            patch.setattr(InstanceEntry, "finish", lambda _entry: None)
+        assert accept(edge, slice_).status == 0
+        edge.settle()
+        edge.crash()
     edge.restart()
     assert edge.rows("SELECT state FROM instance") == [("stored",)]
     assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
