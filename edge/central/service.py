@@ -30,7 +30,7 @@ from edge.central.config import CentralConfig
 from edge.central.metrics import MetricsEndpoint
 from edge.central.receive import HeartbeatEndpoint
 from edge.config.channels import subscribers
-from edge.errors import ConfigError, place_of
+from edge.errors import ConfigError, EdgeError, place_of
 from edge.errors.repeats import write_log
 from edge.messaging import Courier, channels
 from edge.network import shares
@@ -246,8 +246,8 @@ class CentralServer:
             keys = new.read_keys()
             self._use_certificate(new)
             self.reception.use(keys)
-        except (ConfigError, OSError) as error:
-            log.error("the new configuration has mistakes, the previous one stays active: %s", error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end what watches over all sites
+            log.error("the new configuration has mistakes, the previous one stays active: %s", _text_of(error))
             return
         if _bound(new) != _bound(self.config):
             log.warning("[central] and the channels have changed: that requires a restart")
@@ -273,8 +273,8 @@ class CentralServer:
             keys = self.config.read_keys()
             self._use_certificate(self.config)
             self.reception.use(keys)
-        except (ConfigError, OSError) as error:
-            log.error("new keys or certificates cannot be used, the previous ones stay active: %s", error)
+        except Exception as error:  # noqa: BLE001 - as in `reload`
+            log.error("new keys or certificates cannot be used, the previous ones stay active: %s", _text_of(error))
         else:
             log.info("keys and certificates have changed and have been read again")
 
@@ -284,6 +284,11 @@ class CentralServer:
         if self._tls is not None and (pair := config.tls()):
             self._tls.load_cert_chain(*pair)
             self._ask_for_certificates(config)
+
+
+def _text_of(error: Exception) -> str:
+    """What an error says; of a fault of ours its place."""
+    return str(error) if isinstance(error, EdgeError | OSError) else place_of(error)
 
 
 def _note_end(task: asyncio.Task[None]) -> None:

@@ -106,6 +106,12 @@ def check_receivers(gateway: Gateway) -> None:
     gateway.doors.check()
 
 
+def start_missing(gateway: Gateway) -> None:
+    """What could not be started, for want of threads, memory or the catalog, is tried again."""
+    for each in (gateway.audit, gateway.outbound, gateway.notifications, gateway.relays):
+        each.start_missing()
+
+
 def mark_alive(gateway: Gateway) -> None:
     """A sign of life without a transaction: the lock file's time."""
     downtime.touch(gateway.lock, time.time())
@@ -207,6 +213,7 @@ TICK: Sequence[Task[Any]] = (
     Task("receiving processes", _SECOND, Gateway, check_receivers),
     Task("clock", _SECOND, Times, Times.check),
     Task("lock file", _SECOND, Gateway, mark_alive),
+    Task("what could not be started", 10 * _SECOND, Gateway, start_missing),
     Task("certificates", 10 * _SECOND, Outbound, Outbound.refresh_certificates),
     Task("due deliveries, callers, refusals", _SECOND, Gateway, record_due),
     Task("the console's revocation lists", 10 * _SECOND, RevocationLists, RevocationLists.refresh),

@@ -66,6 +66,10 @@ class Notifications:
         """A courier for each channel of the outbox, and heartbeats where they are configured. Waits for no channel."""
         self._channels.want({"channels": Wish(_channels_of(new), partial(self._make_channels, new))})
 
+    def start_missing(self) -> None:
+        """Try again to start what could not be started."""
+        self._channels.start_missing()
+
     def _make_channels(self, config: Config) -> _Channels:
         made = channels.build_channels(config, self._directory, self._note_answer)
         couriers = {name: Courier(self._db, name, channel) for name, channel in made.items()}

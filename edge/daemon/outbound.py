@@ -120,6 +120,10 @@ class Outbound:
             }
         )
 
+    def start_missing(self) -> None:
+        """Try again to start what could not be started: a destination must not stand still."""
+        self._stations.start_missing()
+
     def _rules_since(self, new: Config) -> dict[str, float]:
         """Since when each [coerce] rule is what it is."""
         digests = {name: hashlib.sha256(repr(rule).encode()).hexdigest() for name, rule in new.coercions.items()}

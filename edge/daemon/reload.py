@@ -11,7 +11,7 @@ from edge import config
 from edge.config.sections import Config
 from edge.daemon.configuring import BY_HAND, record_state
 from edge.daemon.gateway import Gateway
-from edge.errors import ConfigError
+from edge.errors import CatalogError, ConfigError, Hindered, StorageUnhealthy, place_of
 from edge.intake.policy import Policy
 from edge.storage.retention import apply_holds
 from edge.store import destinations, ledger
@@ -27,27 +27,35 @@ def reload(gateway: Gateway) -> list[str]:
     """Read the configuration again, and use it from the next association on.
 
     Returns its faults: with any, the running configuration stays active. Type=notify of systemd: no READY before the
-    reload is done, and none is missed whatever happens.
+    reload is done, and none is missed whatever happens. Raises what hinders the gateway (edge.daemon.lifecycle).
     """
     gateway.notify("RELOADING=1")
     try:
         return _reload(gateway)
+    except ConfigError as error:
+        log.error("the configuration is bad, the running one stays active:\n%s", error)
+        return _reject(gateway, error.problems)
+    except (Hindered, StorageUnhealthy, CatalogError, OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not end what receives
+        log.critical("the configuration could not be read again, by a fault of the gateway: %s", place_of(error))
+        return _reject(gateway, ["the gateway failed on it, see its log"])
     finally:
         gateway.notify("READY=1")
 
 
+def _reject(gateway: Gateway, problems: list[str]) -> list[str]:
+    gateway.rejected_at = time.time()
+    rejected = {"action": ledger.REJECT, "faults": len(problems)}
+    gateway.db.write(lambda conn: _record_configured(conn, rejected))
+    return problems
+
+
 def _reload(gateway: Gateway) -> list[str]:
-    try:
-        files = gateway.configuring.files()
-        new = config.load_config(gateway.directory)
-        policy = Policy.from_config(new)
-        gateway.outbound.use_certificates(new)
-    except ConfigError as error:
-        log.error("the configuration is bad, the running one stays active:\n%s", error)
-        gateway.rejected_at = time.time()
-        rejected = {"action": ledger.REJECT, "faults": len(error.problems)}
-        gateway.db.write(lambda conn: _record_configured(conn, rejected))
-        return error.problems
+    files = gateway.configuring.files()
+    new = config.load_config(gateway.directory)
+    policy = Policy.from_config(new)
+    gateway.outbound.use_certificates(new)
     gateway.rejected_at = None
     if fixed := need_restart(gateway.config, new):
         log.warning("%s changed: restart to use it", ", ".join(fixed))

@@ -6,7 +6,9 @@ transaction of `Intake.enter_all`, as often as that is tried.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -99,6 +101,7 @@ class InstanceEntry:
         known = self._known or (nearby.find(self._said) if nearby else None)
         self._more, self._joins = [], False
         added = self._added = catalog.add(conn, facts, stored, self._hold, known, self._rule)
+        _set_damaged_aside(self._intake.spool, added)
         if nearby is not None:
             nearby.note(self._said, added.placed)
         if self._is_cached:
@@ -170,7 +173,7 @@ class InstanceEntry:
             return
         if self._joins and added.study_id is not None:
             intake.companions.note_committed(added.study_id, self._decision, self._policy.routes_without_companions)
-        _let_go_of_former(intake.spool, added)
+        _remove_former(intake.spool, added)
         intake.queued([*(each.destination for each in self._decision.assignments), *self._more])
 
     def as_odd(self) -> CatalogEntry:
@@ -194,6 +197,7 @@ class QuarantineEntry:
     def work(self, conn: Transaction, nearby: Memory | None) -> Added:
         origin, reason = self._origin, self._reason
         added = self._added = catalog.quarantine(conn, self._context_key, self._uid, origin, self._stored, reason)
+        _set_damaged_aside(self._intake.spool, added)
         if added.arrival is Arrival.NEW:
             who, ids = origin.calling_ae, [added.instance_id]
             ledger.append(conn, origin.received_at, ledger.QUARANTINED, who, ids, payload={"fault": reason})
@@ -204,7 +208,7 @@ class QuarantineEntry:
         assert added is not None
         if added.path != self._stored.path:
             self._intake.spool.remove(self._stored.path)
-        _let_go_of_former(self._intake.spool, added)
+        _remove_former(self._intake.spool, added)
         calling = self._origin.calling_ae
         log.warning("instance %d from %s is in quarantine: %s", added.instance_id, calling, self._reason)
 
@@ -212,17 +216,29 @@ class QuarantineEntry:
         return self
 
 
-def _let_go_of_former(spool: Spool, added: Added) -> None:
-    """Remove the file that an arrival has replaced; a damaged one is for a person, and for no one else to adopt."""
-    if not added.former_path:
-        return
-    try:
-        if added.is_former_damaged:
+def _set_damaged_aside(spool: Spool, added: Added) -> None:
+    """Keep the damaged file that an arrival replaces for a person.
+
+    Before the commit: behind it a crash would leave a file without a row, which the next start adopts.
+    """
+    if added.former_path and added.is_former_damaged:
+        with _file_may_stay(added.former_path):
             spool.set_aside(added.former_path)
-        else:
+
+
+def _remove_former(spool: Spool, added: Added) -> None:
+    """Remove the file that an arrival has replaced."""
+    if added.former_path and not added.is_former_damaged:
+        with _file_may_stay(added.former_path):
             spool.remove(added.former_path)
+
+
+@contextlib.contextmanager
+def _file_may_stay(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        log.error("%s stays in the spool, which has it again: %s", added.former_path, error.strerror or error)
+        log.error("%s stays in the spool, which has it again: %s", path, error.strerror or error)
 
 
 def _joins(added: Added, decision: Decision, code: ReasonCode, policy: Policy) -> bool:

@@ -33,7 +33,7 @@ class SegmentState(IntEnum):
     OPEN = 3
     CLOSED = 4
     POISONED = 5  # a flush has failed: never appended to again
-    BROKEN = 6  # the daemon could not recycle it, or found damage in it
+    BROKEN = 6  # it could not be recycled, is damaged, or is gone
 
 
 class Owed(NamedTuple):

@@ -150,7 +150,10 @@ class Ring:
 
     def _is_reusable(self, number: int) -> bool:
         """Has it the size of the ring's segments, and is it not kept under another name as damaged?"""
-        found = self.path_of(number).stat()
+        try:
+            found = self.path_of(number).stat()
+        except FileNotFoundError:  # a person has deleted it: nothing of it is needed
+            return False
         return number < self.size.segments and found.st_size == self.size.segment_bytes and found.st_nlink == 1
 
     def _recycle(self, number: int) -> None:
@@ -235,6 +238,9 @@ class Claims:
             try:
                 fd, is_direct = segment.open_for_append(path)
             except BlockingIOError:
+                return None
+            except FileNotFoundError:  # a person has deleted it
+                self.control.set_state(number, SegmentState.BROKEN)
                 return None
             try:
                 header = segment.read_segment_header(path)

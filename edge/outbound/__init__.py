@@ -202,20 +202,22 @@ class Forwarder:
     def _record(self, conn: Transaction, batch: WriteBatch) -> Leased:
         """Record how jobs ended, and take the next leases, in one transaction."""
         now, name, owner = batch.at, self.destination.name, self._spool.node
-        for result in batch.results:
-            if result.lost:
-                lease, reason = result.attempt.lease, result.attempt.reason
-                catalog.mark_lost(conn, lease.instance_id, words(reason))
-                deliveries.record_lost(conn, lease, now, reason)
-        attempts = [result.attempt for result in batch.results]
+        # Where the instance came again or was repaired meanwhile, the next lease has its file.
+        replaced = [r for r in batch.results if r.lost and not catalog.holds_path(conn, r.attempt.lease.path)]
+        results = [r for r in batch.results if r not in replaced]
+        for attempt in (r.attempt for r in results if r.lost):
+            if catalog.mark_lost(conn, attempt.lease.path, words(attempt.reason)):
+                log.critical("instance %d is lost: %s", attempt.lease.instance_id, words(attempt.reason))
+                deliveries.record_lost(conn, attempt.lease, now, attempt.reason)
+        attempts = [r.attempt for r in results]
         counted = {
             each.lease.delivery_id
             for each in deliveries.record_attempts(conn, attempts, now, proved_by_status=self._proved_by_status)
             if each.outcome is Outcome.SENT
         }
-        sent = [(r.attempt.lease, r.copy) for r in batch.results if r.attempt.lease.delivery_id in counted]
+        sent = [(r.attempt.lease, r.copy) for r in results if r.attempt.lease.delivery_id in counted]
         sent_copies.record_sent(conn, sent, now)
-        leases.return_leases(conn, batch.back)
+        leases.return_leases(conn, [*batch.back, *(r.attempt.lease for r in replaced)])
         leases.renew(conn, batch.renew, now)
         if batch.health is not None:
             destinations.note_health(conn, name, batch.health)

@@ -80,7 +80,6 @@ class JobOutcomes(Table):
     def hold_lost(self, job: Job, **parameters: Parameter) -> None:
         """Hold an object whose file is not what was received; `parameters` of the reason say how."""
         reason = Reason(ReasonCode.DAMAGED, parameters)
-        log.critical("instance %d is lost: %s", job.lease.instance_id, words(reason))
         with self._for_senders:
             self._end(job, Outcome.HOLD, reason, lost=True)
 

@@ -36,7 +36,7 @@ class Differences:
 
     orphans: tuple[str, ...]  # files without a row
     leftovers: tuple[str, ...]  # files whose row says evicted
-    lost: tuple[tuple[FileState, str], ...]  # rows without their whole file, and why
+    lost: tuple[tuple[str, FileState, str], ...]  # files that are not there whole, their rows, and why
 
 
 def compare(files: Mapping[str, int], rows: Mapping[str, FileState]) -> Differences:
@@ -46,9 +46,9 @@ def compare(files: Mapping[str, int], rows: Mapping[str, FileState]) -> Differen
         if row.state in (InstanceState.EVICTED, InstanceState.LOST, InstanceState.DISCARDED):
             continue
         if name not in files:
-            lost.append((row, "its file is gone"))
+            lost.append((name, row, "its file is gone"))
         elif files[name] != row.size:
-            lost.append((row, f"its file has {files[name]} bytes instead of {row.size}"))
+            lost.append((name, row, f"its file has {files[name]} bytes instead of {row.size}"))
     return Differences(
         orphans=tuple(sorted(files.keys() - rows.keys())),
         leftovers=tuple(sorted(n for n in files if n in rows and rows[n].state is InstanceState.EVICTED)),
@@ -117,7 +117,6 @@ def _repair_differences(
     for name in differences.leftovers:
         spool.remove(name)
         log.info("spool file %s was evicted before the crash: removed", name)
-    for row, reason in differences.lost:
-        lose = partial(catalog.lose, instance=row.instance_id, study_id=row.study_id, fault=reason, now=clock())
-        if db.write(lose):
+    for name, row, reason in differences.lost:
+        if db.write(partial(catalog.lose, path=name, fault=reason, now=clock())):
             log.critical("instance %d is lost: %s", row.instance_id, reason)

@@ -84,7 +84,7 @@ class Repairer:
         if row.state is InstanceState.EVICTED:
             self._spool.set_aside(row.path)
             return RepairResult(row.instance_id, True, "it was cached, and is forgotten: its archive has it")
-        return self._fetch(row)
+        return self._fetch(row) if row.state is InstanceState.LOST else RepairResult(row.instance_id, True, "")
 
     def _is_what_the_ledger_says(self, row: FileRow) -> bool:
         with self._db.reading() as conn:
@@ -94,18 +94,22 @@ class Repairer:
     # -- losing -------------------------------------------------------------------------------------------------------
 
     def _lose(self, row: FileRow, text: str) -> FileRow:
-        """An alarm before anything else is tried. The reason stays that of the first time. What is cached goes."""
+        """An alarm before anything else is tried. The reason stays that of the first time. What is cached goes.
+
+        One that came again meanwhile has another file, and is not lost.
+        """
         if row.state is InstanceState.LOST:
             return row
 
         def work(conn: Transaction) -> FileRow:
-            catalog.lose(conn, row.instance_id, row.study_id, text, time.time())
+            catalog.lose(conn, row.path, text, time.time())
             return kept_files.file_row(conn, row.instance_id) or row
 
         found = self._db.write(work)
-        what = "is lost" if found.state is InstanceState.LOST else "was cached, and is forgotten"
-        level = logging.CRITICAL if found.state is InstanceState.LOST else logging.WARNING
-        log.log(level, "instance %d %s: %s", row.instance_id, what, text)
+        if found.state is InstanceState.LOST:
+            log.critical("instance %d is lost: %s", row.instance_id, text)
+        elif found.state is InstanceState.EVICTED:
+            log.warning("instance %d was cached, and is forgotten: %s", row.instance_id, text)
         return found
 
     def _back(self, row: FileRow) -> RepairResult:
@@ -196,10 +200,12 @@ class Repairer:
         """The new file takes the place of the old one, which goes aside.
 
         A lost one goes first: a crash then leaves the new file, which is adopted. One with a damaged head goes last:
-        a crash then leaves both, of which one is a duplicate.
+        a crash then leaves both, of which one is a duplicate. Of one that came again meanwhile nothing is repaired.
         """
 
-        def work(conn: Transaction) -> list[str]:
+        def work(conn: Transaction) -> list[str] | None:
+            if not catalog.holds_path(conn, row.path):
+                return None
             if stored is not None:
                 catalog.replace_file(conn, row.instance_id, stored)
             resumed = (
@@ -213,6 +219,10 @@ class Repairer:
         if stored is not None and is_lost:
             self._spool.set_aside(row.path)
         resumed = self._db.write(work, stored.bucket if stored else None)
+        if resumed is None:
+            if stored is not None:
+                self._spool.remove(stored.path)
+            return RepairResult(row.instance_id, True, "")
         if stored is not None and not is_lost:
             self._spool.set_aside(row.path)
         text = ledger_text.render_payload(ledger.REPAIRED, how)

@@ -248,7 +248,6 @@ class FileState:
     """What the catalog says of one file of the spool."""
 
     instance_id: int
-    study_id: int | None
     state: InstanceState
     size: int
 
@@ -267,9 +266,7 @@ def buckets(conn: Transaction) -> list[str]:
 
 
 #: What was deleted counts as evicted.
-_FILE_STATE = (
-    "SELECT path, id, study_id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size FROM instance"
-)
+_FILE_STATE = "SELECT path, id, CASE WHEN deleted_at IS NULL THEN state ELSE 'evicted' END, size FROM instance"
 
 
 def kept_files_of(conn: Transaction, bucket: str, before: float) -> dict[str, FileState]:
@@ -289,22 +286,30 @@ def states_of(conn: Transaction, paths: Iterable[str]) -> dict[str, FileState]:
 
 
 def _file_state(row: sqlite3.Row) -> FileState:
-    return FileState(row[1], row[2], InstanceState(row[3]), row[4])
+    return FileState(row[1], InstanceState(row[2]), row[3])
 
 
-def mark_lost(conn: Transaction, instance: int, reason: str) -> bool:
-    """Mark an instance whose file is gone or not whole. False when that is no news: evicted, discarded, lost before."""
+def mark_lost(conn: Transaction, path: str, reason: str) -> bool:
+    """Mark the instance whose file was found gone or not whole.
+
+    False when that is no news: evicted, discarded, lost before; or the instance has another file by now.
+    """
     sql = (
-        "UPDATE instance SET state = 'lost', reason = ? WHERE id = ? AND state IN ('stored', 'conflict', 'quarantined')"
+        "UPDATE instance SET state = 'lost', reason = ?"
+        " WHERE path = ? AND state IN ('stored', 'conflict', 'quarantined')"
     )
-    return bool(conn.execute(sql, (reason, instance)).rowcount)
+    return bool(conn.execute(sql, (reason, path)).rowcount)
 
 
-def lose(conn: Transaction, instance: int, study_id: int | None, fault: str, now: float) -> bool:
-    """Mark an instance lost, with a row of the ledger; False when that is no news.
+def lose(conn: Transaction, path: str, fault: str, now: float) -> bool:
+    """Mark the instance of a file lost, with a row of the ledger; False when that is no news.
 
     What is cached is forgotten: nothing is lost, for an archive has it, and gives it again when it is wanted.
     """
+    found = conn.execute("SELECT id, study_id FROM instance WHERE path = ?", (path,)).fetchone()
+    if found is None:
+        return False
+    instance, study_id = found
     payload: ledger.Payload = {"fault": fault}
     if eviction.evict_cached(conn, instance) is not None:
         ledger.append(conn, now, ledger.EVICTED, ledger.EDGE, [instance], study_id=study_id, payload=payload)
@@ -312,7 +317,7 @@ def lose(conn: Transaction, instance: int, study_id: int | None, fault: str, now
         if row is not None:
             prefetch.want_again(conn, row[0])
         return False
-    news = mark_lost(conn, instance, fault)
+    news = mark_lost(conn, path, fault)
     if news:
         ledger.append(conn, now, ledger.LOST, ledger.EDGE, [instance], study_id=study_id, payload=payload)
     return news

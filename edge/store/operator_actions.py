@@ -261,12 +261,17 @@ def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Disca
 
 
 def note_deleted(conn: Transaction, found: Sequence[Discarded], now: float) -> None:
-    """Record that the files of discarded instances are gone; what they were stays provable by their digests."""
+    """Record that the files of discarded instances are gone; what they were stays provable by their digests.
+
+    One that came again since they were listed has another file, and is not deleted.
+    """
     for each in found:
-        sql = "UPDATE instance SET deleted_at = ?, size = 0 WHERE id = ? AND state = 'discarded'"
-        conn.execute(sql, (now, each.instance_id))
-        payload, ids = {"sha256": each.sha256.hex()}, [each.instance_id]
-        ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, payload=payload)
+        sql = (
+            "UPDATE instance SET deleted_at = ?, size = 0 WHERE path = ? AND state = 'discarded' AND deleted_at IS NULL"
+        )
+        if conn.execute(sql, (now, each.path)).rowcount:
+            payload, ids = {"sha256": each.sha256.hex()}, [each.instance_id]
+            ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, payload=payload)
 
 
 def note_released(conn: Transaction, instance: int, target: int, now: float) -> None:

@@ -1,8 +1,8 @@
 """Named workers that are replaced when their configuration changes. Nobody waits for a peer here but at the very end.
 
 Promise: `want` returns at once. What has changed or gone is stopped by a thread of its own, and only then is its
-successor started, made of the newest wish: there are never two of one name. `close` waits for all, each within the
-bound of its own `stop`.
+successor started, made of the newest wish: there are never two of one name. What cannot be started is logged, and
+`start_missing` tries it again. `close` waits for all, each within the bound of its own `stop`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from edge.errors import EdgeError
+from edge.errors import Cause, EdgeError, hindrance, place_of
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,16 @@ class Roster(Generic[R]):
         self._closed = False
 
     def want(self, wanted: Mapping[str, Wish[R]]) -> None:
-        """Have exactly these run. What `make` or `start` raises reaches the caller, unless a predecessor ends first."""
+        """Have exactly these run."""
         with self._lock:
             self._wanted = dict(wanted)
-            for name, (made_of, _) in list(self._running.items()):
-                if name not in wanted or wanted[name].made_of != made_of:
-                    self._end(name)
-            for name in wanted:
-                if name not in self._running and name not in self._ending:
-                    self._begin(name)
+            self._bring_about()
+
+    def start_missing(self) -> None:
+        """Try again what could not be started. Cheap where all run; to be called now and then."""
+        with self._lock:
+            if not self._closed:
+                self._bring_about()
 
     def get(self, name: str) -> R | None:
         """The one that runs under a name now."""
@@ -72,23 +73,51 @@ class Roster(Generic[R]):
         """Stop all, side by side, and wait for them."""
         with self._lock:
             self._closed = True
-            for name in list(self._running):
-                self._end(name)
+            stops = [runner.stop for _, runner in self._running.values()]
+            self._running.clear()
             threads = list(self._ending.values())
+        run_side_by_side(stops)
         for thread in threads:
             thread.join()
 
+    def _bring_about(self) -> None:
+        """End what is not wanted as it is; start what is wanted and not there, unless a predecessor ends first."""
+        for name in [*self._running]:
+            wish = self._wanted.get(name)
+            if wish is None or wish.made_of != self._running[name][0]:
+                self._end(name)
+        for name in self._wanted:
+            if name not in self._running and name not in self._ending:
+                self._begin(name)
+
     def _begin(self, name: str) -> None:
-        wish = self._wanted[name]
+        try:
+            self._start(name, self._wanted[name])
+        except Exception as error:  # noqa: BLE001 - it must stop no other, and may have passed the next time
+            why = str(error) if isinstance(error, EdgeError | OSError) else place_of(error)
+            log.error("%s cannot be started, and is tried again: %s", name, why)
+
+    def _start(self, name: str, wish: Wish[R]) -> None:
         runner = wish.make()
         self._running[name] = (wish.made_of, runner)
-        runner.start()
+        try:
+            runner.start()
+        except BaseException:
+            del self._running[name]
+            runner.stop()  # a part of it may have started
+            raise
 
     def _end(self, name: str) -> None:
-        _, runner = self._running.pop(name)
+        """Have one stopped and replaced. Where the system gives no thread for that, it goes on until the next try."""
+        _, runner = self._running[name]
         thread = threading.Thread(target=self._replace, args=(name, runner), name=f"end {name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            log.error("%s goes on as it was: the gateway is %s", name, hindrance.words_of(Cause.THREADS))
+            return
+        del self._running[name]
         self._ending[name] = thread
-        thread.start()
 
     def _replace(self, name: str, runner: R) -> None:
         try:
@@ -97,10 +126,7 @@ class Roster(Generic[R]):
             with self._lock:
                 del self._ending[name]
                 if name in self._wanted and not self._closed:
-                    try:
-                        self._begin(name)
-                    except EdgeError as error:
-                        log.error("%s could not be started with its new configuration: %s", name, error)
+                    self._begin(name)
 
 
 def run_side_by_side(work: Iterable[Callable[[], None]]) -> None:

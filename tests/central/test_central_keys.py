@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import MagicMock
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import trustme
 
+from edge.central import config as configuration
+from edge.central import service
+from edge.central.config import CentralConfig
 from edge.monitor.heartbeat import sign
-from tests.support.central_office import CentralOffice, document, encoded, key_of, some_sites, write_secret
+from edge.store.central import open_store
+from tests.support.central_office import (
+    CentralOffice,
+    document,
+    encoded,
+    key_of,
+    some_sites,
+    write_config,
+    write_secret,
+)
 from tests.support.peers import wait_until
 
 NEXT = b"the next key of the first site"
@@ -80,6 +95,33 @@ def test_sites_beside_a_certificate_that_cannot_be_used_change_nothing_either(ce
     wait_until(lambda: central.output().count(said) > before, 60, "it says so")
     assert answer(central, "4", key_of("4")) == 401
     (central.conf / "central.toml").write_text(text)
+
+
+def test_a_fault_of_the_centre_itself_while_it_reads_them_changes_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_config(tmp_path / "conf.d", some_sites(1))
+    fault = MagicMock(side_effect=ZeroDivisionError)
+
+    async def read_again() -> bool:
+        async with open_store(config.database_url()) as store:
+            server = service.CentralServer(config, store)
+            monkeypatch.setattr(configuration, "load", fault)
+            monkeypatch.setattr(CentralConfig, "read_keys", fault)
+            server._reload.set()
+            await server.turn()
+            write_secret(config.directory / "1.key", NEXT)
+            server.refresh()
+            server.refresh()
+            server.close()
+            return server.config is config
+
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        assert asyncio.run(read_again())
+    assert "the previous one stays active: ZeroDivisionError" in caplog.text
+    assert "the previous ones stay active: ZeroDivisionError" in caplog.text
 
 
 def test_a_site_is_added_without_a_restart(central: CentralOffice) -> None:

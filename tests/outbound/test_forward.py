@@ -805,6 +805,41 @@ def test_a_harmed_file_never_arrives_and_does_not_stop_the_others(
     assert "is lost" in caplog.text
 
 
+def test_a_file_that_another_has_replaced_meanwhile_is_no_loss(
+    box: Outbox, peer: Callable[..., ScriptedScp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair, or the same object again, gives an instance another file; the lease has the name of the first."""
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.2)
+    really, moved = Forwarder.path_of, list[str]()
+
+    def path_of(forwarder: Forwarder, lease: Lease) -> str:
+        path = really(forwarder, lease)
+        if not moved:
+            moved.append(lease.path.replace(".dcm", "-2.dcm"))
+            os.rename(path, box.spool.path_of(moved[0]))
+            box.db.write(lambda conn: conn.execute("UPDATE instance SET path = ?", moved).rowcount)
+        return path
+
+    monkeypatch.setattr(Forwarder, "path_of", path_of)
+    scp = peer()
+    (uid,) = box.make(1)
+    box.forward(scp.port)
+    box.wait(confirmed=1)
+    assert box.row(uid)["instance_state"] == "stored"
+    assert scp.uids() == [uid]
+    assert box.all("SELECT count(*) FROM ledger WHERE event IN ('lost', 'held')") == [(0,)]
+
+
+def test_a_loss_that_two_destinations_meet_is_recorded_once(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
+    scp = peer()
+    (uid,) = box.make(1, 4096, "archive", "reader")
+    box.path(uid).unlink()
+    for name in ("archive", "reader"):
+        box.forward(scp.port, name)
+        box.wait(name=name, held=1)
+    assert box.all("SELECT count(*) FROM ledger WHERE event = 'lost'") == [(1,)]
+
+
 def flip_middle(path: Path) -> None:
     blob = bytearray(path.read_bytes())
     blob[len(blob) // 2] ^= 1

@@ -161,7 +161,7 @@ def test_what_was_evicted_and_is_fetched_again_is_cached(filled: Filled) -> None
 def test_a_cached_file_that_is_lost_is_forgotten_and_wanted_again(filled: Filled) -> None:
     """Nothing is lost: the archive has it. An appointment that wanted the study wants it again."""
     filled.receive(1, origin=ARCHIVE)
-    ((instance, study, uid),) = rows(filled, "SELECT i.id, s.id, s.study_uid FROM instance i JOIN study s")
+    ((path, uid),) = rows(filled, "SELECT i.path, s.study_uid FROM instance i JOIN study s")
     filled.execute(
         "INSERT INTO prefetch_request (rule, source, item_key, study_uid, patient_id, patient_name,"
         " birth_date, starts_at, noted_at, state) VALUES ('x', 'archive', 'k', '1.2', 'P1', '', '', '', 1, 'chosen')"
@@ -171,7 +171,7 @@ def test_a_cached_file_that_is_lost_is_forgotten_and_wanted_again(filled: Filled
         f" VALUES ('archive', '{uid}', '', 'fetched', 1, 1)"
     )
     filled.execute("INSERT INTO prefetch_wish VALUES (1, 1)")
-    assert not filled.db.write(lambda conn: catalog.lose(conn, instance, study, "its file is gone", 5.0))
+    assert not filled.db.write(lambda conn: catalog.lose(conn, path, "its file is gone", 5.0))
     assert rows(filled, "SELECT state FROM instance") == [("evicted",)]
     assert rows(filled, "SELECT state FROM prefetch_study") == [("wanted",)]
     assert rows(filled, "SELECT event FROM ledger WHERE event IN ('lost', 'evicted')") == [("evicted",)]
@@ -179,8 +179,8 @@ def test_a_cached_file_that_is_lost_is_forgotten_and_wanted_again(filled: Filled
 
 def test_a_file_that_is_owed_is_lost_with_an_alarm(filled: Filled) -> None:
     filled.receive(1)
-    ((instance, study),) = rows(filled, "SELECT i.id, s.id FROM instance i JOIN study s")
-    assert filled.db.write(lambda conn: catalog.lose(conn, instance, study, "its file is gone", 5.0))
+    ((path,),) = rows(filled, "SELECT path FROM instance")
+    assert filled.db.write(lambda conn: catalog.lose(conn, path, "its file is gone", 5.0))
     assert rows(filled, "SELECT state FROM instance") == [("lost",)]
 
 

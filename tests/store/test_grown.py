@@ -115,5 +115,5 @@ def test_a_file_of_an_evicted_row_is_still_removed_and_one_that_is_missing_lost(
     found = recovery.reconcile(grown.db, grown.spool, grown.intake, 1e12, threading.Event().wait, lambda: 1.0, rest=0.0)
     assert [each.leftovers for each in found if each.leftovers] == [("2001010100/7.dcm",)]
     assert not left.exists()
-    assert [reason for each in found for _, reason in each.lost] == ["its file is gone"]
+    assert [reason for each in found for _, _, reason in each.lost] == ["its file is gone"]
     assert grown.one("SELECT count(*) FROM instance WHERE state = 'lost'") == 1

@@ -15,6 +15,7 @@ import pytest
 from edge import spool
 from edge.errors import CatalogError, Cause, Shortage, StorageUnhealthy
 from edge.intake import Intake
+from edge.intake.entries import InstanceEntry
 from edge.intake.policy import Policy
 from edge.intake.routing import RoutingRules
 from edge.journal import service
@@ -287,13 +288,25 @@ def damage(path: Path) -> None:
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
-def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(edge: Receiving, slice_: Path) -> None:
-    accept(edge, slice_)
+def lose(edge: Receiving) -> None:
+    """The only instance has a damaged file, and that is known."""
     damage(edge.files()[0])
-    edge.db.write(lambda conn: catalog.lose(conn, 1, 1, "its bytes are not those that were received", 1.0))
-    assert accept(edge, slice_).status == 0
-    edge.settle()
-    edge.crash()
+    ((path,),) = edge.rows("SELECT path FROM instance")
+    edge.db.write(lambda conn: catalog.lose(conn, path, "its bytes are not those that were received", 1.0))
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["in order", "a crash right behind the commit"])
+def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(
+    edge: Receiving, slice_: Path, is_cut: bool
+) -> None:
+    accept(edge, slice_)
+    lose(edge)
+    with pytest.MonkeyPatch.context() as patch:
+        if is_cut:
+            patch.setattr(InstanceEntry, "finish", lambda _entry: None)
+        assert accept(edge, slice_).status == 0
+        edge.settle()
+        edge.crash()
     edge.restart()
     assert edge.rows("SELECT state FROM instance") == [("stored",)]
     assert [dataset(path) for path in edge.files()] == [dataset(slice_)]
@@ -302,8 +315,7 @@ def test_damaged_bytes_are_no_other_version_of_an_object_that_came_again(edge: R
 
 def test_an_object_of_quarantine_that_was_lost_is_kept_when_it_comes_again(edge: Receiving, slice_: Path) -> None:
     edge.recorder.accept(receive(edge, slice_), ContextKey(CT, EXPLICIT), "1.2.3", ORIGIN)
-    damage(edge.files()[0])
-    edge.db.write(lambda conn: catalog.lose(conn, 1, None, "its bytes are not those that were received", 1.0))
+    lose(edge)
     edge.recorder.accept(receive(edge, slice_), ContextKey(CT, EXPLICIT), "1.2.3", ORIGIN)
     assert edge.rows("SELECT state FROM instance") == [("quarantined",)]
     assert [dataset(path) for path in edge.files()] == [dataset(slice_)]

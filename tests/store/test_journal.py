@@ -230,6 +230,24 @@ def test_a_door_makes_no_writer_that_no_segment_is_laid_out_for(tmp_path: Path) 
     bench.close()
 
 
+def test_an_applied_segment_that_a_person_has_deleted_is_laid_out_again(bench: Bench) -> None:
+    head = bench.append(b"x").head
+    bench.writer.close()
+    bench.ring.mark_applied(head.generation, 1)
+    (bench.folder / segment.file_name(head.segment)).unlink()
+    while bench.ring.prepare():
+        pass
+    assert bench.ring.free_segments == SMALL.segments
+    assert len(segment.list_segments(bench.folder)) == SMALL.segments
+
+
+def test_a_free_segment_that_a_person_has_deleted_stops_no_writer(bench: Bench) -> None:
+    (number, *others) = bench.ring.control.numbers(SegmentState.FREE)
+    (bench.folder / segment.file_name(number)).unlink()
+    assert bench.append(b"x").head.segment == others[0]
+    assert bench.ring.control.state(number) is SegmentState.BROKEN
+
+
 def test_a_segment_whose_writer_lives_is_not_closed_for_it(bench: Bench) -> None:
     bench.append(b"x")
     assert bench.ring.close_abandoned() is None

@@ -349,6 +349,25 @@ def test_many_go_in_batches(store: StoredObjects, monkeypatch: pytest.MonkeyPatc
     assert store.files() == set()
 
 
+def test_what_comes_again_while_its_discarded_file_is_deleted_is_not_deleted(
+    store: StoredObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.take()
+    store.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'discarded', discarded_at = -1e9").rowcount)
+    really = store.spool.remove
+
+    def remove(name: str) -> None:
+        really(name)
+        back = "UPDATE instance SET state = 'stored', path = '2.dcm', discarded_at = NULL"
+        store.db.write(lambda conn: conn.execute(back).rowcount)
+
+    monkeypatch.setattr(store.spool, "remove", remove)
+    assert store.retention.delete_discarded() == 1
+    with store.db.reading() as conn:
+        assert conn.execute("SELECT count(*) FROM ledger WHERE event = 'deleted'").fetchone()[0] == 0
+    assert list(store.rows("deleted_at").values()) == [None]
+
+
 class Crash(BaseException):
     """The power goes."""
 

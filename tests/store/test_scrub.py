@@ -145,6 +145,48 @@ def test_what_nobody_has_is_lost_and_said_so(filled: Filled) -> None:
     assert events(filled)[-1] == ("lost", "edge")
 
 
+def test_an_instance_that_gets_another_file_while_the_first_is_examined_is_not_lost(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same object from equipment takes the place of a cached copy, for one."""
+    filled.receive(1)
+    (row,) = rows(filled)
+    really, other = verify.check_file, row.path.replace(".dcm", "-2.dcm")
+
+    def check_file(path: Path, *rest: Any) -> verify.Damage | None:
+        os.rename(path, filled.spool.path_of(other))
+        filled.execute("UPDATE instance SET path = ?", other)
+        return really(path, *rest)
+
+    monkeypatch.setattr(verify, "check_file", check_file)
+    assert Repairer(filled.db, filled.spool, lambda: filled.config).repair(row.instance_id).whole
+    assert filled.one("SELECT state FROM instance") == "stored"
+    assert "lost" not in dict(events(filled))
+
+
+def test_an_instance_that_comes_again_while_it_is_fetched_keeps_that_file(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.receive(1)
+    (row,) = rows(filled)
+    blob = filled.spool.path_of(row.path).read_bytes()
+    flip(filled.spool.path_of(row.path), 8 * (row.dataset_offset + 100))
+
+    def get(repairer: Repairer, row: verify.FileRow, _destination: Any) -> Any:
+        partial = repairer._spool.begin(row.context_key, row.sop_instance_uid, row.origin)
+        partial.write([memoryview(blob)[row.dataset_offset :]])
+        assert filled.accept(blob).status == 0
+        return partial.finish()
+
+    monkeypatch.setattr(Repairer, "_get", get)
+    monkeypatch.setattr(Repairer, "_holders", lambda *_: [filled.config.destinations["archive"]])
+    assert Repairer(filled.db, filled.spool, lambda: filled.config).repair(row.instance_id).whole
+    (now,) = rows(filled)
+    assert [name for bucket in filled.spool.bucket_names() for name, _ in filled.spool.files(bucket)] == [now.path]
+    assert verify.check_file(filled.spool.path_of(now.path), now, OURS) is None
+    assert "repaired" not in dict(events(filled))
+
+
 def test_a_digest_that_rotted_in_the_catalog_does_not_condemn_the_file(filled: Filled) -> None:
     filled.receive(1)
     filled.execute("UPDATE instance SET sha256 = ?", bytes(32))

@@ -206,7 +206,7 @@ def test_what_is_discarded_goes_nowhere_and_stays_provable_by_its_digest(filled:
     assert not path.exists()
     assert filled_row(filled, "deleted")[1].endswith(digest)
     assert digest in edge(filled, "instances", "show", str(wrong)).stdout
-    assert recovery.compare({}, {"x": catalog.FileState(wrong, None, InstanceState.DISCARDED, 1)}).lost == ()
+    assert recovery.compare({}, {"x": catalog.FileState(wrong, InstanceState.DISCARDED, 1)}).lost == ()
     with filled.db.reading() as conn:
         assert list(integrity.check_rows(conn)) == []
     assert states(filled, right) == {"archive": ("confirmed", "")}

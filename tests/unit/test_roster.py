@@ -68,14 +68,68 @@ def test_what_is_not_wished_any_more_has_no_successor(let_go: threading.Event) -
     assert (made_of(roster), Slow.alive) == ({}, 0)
 
 
-def test_a_successor_that_cannot_start_is_logged(let_go: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
-    def make() -> Slow:
-        raise StorageFull("no room")
+class Hampered(Slow):
+    """Cannot be made, or started, as long as it is hampered; a part of it has started then."""
 
+    error: Exception | None = None
+
+    def start(self) -> None:
+        super().start()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [StorageFull("no room"), RuntimeError("can't start new thread"), MemoryError()])
+@pytest.mark.parametrize("when", ["made", "started"])
+@pytest.mark.parametrize("has_predecessor", [True, False])
+def test_what_cannot_start_is_logged_and_tried_again(
+    let_go: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    when: str,
+    has_predecessor: bool,
+) -> None:
+    monkeypatch.setattr(Hampered, "error", error)
+
+    def make() -> Slow:
+        if when == "made" and Hampered.error is not None:
+            raise Hampered.error
+        return Hampered(2, let_go)
+
+    let_go.set()
+    roster: Roster[Slow] = Roster()
+    if has_predecessor:
+        roster.want({"a": wish(1, let_go)})
+    roster.want({"a": Wish(2, make), "b": wish(1, let_go)})
+    wait_until(lambda: "a cannot be started" in caplog.text, 5, "it is in the log")
+    roster.start_missing()
+    assert (made_of(roster), Slow.alive) == ({"b": 1}, 1), "no part of it is left, and another one runs"
+    monkeypatch.setattr(Hampered, "error", None)
+    roster.start_missing()
+    roster.start_missing()
+    assert (made_of(roster), Slow.alive) == ({"a": 2, "b": 1}, 2)
+    roster.close()
+    roster.start_missing()
+    assert (made_of(roster), Slow.alive) == ({}, 0)
+
+
+def test_one_that_no_thread_can_end_goes_on_and_is_replaced_later(
+    let_go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    let_go.set()
     roster: Roster[Slow] = Roster()
     roster.want({"a": wish(1, let_go)})
-    roster.want({"a": Wish(2, make)})
-    let_go.set()
-    wait_until(lambda: "a could not be started" in caplog.text, 5, "it is in the log")
-    with pytest.raises(StorageFull):
-        roster.want({"a": Wish(3, make)})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot)
+        roster.want({"a": wish(2, let_go)})
+        assert made_of(roster) == {"a": 1}
+    roster.start_missing()
+    wait_until(lambda: made_of(roster) == {"a": 2}, 5, "its successor runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot)
+        roster.close()
+    assert (Slow.alive, Slow.most) == (0, 1)

@@ -88,6 +88,10 @@ class AuditTrailProjector:
         wish = Wish(audit, lambda: _Sending(self._db, audit, self._directory))
         self._repositories.want({AUDIT_CHANNEL: wish} if audit.is_enabled else {})
 
+    def start_missing(self) -> None:
+        """Try again to start what could not be started."""
+        self._repositories.start_missing()
+
     @property
     def _sending(self) -> _Sending | None:
         return self._repositories.get(AUDIT_CHANNEL)

@@ -107,6 +107,10 @@ class Relays:
     def join(self, config: Config) -> None:
         self._senders.want({name: Wish(relay, partial(self._make, relay)) for name, relay in config.relays.items()})
 
+    def start_missing(self) -> None:
+        """Try again to start what could not be started."""
+        self._senders.start_missing()
+
     def _make(self, relay: Relay) -> RelaySender:
         secure = self._secure_for(relay.tls_name or relay.host) if relay.tls else None
         return RelaySender(self._db, relay, secure)
