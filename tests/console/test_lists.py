@@ -245,6 +245,16 @@ def test_a_queue_that_is_too_long_says_what_it_has_read(
     operator.get("/queue?state=")
 
 
+def test_the_figures_name_each_sender_and_no_patient(site: ConsoleSite) -> None:
+    page = html.fromstring(site.person("viewer").get("/figures").text)
+    (main,) = page.xpath("//main")
+    text = main.text_content()
+    assert "CT1" in text
+    assert "100" in text
+    assert "Alice" not in text
+    assert len(main.xpath("//section[@aria-label='Trend']//svg")) == 6
+
+
 def test_a_client_of_dicomweb_is_no_equipment(operator: httpx.Client) -> None:
     """It has called, and has the page of the clients."""
     assert "VIEWER" not in operator.get("/equipment?sort=title&down=1").text
