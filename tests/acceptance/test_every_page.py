@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, expect
 from edge.central.app import PLACES
 from edge.central.reports import QUESTIONS
 from tests.central.test_central_pages import beat, open_office, sign_in
-from tests.support.browser import chromium, find_barriers_in_each_look, listening
+from tests.console.test_lists import crowd
+from tests.support.browser import chromium, find_barriers, find_barriers_in_each_look, keep_picture, listening
 from tests.support.console_site import ConsoleSite, fill, list_pages
 
 #: Every address of the centre that shows a page.
@@ -39,21 +40,38 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleSite]:
+    with ConsoleSite(tmp_path_factory.mktemp("site")) as made:
+        fill(made)
+        yield made
+
+
 @pytest.mark.slow
-def test_no_page_of_the_console_has_a_barrier(tmp_path: Path, browser: Browser) -> None:
-    with ConsoleSite(tmp_path) as site:
-        fill(site)
-        page = site.open(browser, "admin")
-        heard, faults, empty = listening(page), {}, []
-        for path in list_pages(site):
-            page.goto(site.url + path)
-            faults[path] = find_barriers_in_each_look(page, "console", path)
-            if page.locator("p.empty").count() and not page.locator("tbody tr").count():
-                empty.append(path)
-        page.context.close()
+def test_no_page_of_the_console_has_a_barrier(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "admin")
+    heard, faults, empty = listening(page), {}, []
+    for path in list_pages(site):
+        page.goto(site.url + path)
+        faults[path] = find_barriers_in_each_look(page, "console", path)
+        if page.locator("p.empty").count() and not page.locator("tbody tr").count():
+            empty.append(path)
     assert not [f"{path}: {each}" for path, found in faults.items() for each in found]
     assert not [path for path in empty if not path.startswith("/report")]  # what is empty is not judged
     assert not [each for each in heard if "404" not in each]
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_no_long_list_has_a_barrier(site: ConsoleSite, browser: Browser) -> None:
+    crowd(site)
+    for path, theme, width in (("/steps?sort=begun&page=2", "light", 1440), ("/hl7?state=applied", "dark", 390)):
+        size = {"width": width, "height": 900}
+        # its query survives the sign-in
+        page = site.open(browser, "operator", path, viewport=size, color_scheme=theme, reduced_motion="reduce")
+        assert find_barriers(page) == []
+        keep_picture(page, f"lists-{width}", path.partition("?")[0])
+        page.context.close()
 
 
 @pytest.mark.slow

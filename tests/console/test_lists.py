@@ -23,7 +23,7 @@ from edge.console import queue
 from edge.store import ledger, worklist
 from edge.store.database import Transaction
 from tests.monitor.test_advice import receive_hl7
-from tests.support.browser import chromium, find_barriers, keep_picture
+from tests.support.browser import chromium
 from tests.support.console_site import ConsoleSite, appointment, fill
 from tests.support.hl7 import order
 
@@ -295,18 +295,6 @@ def test_a_command_lists_the_part_that_is_asked_for(site: ConsoleSite, command: 
     )
     rows = (lambda found: found["items"]) if command == "worklist list" else (lambda found: found)
     assert rows(part) == rows(whole)[1:]
-
-
-@pytest.mark.parametrize(
-    ("path", "theme", "width"), [("/steps?sort=begun&page=2", "light", 1440), ("/hl7?state=applied", "dark", 390)]
-)
-def test_a_long_list_has_no_barrier(site: ConsoleSite, browser: Browser, path: str, theme: str, width: int) -> None:
-    size = {"width": width, "height": 900}
-    # its query survives the sign-in
-    page = site.open(browser, "operator", path, viewport=size, color_scheme=theme, reduced_motion="reduce")
-    assert find_barriers(page) == []
-    keep_picture(page, f"lists-{width}", path.partition("?")[0])
-    page.context.close()
 
 
 def test_a_list_is_used_by_keyboard_alone(site: ConsoleSite, browser: Browser) -> None:
