@@ -133,24 +133,17 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[t
             yield from commands(command, (*path, name))
 
 
-ALL = [pytest.param(path, command, id=" ".join(path)) for path, command in commands(cli)]
-
-
-@pytest.mark.parametrize(("path", "command"), ALL)
-def test_every_command_has_help_with_an_example(path: tuple[str, ...], command: click.Command) -> None:
-    done = CliRunner().invoke(cli, [*path, "--help"])
-    assert done.exit_code == 0
-    assert command.get_short_help_str(200)
-    if not isinstance(command, click.Group):
-        assert re.search(rf"Examples?: +edge {' '.join(path)}", done.stdout), "an example to copy"
-    for option in command.params:
-        if isinstance(option, click.Option):
-            assert option.help, f"{option.name} is not explained"
-
-
-@pytest.mark.parametrize(("path", "command"), ALL)
-def test_config_is_taken_by_every_command(path: tuple[str, ...], command: click.Command) -> None:
-    assert any(option.name == "config" for option in command.params)
+def test_every_command_has_help_with_an_example_and_takes_config() -> None:
+    for path, command in commands(cli):
+        done = CliRunner().invoke(cli, [*path, "--help"])
+        assert done.exit_code == 0, path
+        assert command.get_short_help_str(200), path
+        if not isinstance(command, click.Group):
+            assert re.search(rf"Examples?: +edge {' '.join(path)}", done.stdout), f"{path}: an example to copy"
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, f"{path}: {option.name} is not explained"
+        assert any(option.name == "config" for option in command.params), path
 
 
 def test_the_contract_names_these_commands() -> None:

@@ -217,3 +217,29 @@ def test_the_queue_is_one_line_a_study(site: ConsoleSite, browser: Browser) -> N
     finally:
         site.find_again("archive")
         page.close()
+
+
+def test_a_study_is_held_and_released_on_its_page(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "operator", "/studies/1")
+    page.get_by_text("Place this study under a legal hold").click()
+    section = page.locator("section[aria-labelledby=hold]")
+    section.get_by_label("Reason").fill("case 18/443")
+    section.get_by_role("button").click()
+    expect(section).to_contain_text("case 18/443")
+    page.get_by_text("Release this study").click()
+    section.get_by_label("Reason").fill("case closed")
+    section.get_by_role("button").click()
+    expect(section).to_contain_text("case closed")
+    assert [(each[0], each[1]) for each in site.ledger("legal-release")] == [("operator", 1)]
+    page.context.close()
+
+
+def test_what_is_to_come_is_announced_by_a_form(site: ConsoleSite, browser: Browser) -> None:
+    page = site.open(browser, "operator", "/equipment")
+    form = page.locator("section[aria-labelledby=announce] form")
+    form.get_by_label("From (date)").fill("2027-02-01")
+    form.get_by_label("Adds").fill("200GB/month")
+    form.get_by_label("Text").fill("a third CT")
+    form.get_by_role("button").click()
+    expect(page.locator("section[aria-labelledby=announced]")).to_contain_text("a third CT")
+    page.context.close()

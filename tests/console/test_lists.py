@@ -23,7 +23,7 @@ from edge.console import queue
 from edge.store import ledger, worklist
 from edge.store.database import Transaction
 from tests.monitor.test_advice import receive_hl7
-from tests.support.browser import chromium, find_barriers, keep_picture
+from tests.support.browser import chromium
 from tests.support.console_site import ConsoleSite, appointment, fill
 from tests.support.hl7 import order
 
@@ -245,6 +245,16 @@ def test_a_queue_that_is_too_long_says_what_it_has_read(
     operator.get("/queue?state=")
 
 
+def test_the_figures_name_each_sender_and_no_patient(site: ConsoleSite) -> None:
+    page = html.fromstring(site.person("viewer").get("/figures").text)
+    (main,) = page.xpath("//main")
+    text = main.text_content()
+    assert "CT1" in text
+    assert "100" in text
+    assert "Alice" not in text
+    assert len(main.xpath("//section[@aria-label='Trend']//svg")) == 6
+
+
 def test_a_client_of_dicomweb_is_no_equipment(operator: httpx.Client) -> None:
     """It has called, and has the page of the clients."""
     assert "VIEWER" not in operator.get("/equipment?sort=title&down=1").text
@@ -285,18 +295,6 @@ def test_a_command_lists_the_part_that_is_asked_for(site: ConsoleSite, command: 
     )
     rows = (lambda found: found["items"]) if command == "worklist list" else (lambda found: found)
     assert rows(part) == rows(whole)[1:]
-
-
-@pytest.mark.parametrize(
-    ("path", "theme", "width"), [("/steps?sort=begun&page=2", "light", 1440), ("/hl7?state=applied", "dark", 390)]
-)
-def test_a_long_list_has_no_barrier(site: ConsoleSite, browser: Browser, path: str, theme: str, width: int) -> None:
-    size = {"width": width, "height": 900}
-    # its query survives the sign-in
-    page = site.open(browser, "operator", path, viewport=size, color_scheme=theme, reduced_motion="reduce")
-    assert find_barriers(page) == []
-    keep_picture(page, f"lists-{width}", path.partition("?")[0])
-    page.context.close()
 
 
 def test_a_list_is_used_by_keyboard_alone(site: ConsoleSite, browser: Browser) -> None:

@@ -18,6 +18,8 @@ from tests.outbound.test_confirm import Archive, Clock, Gateway, confirmer, sett
 
 SILENT_SECONDS = 0.5
 BREAKS = 8  # edge.outbound.confirm.doubts.BREAKS, as the manual says it
+#: Between two polls of the queue, in tests of many hours: no pause of theirs is shorter.
+POLL = 30.0
 GOOD = 60
 
 
@@ -154,7 +156,7 @@ def test_it_is_asked_about_alone_a_bounded_number_of_times_then_stays_by_name(ga
         for _ in range(40):
             end = gateway.clock.now + 3600
             while gateway.clock.now < end:
-                gateway.clock.now += max(asking.step(), 5.0)
+                gateway.clock.now += max(asking.step(), POLL)
         alone = [named for named in archive.broken if named == [uids[2]] or confirm == "query"]
         assert BREAKS <= len(alone) <= BREAKS + 1
         assert gateway.states(uids) == ["confirmed", "confirmed", "sent", "confirmed"]
@@ -186,7 +188,7 @@ def test_an_archive_that_breaks_every_exchange_blames_no_instance_when_it_is_wel
         uids = [uid for _ in range(8) for uid in gateway.send(2)]
         archive.has = archive.poison = set(uids)
         settled(gateway)
-        asking, end = confirmer(gateway, archive.port, confirm), gateway.clock.now + 6 * 3600
+        asking, end = confirmer(gateway, archive.port, confirm, poll=POLL), gateway.clock.now + 6 * 3600
         while gateway.clock.now < end:
             gateway.clock.now += max(asking.step(), 1.0)
         assert len(archive.broken) < 6 * 3600 / 60, "it is given pauses"
@@ -209,6 +211,6 @@ def test_one_that_silences_the_report_of_its_request_does_not_silence_the_others
         archive.poison = {uids[5]}
         good = [uid for uid in uids if uid != uids[5]]
         settled(gateway)
-        asking = confirmer(gateway, archive.port, linger=0.4)
+        asking = confirmer(gateway, archive.port, linger=0.4, poll=POLL)
         go(gateway, asking, proved(gateway, good), 12 * 3600.0)
         go(gateway, asking, lambda: gateway.rows("reason_code")[uids[5]] == "breaks-proof", 12 * 3600.0)

@@ -134,14 +134,6 @@ def real_files() -> list[RealFile]:
         return [RealFile(REAL_DATA / row["file"], row) for row in csv.DictReader(lines)]
 
 
-def for_each_real_file() -> pytest.MarkDecorator:
-    """A test for each of the real objects, as `file`; where they are not, one that is skipped as loudly."""
-    try:
-        return pytest.mark.parametrize("file", real_files(), ids=str)
-    except pytest.skip.Exception as absent:
-        return pytest.mark.parametrize("file", [pytest.param(None, marks=pytest.mark.skip(str(absent)))])
-
-
 _KIND = (
     *("SOPClassUID", "SpecificCharacterSet", "PhotometricInterpretation", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),

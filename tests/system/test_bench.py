@@ -1,10 +1,8 @@
-"""The benchmark measures, its table says what was measured, and its WAN is one. No timing is judged here."""
+"""The table of the benchmark says what was measured, and its WAN is one. No timing is judged here."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench.__main__ import main
 from tests.bench.plots import draw_all
 from tests.bench.report import Outcome, judge, lines
 from tests.bench.row import Figures, Target
@@ -21,28 +18,7 @@ from tests.bench.rows import ROWS
 from tests.bench.rows.overwan import copy
 from tests.bench.stage import Stage
 from tests.bench.wan import Line, Wan
-from tests.support.peers import REPOSITORY, absent, free_port
-
-
-@pytest.fixture
-def on_disk() -> Iterator[Path]:
-    """A directory that is not in memory, whatever /tmp is."""
-    path = REPOSITORY / "build" / f"bench-test-{os.getpid()}"
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def test_two_rows_in_a_hurry(on_disk: Path) -> None:
-    assert main(["in-1", "out", "--quick", "--out", str(on_disk)]) == 0
-    told = json.loads((on_disk / "bench.json").read_text())
-    assert [row["name"] for row in told["rows"]] == ["in-1", "out"]
-    for row in told["rows"]:
-        (run,) = row["runs"]
-        assert set(run) == set(row["peers"])
-        assert all(value > 0 for figures in run.values() for value in figures.values())
-        assert all(target["holds"] in (True, False, None) for target in row["targets"])
-    assert "| in, CT 512 KiB, 1 association | s |" in (on_disk / "bench.md").read_text()
-    assert sorted(path.name for path in on_disk.iterdir()) == ["bench.json", "bench.md"], "the work directory is left"
+from tests.support.peers import absent, free_port
 
 
 class Made:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
-import shutil
 import sqlite3
 import warnings
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import pytest
 from tests.support.nursery import GATEWAYS
 from tests.support.peers import REPOSITORY
 from tests.torture import report
-from tests.torture.__main__ import ORDER, main
+from tests.torture.__main__ import ORDER
 from tests.torture.custody import Archive, Custody, Made, Sender
 from tests.torture.gateway import Gateway, archive_at
 from tests.torture.row import Budget, Score
@@ -27,28 +24,6 @@ from tests.torture.rows.fuzz import Decoder
 from tests.torture.rows.points import Traced, answers_of, out_of_order, synced_again
 from tests.torture.sabotage import SABOTAGES
 from tests.torture.tracer import Step
-
-
-@pytest.fixture
-def on_disk() -> Iterator[Path]:
-    """A directory that is not in memory, whatever /tmp is."""
-    path = REPOSITORY / "build" / f"torture-test-{os.getpid()}"
-    path.mkdir(parents=True)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def test_three_rows_in_a_hurry(on_disk: Path) -> None:
-    """`sync-order` sees what the receiving processes do, too."""
-    assert main(["kill-many", "sync-order", "fuzz-decoder", "--tries", "3", "--seed", "1", "--out", str(on_disk)]) == 0
-    told = json.loads((on_disk / "scorecard.json").read_text())
-    assert [(row["name"], row["holds"], row["seed"]) for row in told] == [
-        ("kill-many", True, 1),
-        ("sync-order", True, 1),
-        ("fuzz-decoder", True, 1),
-    ]
-    assert "| `kill-many` |" in (on_disk / "scorecard.md").read_text()
-    assert sorted(path.name for path in on_disk.iterdir()) == ["scorecard.json", "scorecard.md"]
 
 
 def test_the_page_describes_every_row() -> None:

@@ -16,7 +16,7 @@ from edge.errors import TransformError, Unreadable
 from edge.transform.confidentiality import Deidentification, _read_table, safe_private, table_actions
 from edge.transform.deidentify import DeidentifiedEdits, deidentify, pixel_risk
 from edge.transform.editing import edited_pieces
-from tests.support.objects import RealFile, for_each_real_file
+from tests.support.objects import RealFile, real_files
 from tests.unit.test_corrections import EXPLICIT, IMPLICIT, decoded, encoded
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -268,8 +268,12 @@ def test_an_overlay_in_the_pixels_is_one_of_them() -> None:
     assert pixel_risk(read_from(data), len(data), EXPLICIT) == "an overlay in unused bits of the pixels"
 
 
-@for_each_real_file()
-def test_every_real_object_loses_its_identity(file: RealFile) -> None:
+def test_every_real_object_loses_its_identity() -> None:
+    for file in real_files():
+        loses_its_identity(file)
+
+
+def loses_its_identity(file: RealFile) -> None:
     blob = file.path.read_bytes()
     try:
         meta = parse_meta(blob)
