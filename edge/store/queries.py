@@ -187,9 +187,8 @@ DELIVERY = """
 SELECT d.id, d.instance_id, d.destination, d.state, d.priority, d.route, d.reason, d.reason_code, d.reason_parameters,
        d.peer_text, d.status, d.attempts, d.bytes, d.queued_at, d.not_before, d.sent_at, d.confirmed_at,
        i.sop_instance_uid, coalesce(s.study_uid, '') AS study_uid,
-       CASE WHEN d.state = 'pending' AND p.state = 'down'
-            THEN CASE p.refuses WHEN 1 THEN 'the destination refuses images: ' ELSE 'the destination is down: ' END
-                 || coalesce(p.last_error, 'no reason noted') END AS down
+       CASE WHEN d.state = 'pending' AND p.state = 'down' THEN coalesce(p.last_error, 'no reason noted') END AS down,
+       p.refuses
 FROM delivery d
 JOIN instance i ON i.id = d.instance_id
 LEFT JOIN study s ON s.id = i.study_id
@@ -285,13 +284,16 @@ def _delivery(row: sqlite3.Row) -> Delivery:
     given, reason = dict(row), reason_of(row)
     given |= {"state": DeliveryState(given["state"]), "reason_code": reason.code}
     given |= {"reason_parameters": reason.parameters, "reason": reason_in_words(row)}
-    del given["down"]
+    del given["down"], given["refuses"]
     return Delivery(**given)
 
 
 def reason_in_words(row: sqlite3.Row) -> str:
     """Why a delivery is in its state; a pending one waits for its destination to be up."""
-    return words(reason_of(row)) or row["down"] or ""
+    found = words(reason_of(row))
+    if found or not row["down"]:
+        return found
+    return f"the destination {'refuses images' if row['refuses'] else 'is down'}: {row['down']}"
 
 
 def count_evicted(conn: Transaction, study: int) -> int:
