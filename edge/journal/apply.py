@@ -8,7 +8,7 @@ overwrites what it wrote before. When it raises, nothing of the batch counts, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge.journal.record import RecordIdentity
@@ -93,7 +93,7 @@ class Batches:
         Its memory is not needed behind `await_prepared`: what has to be done again is read from the segments.
         """
         if isinstance(item, JournalRecord):
-            self._items.append(replace(item, memory=None))
+            self._items.append(JournalRecord(item.folder, item.head))
             self._bytes += item.head.body_length
         else:
             self._items.append(item)

@@ -63,7 +63,11 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
     def _await(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
+        if self.returncode is not None:
+            return self.returncode
+        poll = select.poll()  # select(2) takes no descriptor above 1,023
+        poll.register(self._ended)
+        if poll.poll(None if timeout is None else timeout * 1000):
             said = os.read(self._ended, 64)
             os.close(self._ended)
             self.returncode = int(said) if said else -signal.SIGKILL  # with the nursery
