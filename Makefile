@@ -22,7 +22,7 @@ test: $(READY) ## install what the tests need, then run all but the next; ARGS g
 	@packaging/test-packages
 	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/acceptance $(ARGS)
 
-acceptance: $(READY) ## whole stories: packages in booted containers, upgrades, a day without a line, every page
+acceptance: $(READY) ## whole stories: packages in booted containers, upgrades, kills at any moment, every page
 	@packaging/test-packages
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),tests/acceptance)
 

@@ -20,12 +20,12 @@ from click.testing import CliRunner, Result
 
 from edge.cli import cli
 from edge.monitor import downtime
+from tests.acceptance.test_promises import JPEG_2000, scanner, waiting
 from tests.support.objects import ct_files, part10, sop_instance_uid
 from tests.support.peers import Edge, StoreScp, http_get, storescu, wait_until
 from tests.support.repository import Repository
 from tests.support.scripted import ScriptedScp, accept, answer_with, native_only
 from tests.system.test_main_job import study_of
-from tests.system.test_promises import JPEG_2000, scanner, waiting
 
 #: DICOM keyword -> value. Any four letters of these in a row that are in no other word would do as a mark.
 PATIENT = {

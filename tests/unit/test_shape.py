@@ -54,7 +54,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from([each for each in paths(FULL) if each]), VALUES), max_size=3))
 def test_it_takes_and_refuses_what_json_schema_does(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     made = copy.deepcopy(FULL)
@@ -116,7 +116,7 @@ def test_a_schema_that_it_does_not_understand_or_that_bounds_nothing_is_an_error
         compile_schema(shape)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.floats(),
     st.integers(),

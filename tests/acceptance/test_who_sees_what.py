@@ -20,13 +20,13 @@ from edge.config import load_config
 from edge.console import application
 from edge.console.access import Access
 from edge.web.setup import Setup
+from tests.acceptance.test_promises import scanner
 from tests.support.ledger_rows import with_words
 from tests.support.objects import as_pdf, ct_files, new_uid, sop_instance_uid
 from tests.support.peers import Edge, routes_to, storescu, wait_until
 from tests.support.scripted import ScriptedScp, answer_with
 from tests.support.visitor import visitor
 from tests.support.web_site import Kept
-from tests.system.test_promises import scanner
 
 MARKS = ("alphafink", "betafink", "gammafink", "quotefink", "deltafink")
 #: A list in another order has the same rows: one order of each list stands for all.
