@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
-from edge.network.sockets import wait_writable
+from edge.network.sockets import shut_down, wait_writable
 from edge.scp.dicomweb.pace import CallerPace
 from edge.scp.listener import CLIENT_HELLO, CallerRefused
 
@@ -245,10 +245,7 @@ class HttpConnection:
 
     def hang_up(self) -> None:
         """Stop receiving; called from another thread."""
-        try:
-            self.sock.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass  # it has gone
+        shut_down(self.sock, socket.SHUT_RD)
 
     def refuse(self, status: HTTPStatus, text: str) -> None:
         """Answer what is no request; the connection ends."""
@@ -258,12 +255,9 @@ class HttpConnection:
 
     def linger(self) -> None:
         """We have answered, and read no more of the body than the caller needs to read that."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-        self.sock.settimeout(_LINGER_SECONDS)
-        self.drop_body()
+        if shut_down(self.sock, socket.SHUT_WR):
+            self.sock.settimeout(_LINGER_SECONDS)
+            self.drop_body()
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
