@@ -67,7 +67,8 @@ class FetchProgress(Protocol):
     """How far one retrieval is, and what is done with what has come."""
 
     @property
-    def is_cancelled(self) -> bool: ...
+    def is_over(self) -> bool:
+        """Is nothing more wanted, or can nothing more get there?"""
 
     def carry_all(self, wanted: list[Located], carrier: Carrier) -> None:
         """Carry what is here now."""
@@ -92,7 +93,7 @@ class ThroughFetch:
             by_study[each.archive, each.study_uid][each.sop_instance_uid] = each
         for (archive, study), missing in by_study.items():
             destination = self._door.config.destinations.get(archive)
-            if destination is not None and not retrieval.is_cancelled:
+            if destination is not None and not retrieval.is_over:
                 self._study(destination, study, missing, carrier, retrieval)
             retrieval.fail(list(missing.values()))
 
@@ -105,7 +106,7 @@ class ThroughFetch:
         retrieval: FetchProgress,
     ) -> None:
         link, last = self._door.link, time.monotonic()
-        while missing and not retrieval.is_cancelled:
+        while missing and not retrieval.is_over:
             if link.begin_fetch(study):
                 try:
                     self._fetch_all(destination, missing, carrier, retrieval)
@@ -128,7 +129,7 @@ class ThroughFetch:
         classes = [each.sop_class_uid for each in missing.values()]
         fetcher: Fetcher | None = None
         try:
-            while missing and not retrieval.is_cancelled:
+            while missing and not retrieval.is_over:
                 chunk, is_new = list(missing.values())[:FETCH_CHUNK], fetcher is None
                 failure: EdgeError | None = None
                 try:

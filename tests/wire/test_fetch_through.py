@@ -15,9 +15,10 @@ from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.levels import tag_of
-from edge.query.located import Located
+from edge.query.located import ALL_HERE, Located
 from edge.scp import fetch_through
 from edge.scp.fetch_through import FETCH_CHUNK, Carrier, ThroughFetch
+from edge.scp.services import retrieving
 from tests.support.gateway import CONFIG, configuration
 
 CT, STUDY = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
@@ -65,12 +66,17 @@ class Exchange:
 
 
 class Retrieval:
-    """See edge.scp.fetch_through.FetchProgress. `patience`: objects after which who wants them has gone."""
+    """See edge.scp.fetch_through.FetchProgress. `patience`: objects after which who wants them has gone.
 
-    is_cancelled = False
+    `most`: objects after which nothing more gets there.
+    """
 
-    def __init__(self, patience: int = 1000) -> None:
-        self.carried, self.failed, self._patience = list[str](), list[str](), patience
+    def __init__(self, patience: int = 1000, most: int = 1000) -> None:
+        self.carried, self.failed, self._patience, self._most = list[str](), list[str](), patience, most
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.carried) >= self._most
 
     def carry_all(self, wanted: list[Located], _carrier: Carrier) -> None:
         self.carried += [each.sop_instance_uid for each in wanted]
@@ -118,3 +124,29 @@ def test_who_wanted_it_and_has_gone_is_no_fault_of_the_archive(
         fetch(tmp_path, monkeypatch, archive, retrieval)
     assert (archive.exchanges, archive.aborted) == (1, 1)
     assert "does not give back" not in caplog.text
+
+
+def test_nothing_is_fetched_for_a_receiver_that_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the line nor the one who waits is to bear that."""
+    archive, retrieval = Archive([FETCH_CHUNK] * 3), Retrieval(most=1)
+    fetch(tmp_path, monkeypatch, archive, retrieval)
+    assert len(archive.here) == FETCH_CHUNK
+    assert retrieval.failed == [each.sop_instance_uid for each in THERE[FETCH_CHUNK:]]
+
+
+def test_a_receiver_that_is_out_of_reach_ends_a_retrieval() -> None:
+    here, there = THERE[:2], THERE[2:]
+    answers = [*(each.encode() for each in here), ALL_HERE, *(each.encode() for each in there)]
+    responder, carrier, bring = MagicMock(), MagicMock(), MagicMock()
+    responder.asker.ask = lambda *_: (each for each in [AnswerBatch(answers, 0)])
+    responder.dialogue.is_cancelled.return_value = responder.dialogue.wire.is_closed = False
+    carrier.carry.side_effect = PeerError("127.0.0.1:104 refuses the connection")
+    asked = AskedQuery("retrieve", "STUDY", EXPLICIT_VR_LITTLE_ENDIAN, "EDGE")
+    retrieval = retrieving.Retrieval(MagicMock(), responder, asked, b"", "DEST")
+    retrieval.run(carrier, bring)
+    assert not bring.called
+    assert carrier.carry.call_count == 1
+    assert sorted(retrieval.progress.failed) == sorted(each.sop_instance_uid for each in THERE)
+    assert responder.dialogue.respond.call_args.args[1] == 0xA702

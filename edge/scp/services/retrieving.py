@@ -118,7 +118,7 @@ class Retrieval:
                     self.carry_all(here, carrier)
                 there = self._take(found)
                 self.progress.remaining += len(there)
-                if there and fetch is not None and not self.is_cancelled:
+                if there and fetch is not None and not self.is_over:
                     self.tell(is_due=False)
                     fetch(there, carrier, self)
                 else:
@@ -176,6 +176,10 @@ class Retrieval:
         if not self.is_cancelled:
             for each in instances:
                 self.progress.note(each, None)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self._obstacle) or self.is_cancelled
 
     @property
     def is_cancelled(self) -> bool:
