@@ -147,6 +147,8 @@ def _enter(level: _Level, tag: int, vr: bytes, end: int, is_open: bool, at: int)
 
 
 def _keep(level: _Level, tag: int, vr: bytes, raw: bytes) -> None:
+    if not tag & 0xFFFF:
+        return  # a group length (PS3.5 section 7.2) is of this encoding, and no attribute
     name = vr_of(tag) if vr in (b"", b"UN") else vr.decode("ascii")
     order = "<" if vr == b"UN" else level.form.order
     values = to_values(name, raw, order, level.charset) if raw else ()

@@ -91,9 +91,10 @@ class PerformedObject:
 
 @dataclass(frozen=True, slots=True)
 class StepMessage:
-    """What a message says of its step. `state` None: the message leaves it as it is."""
+    """What a message says of its step. `state`, `has_series` None: the message leaves it as it is."""
 
     state: StepState | None
+    has_series: bool | None = None  # that were performed
     station_ae: str = ""
     modality: str = ""  # CT, MR ...
     step_id: str = ""
@@ -135,8 +136,6 @@ def read_set(data_set: Attributes) -> StepMessage:
         except ValueError:
             raise StepFault(INVALID_VALUE if text else MISSING_ATTRIBUTE, STEP_STATUS) from None
     series = data_set.items_of(PERFORMED_SERIES)
-    if state is not None and state.is_final and not series:
-        raise StepFault(MISSING_ATTRIBUTE, PERFORMED_SERIES)
     for each in series:
         if not each.text(SERIES_INSTANCE_UID):
             raise StepFault(MISSING_ATTRIBUTE, SERIES_INSTANCE_UID)
@@ -148,8 +147,11 @@ def _message(data_set: Attributes, state: StepState | None) -> StepMessage:
         ScheduledStep(each.text(STUDY_INSTANCE_UID), each.text(SCHEDULED_STEP_ID), each.text(ACCESSION_NUMBER))
         for each in data_set.items_of(SCHEDULED_ATTRIBUTES)
     )
+    has_series = bool(data_set.items_of(PERFORMED_SERIES)) if PERFORMED_SERIES in data_set else None
     station, modality, step_id = map(data_set.text, (STATION_AE_TITLE, MODALITY, STEP_ID))
-    return StepMessage(state, station, modality, step_id, scheduled, tuple(dict.fromkeys(_objects(data_set))))
+    return StepMessage(
+        state, has_series, station, modality, step_id, scheduled, tuple(dict.fromkeys(_objects(data_set)))
+    )
 
 
 def _objects(data_set: Attributes) -> Iterator[PerformedObject]:
@@ -171,6 +173,7 @@ class KnownStep:
 
     state: StepState
     digest: bytes  # of its N-CREATE
+    has_series: bool = False  # that were performed, by its messages so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +184,13 @@ class StepAnswer:
     is_repeat: bool = False
 
 
-def answer_step(known: KnownStep | None, operation: StepOperation, digest: bytes) -> StepAnswer:
-    """What a message of a step is answered (PS3.4 section F.7.2.2)."""
+def answer_step(
+    known: KnownStep | None, operation: StepOperation, state: StepState | None, digest: bytes, has_series: bool | None
+) -> StepAnswer:
+    """What a message of a step is answered (PS3.4 section F.7.2.2).
+
+    In its final state a step has a series, by that message or by one before it.
+    """
     if operation is StepOperation.CREATE:
         if known is None:
             return StepAnswer(SUCCESS)
@@ -190,4 +198,8 @@ def answer_step(known: KnownStep | None, operation: StepOperation, digest: bytes
         return StepAnswer(SUCCESS, is_repeat=True) if is_same else StepAnswer(DUPLICATE_STEP)
     if known is None:
         return StepAnswer(NO_SUCH_STEP)
-    return StepAnswer(MAY_NOT_BE_UPDATED if known.state.is_final else SUCCESS)
+    if known.state.is_final:
+        return StepAnswer(MAY_NOT_BE_UPDATED)
+    will_have_series = known.has_series if has_series is None else has_series
+    is_lacking = state is not None and state.is_final and not will_have_series
+    return StepAnswer(MISSING_ATTRIBUTE if is_lacking else SUCCESS)

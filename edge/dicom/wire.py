@@ -18,7 +18,7 @@ from edge.dicom.pdu import MAX_COMMAND, P_DATA_TF, PDU_SECONDS
 from edge.dicom.pdu_reader import PduReader
 from edge.errors import PeerError, Unreadable
 from edge.network import tls
-from edge.network.sockets import unsent_bytes
+from edge.network.sockets import shut_down, unsent_bytes
 
 #: Outgoing bytes assembled for one send: a CT slice in the PDUs that DCMTK takes, and its command.
 SEND_BUFFER = 4 * 131_078 + 8192
@@ -172,11 +172,7 @@ class Wire(PduReader):
 
     def hang_up(self, how: int) -> None:
         """shutdown(2), also from another thread: a wait on the socket ends. Never raises."""
-        # Not by SSLSocket.shutdown: that forgets TLS, and what its owner sends next would go out in clear.
-        try:
-            socket.socket.shutdown(self.sock, how)
-        except OSError:
-            pass  # it has ended by itself
+        shut_down(self.sock, how)
 
     def close(self) -> None:
         if self._tls is not None:

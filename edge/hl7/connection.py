@@ -49,7 +49,7 @@ class Connection:
     shakes_hands: bool
     deadline: float | None = None  # of what it is in the middle of
     late: str = ""  # what it has not done by then
-    received: int = 0  # bytes of the frame that has begun
+    begun: float = 0.0  # when the frame that it is in the middle of began, by the monotonic clock
     is_junk_noted: bool = False
     note_due: float = 0.0  # when it is noted again that it is in use, by the monotonic clock
     frames: deque[bytes] = field(default_factory=deque)  # whole, and not recorded yet

@@ -47,6 +47,7 @@ READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MOST_CAPTION_BYTES = 256
 #: How often it is noted that a connection is in use.
 FEED_NOTE_SECONDS = 600.0
+_LATE_FRAME = "a frame had begun, and its rest did not come in time"
 
 
 class MllpDoor:
@@ -264,7 +265,6 @@ class MllpDoor:
 
     def _take(self, each: Connection, data: bytes) -> None:
         frames = each.reader.feed(data)
-        each.received = each.received + len(data) if each.reader.is_inside else 0
         self._queue(each, frames)
         self._bound(each)
 
@@ -295,9 +295,10 @@ class MllpDoor:
         if reader.is_pending:
             self._time(each, limits.fs_seconds)
         elif reader.is_inside:
-            seconds = limits.frame_seconds + each.received / RECEIVE_BYTES
-            if not each.late.startswith("a frame"):
-                self._time(each, seconds, "a frame had begun, and its rest did not come in time")
+            if each.late != _LATE_FRAME:
+                each.begun = time.monotonic()
+            until = each.begun + limits.frame_seconds + reader.held_bytes / RECEIVE_BYTES
+            self._time(each, until - time.monotonic(), _LATE_FRAME)
         elif reader.outside_bytes:
             if not each.late.startswith("no frame"):
                 self._time(each, limits.outside_seconds, "no frame came in time, but other bytes")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge.errors import Transient
 from edge.messaging import Rejected
+from edge.network.sockets import shut_down
 
 #: Seconds for a connection, and for one answer on it.
 WAIT_SECONDS = 15.0
@@ -100,11 +101,7 @@ class Cutter:
         with self._lock:
             sock = self._socket()
             if sock is not None:
-                try:
-                    # The one below TLS: TLS's own would wait for the other end.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
-                except OSError:
-                    pass  # it has ended by itself
+                shut_down(sock, socket.SHUT_RDWR)
 
 
 def open_connection(host: str, port: int, context: ssl.SSLContext | None, cutter: Cutter) -> socket.socket:

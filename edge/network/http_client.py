@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from edge import __version__
 from edge.config.secret import SecretError, read_secret
 from edge.errors import PeerError
-from edge.network.sockets import unsent_bytes
+from edge.network.sockets import shut_down, unsent_bytes
 from edge.network.tls import TlsError, certificate_of, expires, explain, stamps
 
 _CONNECT_SECONDS, _PROGRESS_SECONDS, _ANSWER_SECONDS = 10.0, 30.0, 120.0
@@ -278,10 +278,7 @@ class HttpClient:
 
     def kill(self) -> None:
         """End the connection from another thread: what waits for it fails at once."""
-        try:
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has ended by itself
+        shut_down(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.is_open = False

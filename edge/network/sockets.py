@@ -66,6 +66,18 @@ def wait_writable(descriptor: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def shut_down(sock: socket.socket, how: int) -> bool:
+    """shutdown(2), also from another thread: a wait on the socket ends. False: it has ended by itself.
+
+    Below TLS: SSLSocket.shutdown would forget TLS, and what the socket's owner sends next would go out in clear.
+    """
+    try:
+        socket.socket.shutdown(sock, how)
+    except OSError:
+        return False
+    return True
+
+
 def unsent_bytes(sock: socket.socket) -> int:
     """Count the bytes that the other side has not acknowledged (SIOCOUTQ, tcp(7))."""
     try:

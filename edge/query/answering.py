@@ -29,6 +29,8 @@ from edge.store.read_only import CatalogReader
 MATCHES_CONTINUE, UNSUPPORTED_KEYS = 0xFF00, 0xFF01
 #: A query waits this long for what was answered before it, then reads that from the journal.
 QUERY_SETTLE_SECONDS = 0.3
+#: Between two times that an archive is asked whether it has answered.
+ARCHIVE_PAUSE_SECONDS = 0.01
 
 
 class ArchiveAnswers(Protocol):
@@ -61,6 +63,13 @@ def ask_none(
     _question: LevelQuery, _top: str, _down: Mapping[str, float], _wants_instances: bool
 ) -> Sequence[ArchiveAnswers]:
     return ()
+
+
+def wait_for(archives: Sequence[ArchiveAnswers]) -> Iterator[None]:
+    """Let time pass until each has answered, has failed, or has used up its budget."""
+    while not all(each.is_done for each in archives):
+        time.sleep(ARCHIVE_PAUSE_SECONDS)
+        yield None
 
 
 @dataclass(slots=True)
@@ -104,8 +113,7 @@ class Answering:
             for found in self.settle():
                 overlay = found
                 yield None
-            while not all(each.is_done for each in archives):
-                yield None
+            yield from wait_for(archives)
             others = self._collect(question, rules, overlay, archives, outcome)
             yield from self._merge(source.find(question, rules), question, others)
         finally:

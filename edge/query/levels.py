@@ -121,7 +121,7 @@ def read_question(identifier: Attributes, top: Level, *, is_relational: bool) ->
     known = known_tags(level)
     keys = Attributes({tag: key for tag, key in identifier.items() if tag in known})
     unknown = tuple(tag for tag in identifier if tag not in known and tag not in NO_KEYS | OF_ANSWER)
-    return LevelQuery(level, keys, tuple(tag for tag in unknown if tag & 0xFFFF))
+    return LevelQuery(level, keys, unknown)
 
 
 def read_retrieval(identifier: Attributes, top: Level, *, is_relational: bool) -> LevelQuery:

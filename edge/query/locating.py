@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge.dicom.items import decode_items
-from edge.query.answering import Answering, QueryOutcome, final_batch
+from edge.query.answering import Answering, QueryOutcome, final_batch, wait_for
 from edge.query.asking import AnswerBatch, AskedQuery
 from edge.query.catalog import CatalogSource
 from edge.query.levels import Level, LevelQuery, read_retrieval
@@ -29,8 +29,7 @@ def answer_retrieval(answering: Answering, asked: AskedQuery, data: bytes) -> It
     try:
         yield from _list_here(answering, source, question, here)
         yield ALL_HERE
-        while not all(each.is_done for each in archives):
-            yield None
+        yield from wait_for(archives)
         for archive in archives:
             if archive.failure:
                 outcome.left_out[archive.name] = archive.failure

@@ -132,7 +132,7 @@ class AnswerServer:
                 question.answers = self._begin(asked, identifier)
             elif frame != PULL:
                 return False
-            batch = next_batch(question.answers, question.pending)
+            batch = next_batch(question.answers, question.pending, lambda: not self._turns.empty())
             question.pending = batch.pending
             send_frame(question.sock, batch.encode())
             return batch.status is None
@@ -156,8 +156,13 @@ class AnswerServer:
             close()
 
 
-def next_batch(answers: Iterator[bytes | AnswerBatch | None], pending: int) -> AnswerBatch:
-    """One turn. What goes wrong becomes the final status. `pending`: of the answers, as the turn before had it."""
+def next_batch(
+    answers: Iterator[bytes | AnswerBatch | None], pending: int, others_wait: Callable[[], bool] = lambda: False
+) -> AnswerBatch:
+    """One turn. What goes wrong becomes the final status. `pending`: of the answers, as the turn before had it.
+
+    `others_wait`: do others wait for their turn? Then it ends where time passes without an answer.
+    """
     found: list[bytes] = []
     size, end = 0, time.monotonic() + ANSWER_TURN_SECONDS
     try:
@@ -169,6 +174,8 @@ def next_batch(answers: Iterator[bytes | AnswerBatch | None], pending: int) -> A
             elif each is not None:
                 found.append(each)
                 size += len(each)
+            elif others_wait():
+                break
             if len(found) >= TURN_ANSWERS or size >= TURN_BYTES or time.monotonic() >= end:
                 break
     except QueryRefused as error:

@@ -20,7 +20,7 @@ from edge.query.matching import NO_KEYS, compile_keys
 PATIENT_NAME, PATIENT_ID = 0x00100010, 0x00100020
 REQUESTED_PROCEDURE_ID, SCHEDULED_STEPS = 0x00401001, 0x00400100
 SCHEDULED_STATION, START_DATE, START_TIME = 0x00400001, 0x00400002, 0x00400003
-SCHEDULED_STATUS, STEP_DESCRIPTION = 0x00400020, 0x00400007
+SCHEDULED_STATUS, STEP_DESCRIPTION, _PROTOCOL_CODES = 0x00400020, 0x00400007, 0x00400008
 #: Scheduled Procedure Step Status of a step that is over (PS3.3 section C.4.10).
 ENDED_STATUSES = frozenset({"COMPLETED", "DISCONTINUED", "CANCELED", "CANCELLED"})
 STARTED_STATUS = "STARTED"
@@ -45,8 +45,9 @@ _KEYS = (
     0x00403001,
 )  # fmt: skip
 _SEQUENCE_TAGS = frozenset({0x00080051, 0x00101002, 0x00380500})
-#: What an item may hold: a query for anything else is answered empty, and says so (FF01).
+#: What an item may hold, and its step: any other key matches all and comes back empty, and FF01 says so.
 SUPPORTED = frozenset({*_KEYS, *_CODE_SEQUENCES, *_REFERENCE_SEQUENCES, SCHEDULED_STEPS, *NO_KEYS})
+_SUPPORTED_OF_STEP = frozenset({*_STEP_KEYS, _PROTOCOL_CODES, *NO_KEYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def broad_query(days: str) -> Attributes:
     """
     codes = [item(dict.fromkeys(_CODE, ""))]
     references = [item(dict.fromkeys(_REFERENCE, ""))]
-    step = item({**dict.fromkeys(_STEP_KEYS, ""), START_DATE: days, 0x00400008: codes})
+    step = item({**dict.fromkeys(_STEP_KEYS, ""), START_DATE: days, _PROTOCOL_CODES: codes})
     flat = {tag: "" for tag in _KEYS if tag not in _SEQUENCE_TAGS}
     coded = dict.fromkeys(_CODE_SEQUENCES, codes)
     referenced = dict.fromkeys(_REFERENCE_SEQUENCES, references)
@@ -126,8 +127,17 @@ def split_steps(data: Attributes) -> Iterator[WorklistItem]:
 
 def find_items(keys: Attributes, served: Iterable[WorklistItem]) -> Iterator[WorklistItem]:
     """The items that match a query, and whose step has not ended."""
-    test = compile_keys(keys)
+    test = compile_keys(_list_matched(keys))
     return (each for each in served if each.step.text(SCHEDULED_STATUS) not in ENDED_STATUSES and test(each.data))
+
+
+def _list_matched(keys: Attributes) -> Attributes:
+    """The keys that items are matched with: those that they may hold (PS3.4 section K.2.2.1.1)."""
+    matched = Attributes({tag: key for tag, key in keys.items() if tag in SUPPORTED})
+    if steps := keys.items_of(SCHEDULED_STEPS):
+        of_step = [Attributes({tag: each[tag] for tag in each if tag in _SUPPORTED_OF_STEP}) for each in steps]
+        matched[SCHEDULED_STEPS] = ElementValue("SQ", (), of_step)
+    return matched
 
 
 def answer_maker(keys: Attributes) -> Callable[[WorklistItem], Attributes]:
@@ -153,4 +163,5 @@ def _project(keys: Attributes, entity: Attributes) -> Attributes:
 
 def has_unsupported_keys(keys: Attributes) -> bool:
     """Does the query ask for what no item has?"""
-    return any(tag not in SUPPORTED for tag in keys)
+    of_steps = (each.keys() - _SUPPORTED_OF_STEP for each in keys.items_of(SCHEDULED_STEPS))
+    return bool(keys.keys() - SUPPORTED) or any(of_steps)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from contextlib import closing
+from functools import partial
 from typing import Protocol
 
 from edge.config.sections import Config, Destination
@@ -66,7 +67,8 @@ class FetchProgress(Protocol):
     """How far one retrieval is, and what is done with what has come."""
 
     @property
-    def is_cancelled(self) -> bool: ...
+    def is_over(self) -> bool:
+        """Is nothing more wanted, or can nothing more get there?"""
 
     def carry_all(self, wanted: list[Located], carrier: Carrier) -> None:
         """Carry what is here now."""
@@ -91,7 +93,7 @@ class ThroughFetch:
             by_study[each.archive, each.study_uid][each.sop_instance_uid] = each
         for (archive, study), missing in by_study.items():
             destination = self._door.config.destinations.get(archive)
-            if destination is not None and not retrieval.is_cancelled:
+            if destination is not None and not retrieval.is_over:
                 self._study(destination, study, missing, carrier, retrieval)
             retrieval.fail(list(missing.values()))
 
@@ -104,7 +106,7 @@ class ThroughFetch:
         retrieval: FetchProgress,
     ) -> None:
         link, last = self._door.link, time.monotonic()
-        while missing and not retrieval.is_cancelled:
+        while missing and not retrieval.is_over:
             if link.begin_fetch(study):
                 try:
                     self._fetch_all(destination, missing, carrier, retrieval)
@@ -123,36 +125,39 @@ class ThroughFetch:
     def _fetch_all(
         self, destination: Destination, missing: dict[str, Located], carrier: Carrier, retrieval: FetchProgress
     ) -> None:
-        door = self._door
         self._carry_what_is_here(missing, carrier, retrieval)  # another retrieval may just have ended
         classes = [each.sop_class_uid for each in missing.values()]
-        name = destination.tls_name or destination.host
-        secure = door.secure_for(name) if destination.tls else None
         fetcher: Fetcher | None = None
-        ours = door.config.listen.ae_title
         try:
-            while missing and not retrieval.is_cancelled:
-                if fetcher is None:
-                    fetcher = open_fetcher(destination, ours, classes, secure)
-                chunk = list(missing.values())[:FETCH_CHUNK]
-                fetcher.fetch(chunk, lambda key, uid, read: self._take(key, uid, read, destination))
+            while missing and not retrieval.is_over:
+                chunk, is_new = list(missing.values())[:FETCH_CHUNK], fetcher is None
+                failure: EdgeError | None = None
+                try:
+                    fetcher = fetcher or self._open(destination, classes)
+                    fetcher.fetch(chunk, partial(self._take, destination))
+                except EdgeError as error:
+                    failure = error
+                    _abort(fetcher)
+                    fetcher = None
                 self._carry_what_is_here({each.sop_instance_uid: each for each in chunk}, carrier, retrieval, missing)
-                lost = [each for each in chunk if each.sop_instance_uid in missing]
-                for each in lost:
-                    del missing[each.sop_instance_uid]
-                retrieval.fail(lost)
+                if failure is None:
+                    lost = [missing.pop(each.sop_instance_uid) for each in chunk if each.sop_instance_uid in missing]
+                    retrieval.fail(lost)
+                elif is_new:  # else the archive may have ended it while others were carried
+                    log.warning("%s does not give back what a retrieval wants: %s", destination.name, failure)
+                    return
             if fetcher is not None:
                 fetcher.close()
-        except EdgeError as error:
-            log.warning("%s does not give back what a retrieval wants: %s", destination.name, error)
-            if fetcher is not None:
-                fetcher.abort()
         except BaseException:
-            if fetcher is not None:  # who wanted it has gone
-                fetcher.abort()
+            _abort(fetcher)  # who wanted it has gone
             raise
 
-    def _take(self, context_key: ContextKey, uid: str, read_into: ReadInto, destination: Destination) -> int:
+    def _open(self, destination: Destination, classes: list[str]) -> Fetcher:
+        name = destination.tls_name or destination.host
+        secure = self._door.secure_for(name) if destination.tls else None
+        return open_fetcher(destination, self._door.config.listen.ae_title, classes, secure)
+
+    def _take(self, destination: Destination, context_key: ContextKey, uid: str, read_into: ReadInto) -> int:
         """One object into the journal, as cached. Returns the status of its C-STORE."""
         recorder, ours = self._door.recorder, self._door.config.listen.ae_title
         origin = Origin(destination.ae_title, ours, destination.host, time.time(), destination.name)
@@ -191,3 +196,8 @@ class ThroughFetch:
                 answers = [answer for batch in batches for answer in batch.answers if answer != ALL_HERE]
             found += [each for each in map(Located.decode, answers) if each.path]
         return found
+
+
+def _abort(fetcher: Fetcher | None) -> None:
+    if fetcher is not None:
+        fetcher.abort()

@@ -130,7 +130,7 @@ class KnownRequests(Protocol):
 class KnownSteps(Protocol):
     """Which performed procedure steps are known, and their states."""
 
-    def begin(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
+    def begin(self, uid: str, operation: str, state: str, digest: bytes, has_series: bool | None = None) -> StepAnswer:
         """May this message follow on what is on record? Then it must be ended, unless it is a repeat."""
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
@@ -249,9 +249,9 @@ class LocalLink:
         for uid in list(self._begun_steps):
             self.end_step(uid, is_recorded=False)
 
-    def begin_step(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
+    def begin_step(self, uid: str, operation: str, state: str, digest: bytes, has_series: bool | None) -> StepAnswer:
         """See KnownSteps; what this door has begun ends with it."""
-        answer = self.steps.begin(uid, operation, state, digest)
+        answer = self.steps.begin(uid, operation, state, digest, has_series)
         if not answer.status and not answer.is_repeat:
             self._begun_steps.add(uid)
         return answer

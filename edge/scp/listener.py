@@ -32,6 +32,7 @@ from edge.errors import Cause, place_of
 from edge.errors.hindrance import words_of
 from edge.network import shares, tls
 from edge.network.shares import Full, Places, Share, caller_of
+from edge.network.sockets import shut_down
 from edge.scp.admission import make_unnamed_caller
 from edge.scp.capacity import Limit
 from edge.scp.gateway_link import GatewayLink
@@ -352,8 +353,7 @@ class ConnectionListener:
     def _answer(caller: PendingConnection, answer: bytes) -> bool:
         try:
             caller.sock.send(answer)
-            socket.socket.shutdown(caller.sock, socket.SHUT_WR)
-            return True
+            return shut_down(caller.sock, socket.SHUT_WR)
         except OSError:
             return False  # it has gone: nobody is left to answer
 

@@ -145,8 +145,8 @@ class RemoteSteps:
     def __init__(self, link: RemoteLink) -> None:
         self._link = link
 
-    def begin(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
-        return StepAnswer(*self._link.ask("begin_step", uid, operation, state, digest.hex()))
+    def begin(self, uid: str, operation: str, state: str, digest: bytes, has_series: bool | None = None) -> StepAnswer:
+        return StepAnswer(*self._link.ask("begin_step", uid, operation, state, digest.hex(), has_series))
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
         self._link.ask("end_step", uid, is_recorded)
@@ -192,8 +192,10 @@ def _find_copy(link: LocalLink, token: int) -> tuple[Any, ...] | None:
     return None if found is None else astuple(found)
 
 
-def _begin_step(link: LocalLink, uid: str, operation: str, state: str, digest: str) -> tuple[Any, ...]:
-    return astuple(link.begin_step(uid, operation, state, bytes.fromhex(digest)))
+def _begin_step(
+    link: LocalLink, uid: str, operation: str, state: str, digest: str, has_series: bool | None
+) -> tuple[Any, ...]:
+    return astuple(link.begin_step(uid, operation, state, bytes.fromhex(digest), has_series))
 
 
 def _note_call(link: LocalLink, caller: list[Any], admission: list[Any], proposed: list[Any], stored: int) -> None:

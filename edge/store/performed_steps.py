@@ -30,6 +30,15 @@ def find_state(conn: Transaction, uid: str) -> tuple[str, bytes] | None:
     return (row[0], row[1]) if row else None
 
 
+def list_step_bodies(conn: Transaction, uid: str) -> list[tuple[str, bytes]]:
+    """Transfer syntax and data set of each message of a step, in their order."""
+    sql = (
+        "SELECT m.transfer_syntax, m.body FROM step_message AS m JOIN performed_step AS p ON p.id = m.step_id"
+        " WHERE p.sop_instance_uid = ? AND m.kind IN ('create', 'set') ORDER BY m.id"
+    )
+    return [(row[0], row[1]) for row in conn.execute(sql, (uid,))]
+
+
 def enter_created(
     conn: Transaction, record: str, step: RecordedStep, message: StepMessage, digest: bytes, body: bytes
 ) -> None:

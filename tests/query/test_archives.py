@@ -8,8 +8,8 @@ import pytest
 
 from edge.dicom.items import Attributes, encode_items, item
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from edge.query import archive, merging
-from edge.query.answering import Answering, QueryOutcome
+from edge.query import archive, merging, server
+from edge.query.answering import ARCHIVE_PAUSE_SECONDS, Answering, QueryOutcome
 from edge.query.archive import ArchiveQuestion, Archives
 from edge.query.asking import AskedQuery
 from edge.query.entities import Entity
@@ -17,6 +17,8 @@ from edge.query.levels import Level, LevelQuery, read_question, tag_of
 from edge.query.located import ALL_HERE, Located
 from edge.query.locating import answer_retrieval
 from edge.query.matching import PLAIN_RULES
+from edge.query.process import answer
+from edge.query.server import next_batch
 from edge.store.read_only import CatalogReader
 from tests.query.test_catalog_answers import identifier
 from tests.support.filled import CONFIG as FILLED
@@ -132,6 +134,40 @@ class Knowing:
         return [Located(each.text(SOP_INSTANCE), CT, "", archive=self.name) for each in self._images]
 
     def close(self) -> None: ...
+
+
+class Silent(Knowing):
+    """One that does not answer, and counts how often it is asked whether it has."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.asked = 0
+
+    @property
+    def is_done(self) -> bool:  # type: ignore[override]
+        self.asked += 1
+        return False
+
+
+def test_one_that_is_waited_for_costs_no_processor_and_no_turn_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_TURN_SECONDS", 0.5)
+    wanted = encode_items(identifier("STUDY", StudyInstanceUID="1.2"), EXPLICIT_VR_LITTLE_ENDIAN)
+    with Filled(tmp_path, FILLED + THROUGH.format(port=106)) as filled:
+        reader = CatalogReader(filled.data_dir / "catalog.db")
+        for what in ("find", "retrieve"):
+            silent = Silent()
+            answering = Answering(
+                reader, lambda: filled.config, lambda: filled.intake.policy.header, None, lambda *_, one=silent: [one]
+            )
+            question = answer(answering, AskedQuery(what, "STUDY", EXPLICIT_VR_LITTLE_ENDIAN, "EDGE"), wanted)
+            assert next_batch(question, 0xFF00).status is None
+            assert silent.asked <= 1 + server.ANSWER_TURN_SECONDS / ARCHIVE_PAUSE_SECONDS
+            before = silent.asked
+            assert next_batch(question, 0xFF00, lambda: True).status is None
+            assert silent.asked == before + 1
+        reader.close()
 
 
 def test_what_a_note_hides_here_is_hidden_there_as_well(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edge.config.sections import Feed
 from edge.errors import StorageFull
-from edge.hl7.connection import DoorLimits
+from edge.hl7.connection import RECEIVE_BYTES, DoorLimits
 from edge.hl7.framing import FrameReader, FrameTooLong, frame
 from edge.hl7.recorder import FRAME_LAG_SECONDS
 from edge.journal.door import JournalDoor
@@ -104,6 +105,29 @@ def test_eight_mebibytes(receiving: Hl7Receiving) -> None:
         assert [each.code for each in client.ask(update("M1", "T1", "LONG^MESSAGE") + obx)] == ["AA"]
     assert facts(receiving, "T1")[0] == "LONG^MESSAGE"
     wait_until(lambda: not list((receiving.data_dir / "journal").glob("*.part")), 5, "the file is removed")
+
+
+def test_a_long_frame_has_a_second_more_for_each_quarter_of_a_mebibyte(
+    receiving: Hl7Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document over a slow line: if it were cut off each time, all that its feed has behind it would wait."""
+    now = [1000.0]
+    monkeypatch.setattr("edge.hl7.door.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    data = frame(update("M1", "T1", "LONG^FRAME") + b"OBX|1|ED|TPDF||" + b"x" * 4 * RECEIVE_BYTES + b"\r")
+    end = len(data) - 2
+
+    def has_taken(count: int) -> bool:
+        return sum(each.reader.held_bytes for each in list(receiving.door._connections)) == count - 1
+
+    with receiving.client() as client:
+        for begin, stop in ((0, 100), (100, end - 1)):
+            client.sock.sendall(data[begin:stop])
+            wait_until(lambda stop=stop: has_taken(stop), 20, "it is received")  # type: ignore[misc]
+        now[0] += LIMITS.frame_seconds + 3.0
+        client.sock.sendall(data[end - 1 : end])
+        wait_until(lambda: has_taken(end) or not receiving.door._connections, 20, "it is received, or cut off")
+        client.sock.sendall(data[end:])
+        assert read_answers(client.receive())[0].code == "AA"
 
 
 def test_a_frame_too_long_closes(tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def _as_file(data: bytes, syntax: str) -> bytes:
     return bytes(128) + b"DICM" + length + meta + data
 
 
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_group_lengths_are_no_attributes(syntax: str) -> None:
+    """They are right in one encoding alone, and nobody asks for them."""
+    length, station = ElementValue("UL", ("86",)), ElementValue("AE", ("CT1",))
+    step = Attributes({0x00400000: length, STATION: station})
+    data_set = Attributes(
+        {0x00100000: length, NAME: ElementValue("PN", ("A^B",)), STEPS: ElementValue("SQ", (), [step])}
+    )
+    found = decode_items(encode_items(data_set, syntax), syntax)
+    assert found.keys() == {NAME, STEPS}
+    assert found.items_of(STEPS) == [{STATION: station}]
+
+
 def test_ten_thousand_references_are_read_and_written() -> None:
     references = [item({0x00081150: "1.2.840.10008.5.1.4.1.1.2", 0x00081155: f"1.2.3.{n:050}"}) for n in range(10_000)]
     data = encode_items(item({0x00081199: references}), ExplicitVRLittleEndian)

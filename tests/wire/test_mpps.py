@@ -154,6 +154,24 @@ def test_a_malformed_update(edge: Receiving, data: dict[int, Any], status: int, 
     assert send_step(edge.port, "1.9", ended(["1.5"]), is_set=True).status == 0
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_series_that_came_before_are_those_of_the_final_state(edge: Receiving, is_known: bool) -> None:
+    """A modality that reports each series as it ends says of the last message no more than that the step is over."""
+    assert send_step(edge.port, "1.9", CREATED).status == 0
+
+    def update(said: dict[int, Any]) -> int:
+        if not is_known:
+            edge.settle()
+            edge.receiver.steps = StepRegister(edge.db)
+        return send_step(edge.port, "1.9", said, is_set=True).status
+
+    series, none, over = {0x00400340: ended(["1.5"])[0x00400340]}, {0x00400340: []}, {0x00400252: "COMPLETED"}
+    assert [update(each) for each in (series, none, over, series, over)] == [0, 0, 0x0120, 0, 0]
+    edge.settle()
+    assert steps(edge)[0][1] == "COMPLETED"
+    assert edge.rows("SELECT sop_instance_uid FROM performed_instance") == [("1.5",)]
+
+
 def test_a_step_without_uid_gets_one_and_its_answer_has_it(edge: Receiving) -> None:
     answer = send_step(edge.port, "", CREATED)
     uid = answer.command.text(Element.AFFECTED_SOP_INSTANCE_UID)

@@ -12,17 +12,23 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import CTImageStorage
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as FIND
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as GET
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as MOVE
 
+from edge.dicom import items, pdu
 from edge.dicom.acse import Context, Role
+from edge.dicom.command import DATA_SET, CommandField, Element
 from edge.dicom.scu import Association
+from edge.model import ContextKey
 from edge.scp.services import retrieving
-from edge.scp.services.move import find_move_destination
+from edge.scp.services.move import _OtherAssociations, find_move_destination
+from tests.support import scripted
 from tests.support.gateway import CONFIG, Receiving, configuration
 from tests.support.objects import ct_files, dataset, new_uid, sop_instance_uid
-from tests.support.peers import StoreScp, free_port, storescu
+from tests.support.peers import StoreScp, free_port, storescu, wait_until
 from tests.support.querying import QUERY, final_status, run_dcmtk
+from tests.support.scripted import ScriptedScp
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
@@ -324,6 +330,63 @@ def test_a_cancel_ends_within_one_object(tmp_path: Path) -> None:
             association.release()
     finally:
         server.shutdown()
+
+
+def test_a_receiver_that_ends_an_idle_association_gets_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does with a limit of seconds, while what comes next is fetched from an archive."""
+    associate = _OtherAssociations._associate
+
+    def associate_later(carrier: _OtherAssociations, key: ContextKey) -> Association:
+        if (open_one := carrier._association) is not None:
+            wait_until(lambda: not open_one.is_quiet(), 20, "the receiver has ended it")
+        return associate(carrier, key)
+
+    monkeypatch.setattr(_OtherAssociations, "_associate", associate_later)
+    with (
+        ScriptedScp(stores=[scripted.close_after_answer]) as scp,
+        Filled(tmp_path, move_to(scp.port)) as filled,
+    ):
+        status, _ = move(filled, "DEST")[-1]
+        assert (status.Status, status.NumberOfCompletedSuboperations) == (0, 5)
+        assert len(scp.uids()) == 5
+
+
+@pytest.mark.parametrize("leaving", [pdu.abort(), pdu.release_rq()], ids=["abort", "release"])
+@pytest.mark.parametrize(
+    ("sop_class", "command", "what", "status"),
+    [(MOVE, CommandField.C_MOVE_RQ, "retrieve", 0xA702), (FIND, CommandField.C_FIND_RQ, "find", 0xFE00)],
+    ids=["move", "find"],
+)
+def test_a_caller_that_leaves_at_once_is_on_record(
+    filled: Filled,
+    caplog: pytest.LogCaptureFixture,
+    leaving: bytes,
+    sop_class: str,
+    command: CommandField,
+    what: str,
+    status: int,
+) -> None:
+    """What it was shown by then is; and that it leaves is no fault of ours."""
+    before = len(filled.edge.noted)
+    contexts = [Context(1, sop_class, (IMPLICIT,))]
+    association = Association.open("127.0.0.1", filled.edge.port, "VIEWER", "EDGE", contexts)
+    identifier = items.item({0x00080052: "STUDY", 0x0020000D: filled.study})
+    request: dict[int, int | str] = {
+        Element.AFFECTED_SOP_CLASS_UID: sop_class,
+        Element.COMMAND_FIELD: command,
+        Element.MESSAGE_ID: 1,
+        Element.PRIORITY: 0,
+        Element.DATA_SET_TYPE: DATA_SET,
+        Element.MOVE_DESTINATION: "ARCHIVE",
+    }
+    association.wire.send_message(1, request, items.encode_items(identifier, IMPLICIT))
+    association.wire.send_raw(leaving)
+    wait_until(lambda: len(filled.edge.noted) > before, 20, "it is on record")
+    association.abort()
+    noted = filled.edge.noted[-1]
+    assert (noted.what, noted.status, noted.calling_ae) == (what, status, "VIEWER")
+    wait_until(lambda: not filled.edge.receiver._open, 20, "the association has ended")
+    assert "unexpected" not in caplog.text
 
 
 def test_a_modality_that_can_be_called_back_is_a_destination(tmp_path: Path) -> None:

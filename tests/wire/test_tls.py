@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from edge.errors import PeerError
 from edge.network import shares, tls
 from edge.network.tls import Certificate, Keyring, TlsError
 from edge.scp import listener
+from edge.scp.dicomweb.protocol import HttpConnection
 from tests.support import scripted
 from tests.support.certificates import Authority, Pair
 from tests.support.gateway import CONFIG, Receiving
@@ -396,6 +398,21 @@ def test_hanging_up_from_another_thread_sends_nothing_in_clear(pair: tuple[ssl.S
         raw += piece
     assert raw[:1] == b"\x17"  # a TLS record of application data
     assert pdu.abort() not in raw
+
+
+def test_a_web_door_that_is_ended_meanwhile_sends_nothing_in_clear(pair: tuple[ssl.SSLSocket, ssl.SSLSocket]) -> None:
+    """The gateway stops while patients' images go out, or the caller's place is wanted as its next request comes."""
+    near, far = pair
+    connection = HttpConnection(far, bytearray(), "192.0.2.1")
+    connection.hang_up()
+    connection.refuse(HTTPStatus.OK, "of a patient")
+    connection.linger()
+    far.close()
+    raw = b""
+    while piece := socket.socket.recv(near, 65_536):
+        raw += piece
+    assert raw[:1] == b"\x17"  # a TLS record of application data
+    assert b"of a patient" not in raw
 
 
 def test_a_call_that_is_killed_ends(site: Site) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,15 +14,17 @@ from unittest.mock import MagicMock
 import pytest
 
 from edge.config.sections import Calendar
-from edge.dicom import items
+from edge.dicom import items, pdu
+from edge.dicom.command import DATA_SET, Element
 from edge.dicom.dialogue import Deadline, Dialogue
-from edge.dicom.items import Attributes
+from edge.dicom.items import Attributes, ElementValue
 from edge.dicom.scu import Peer, Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from edge.outbound import worklist as outbound_worklist
 from edge.outbound.worklist import WorklistKeeper, store_list, views_of
 from edge.query.worklist import WorklistItem, find_items, split_steps
 from edge.scp.services import worklist, worklist_source
+from edge.scp.services.service import CALLER_LEAVES
 from edge.store.database import Transaction, insert_row
 from tests.support.gateway import CONFIG, Receiving
 from tests.support.peers import absent, free_port
@@ -328,18 +330,18 @@ def test_a_list_of_its_own_for_each_modality(tmp_path: Path, monkeypatch: pytest
             find(edge.port, tmp_path / "answers", "AccessionNumber", calling="MR1")
 
 
-class Cancelling(Sequence[WorklistItem]):
-    """A list in the midst of which the peer sends a C-CANCEL."""
+class Interrupted(Sequence[WorklistItem]):
+    """A list in the midst of which the peer does something."""
 
-    def __init__(self, found: list[WorklistItem], peer: Dialogue) -> None:
-        self._found, self._peer = found, peer
+    def __init__(self, found: list[WorklistItem], interrupt: Callable[[], None]) -> None:
+        self._found, self._interrupt = found, interrupt
 
     def __len__(self) -> int:
         return len(self._found)
 
     def __getitem__(self, at: Any) -> Any:
         if at == 5:
-            self._peer.cancel(1)
+            self._interrupt()
         return self._found[at]
 
 
@@ -357,7 +359,7 @@ def test_a_cancel_is_met_before_the_next_answer(comments: str, count: int) -> No
     with dialogue_with(serve) as ours:
         step = items.item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400009: "S"})
         found = [*split_steps(items.item({0x00104000: comments, 0x00400100: [step]}))] * 20
-        responder.worklist.read.return_value = Cancelling(found, ours)
+        responder.worklist.read.return_value = Interrupted(found, lambda: ours.cancel(1))
         identifier = items.encode_items(items.item({0x00104000: ""}), EXPLICIT_VR_LITTLE_ENDIAN)
         statuses = []
         for answer in ours.request(1, REQUEST, identifier, deadline=Deadline(60.0)):
@@ -365,6 +367,70 @@ def test_a_cancel_is_met_before_the_next_answer(comments: str, count: int) -> No
             statuses.append(answer.status)
     assert statuses == [0xFF00] * count + [0xFE00]
     assert responder.note_query.call_args.args[2].count == count
+
+
+@pytest.mark.parametrize("leaving", [pdu.abort(), pdu.release_rq()], ids=["abort", "release"])
+def test_what_a_modality_was_shown_before_it_left_is_on_record(leaving: bytes) -> None:
+    responder = MagicMock()
+    responder.config.modalities, responder.config.calendar = {}, Calendar()
+
+    def serve(dialogue: Dialogue) -> None:
+        responder.dialogue = dialogue
+        with pytest.raises(CALLER_LEAVES):
+            worklist.serve_worklist(dialogue.receive(60.0), responder)
+
+    with dialogue_with(serve) as ours:
+        step = items.item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400009: "S"})
+        found = [*split_steps(items.item({0x00100020: "P1", 0x00400100: [step]}))] * 20
+        responder.worklist.read.return_value = Interrupted(found, lambda: ours.wire.send_raw(leaving))
+        identifier = items.encode_items(items.item({0x00100020: ""}), EXPLICIT_VR_LITTLE_ENDIAN)
+        asked = {**REQUEST, Element.MESSAGE_ID: 1, Element.DATA_SET_TYPE: DATA_SET}
+        ours.wire.send_message(1, asked, identifier)
+    noted = responder.note_query.call_args.args[2]
+    assert (noted.count, noted.status) == (5, 0xFE00)
+
+
+def _length(group: int) -> dict[int, ElementValue]:
+    """A group length (PS3.5 section 7.2), as equipment of its time sends it with every group."""
+    return {group << 16: ElementValue("UL", ("86",))}
+
+
+def _of_step(*more: dict[int, ElementValue]) -> dict[int, ElementValue]:
+    station = {0x00400001: ElementValue("AE", ("CT1",))}
+    step = Attributes({tag: each for some in (station, *more) for tag, each in some.items()})
+    return {0x00400100: ElementValue("SQ", (), [step])}
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [
+        ({**_length(0x0008), **_length(0x0010)}, 0xFF00),
+        (_of_step(_length(0x0040)), 0xFF00),
+        ({0x00080060: ElementValue("CS", ("CT",))}, 0xFF01),
+        ({0x00091001: ElementValue("LO", ("of the maker",))}, 0xFF01),
+        (_of_step({0x00091001: ElementValue("LO", ("of the maker",))}), 0xFF01),
+    ],
+)
+def test_what_no_item_can_hold_keeps_none_from_a_modality(keys: dict[int, ElementValue], status: int) -> None:
+    """An empty success would say that nobody is scheduled."""
+    responder = MagicMock()
+    responder.config.modalities, responder.config.calendar = {}, Calendar()
+
+    def serve(dialogue: Dialogue) -> None:
+        responder.dialogue = dialogue
+        responder.respond = lambda request, answer: dialogue.respond(request, answer.status)
+        worklist.serve_worklist(dialogue.receive(60.0), responder)
+
+    with dialogue_with(serve) as ours:
+        step = items.item({0x00080060: "CT", 0x00400001: "CT1", 0x00400002: "20260102", 0x00400009: "S"})
+        responder.worklist.read.return_value = list(split_steps(items.item({0x00100020: "P1", 0x00400100: [step]}))) * 2
+        identifier = items.encode_items(Attributes({**items.item({0x00100020: ""}), **keys}), EXPLICIT_VR_LITTLE_ENDIAN)
+        statuses, said = [], b""
+        for answer in ours.request(1, REQUEST, identifier, deadline=Deadline(60.0)):
+            said += ours.read(answer)
+            statuses.append(answer.status)
+    assert statuses == [status] * 2 + [0]
+    assert b"\0\0UL" not in said, "a group length of the question"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ class WebArchives:
 class _Arrivals(Carrier):
     """See edge.scp.fetch_through.FetchProgress: what has come is handed on at once. A caller who goes ends it."""
 
-    is_cancelled = False
+    is_over = False
 
     def __init__(self, take: TakeArrived) -> None:
         self._take, self.failed = take, list[str]()

@@ -45,6 +45,7 @@ from edge.transform.syntaxes import NATIVE
 MOST_METADATA, MOST_BULK = 16 * MIB, 128 * MIB
 _PIXEL_DATA, _CHARACTER_SET = 0x7FE00010, 0x00080005
 _SOP_CLASS, _SOP_INSTANCE = "00080016", "00080018"
+_UTF_8: Json = {"00080005": {"vr": "CS"}}  # whatever metadata says of its character set
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ def compose_data_set(data_set: Json, bulk: Mapping[str, Sequence[BulkPart]]) -> 
     syntax = syntaxes.pop() if syntaxes else EXPLICIT_VR_LITTLE_ENDIAN
     if syntax in NATIVE and syntax != EXPLICIT_VR_LITTLE_ENDIAN:
         raise ValueError("native bulk data is little endian")
+    if not json.dumps(data_set, ensure_ascii=False).isascii():  # such texts must be said to be UTF-8
+        data_set = {**_UTF_8, **data_set}
     return b"".join(_encode(data_set, bulk, 0)), syntax
 
 

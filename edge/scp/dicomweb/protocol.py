@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
-from edge.network.sockets import wait_writable
+from edge.network.sockets import shut_down, wait_writable
 from edge.scp.dicomweb.pace import CallerPace
 from edge.scp.listener import CLIENT_HELLO, CallerRefused
 
@@ -105,6 +105,7 @@ class HttpConnection:
         self._request: HttpRequest | None = None
         self._unread: int | None = 0  # bytes of the body; None: chunked, and not at its end
         self._chunk = b""  # of a chunked body, what is not read yet
+        self._is_cut = False  # the body has ended early: what may still come of it is no request
         self._owes_continue = False
         self.is_waiting = False  # between two requests
         self._is_chunked = False  # the body of the answer
@@ -181,7 +182,11 @@ class HttpConnection:
         return self._read_body(room)
 
     def _read_body(self, room: memoryview) -> int:
-        return self._read_chunked(room) if self._unread is None else self._read_known(room[: self._unread])
+        try:
+            return self._read_chunked(room) if self._unread is None else self._read_known(room[: self._unread])
+        except ConnectionEnded:
+            self._is_cut = True
+            raise
 
     def _read_known(self, room: memoryview) -> int:
         if not room:
@@ -227,9 +232,9 @@ class HttpConnection:
 
     @property
     def ends(self) -> bool:
-        """Must the connection end behind the answer: it says so, or too much of the body would have to be read?"""
+        """Must it end behind the answer: it says so, its body is cut, or too much of that would have to be read?"""
         assert self._request is not None
-        if not self._request.stays:
+        if self._is_cut or not self._request.stays:
             return True
         is_short = self._unread is not None and self._unread <= MOST_DROPPED
         return self.has_unread_body and (self._request.wants_continue or not is_short)
@@ -245,10 +250,7 @@ class HttpConnection:
 
     def hang_up(self) -> None:
         """Stop receiving; called from another thread."""
-        try:
-            self.sock.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass  # it has gone
+        shut_down(self.sock, socket.SHUT_RD)
 
     def refuse(self, status: HTTPStatus, text: str) -> None:
         """Answer what is no request; the connection ends."""
@@ -258,12 +260,9 @@ class HttpConnection:
 
     def linger(self) -> None:
         """We have answered, and read no more of the body than the caller needs to read that."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-        self.sock.settimeout(_LINGER_SECONDS)
-        self.drop_body()
+        if shut_down(self.sock, socket.SHUT_WR):
+            self.sock.settimeout(_LINGER_SECONDS)
+            self.drop_body()
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -158,9 +158,9 @@ class WebDoor:
         if request is None:
             return False
         answer = self._answer(connection, request)
-        ends = connection.ends
-        if connection.has_unread_body and not ends:
+        if connection.has_unread_body and not connection.ends:
             connection.drop_body()
+        ends = connection.ends
         with answer.opened:
             may_follow = _send(connection, request, answer, self._cors(request))
         if ends and connection.has_unread_body:

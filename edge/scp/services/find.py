@@ -14,11 +14,10 @@ from dataclasses import replace
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import DimseMessage
 from edge.dicom.uids import PATIENT_ROOT_FIND, STUDY_ROOT_FIND
-from edge.errors import PeerError
 from edge.query.asking import AnswerBatch, AskedQuery, NoAnswer, QueryEnd
 from edge.query.levels import OUT_OF_RESOURCES, TERMINATED
 from edge.scp.response import StoreResponse
-from edge.scp.services.service import Responder, Service, allow_by_word
+from edge.scp.services.service import CALLER_LEAVES, Responder, Service, allow_by_word
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
     except NoAnswer as error:
         log.error("a query is refused: %s", error)
         last = AnswerBatch(status=OUT_OF_RESOURCES, comment=str(error))
-    except PeerError:
+    except CALLER_LEAVES:
         seconds = time.monotonic() - began  # the caller has gone; what it was answered is on record
         responder.note_query(asked, identifier, QueryEnd(count, TERMINATED, last.left_out, seconds=seconds))
         raise

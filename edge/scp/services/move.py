@@ -98,7 +98,8 @@ class _OtherAssociations:
 
     def _associate(self, key: ContextKey) -> Association:
         """Raises PeerError: the destination cannot be reached."""
-        if self._association is not None and key in self._served:
+        # One that was idle, while others were fetched, the receiver may have ended meanwhile.
+        if self._association is not None and key in self._served and self._association.is_quiet():
             return self._association
         self.close()
         at = self._kinds.index(key) if key in self._kinds else 0

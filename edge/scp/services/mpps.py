@@ -23,6 +23,7 @@ from edge.dicom.performed_step import (
     MODALITY_PERFORMED_PROCEDURE_STEP,
     NO_LONGER_UPDATED,
     NO_SUCH_STEP,
+    PERFORMED_SERIES,
     RESOURCES,
     StepFault,
     StepMessage,
@@ -107,9 +108,11 @@ def _take(
     body: bytes,
     syntax: str,
 ) -> int:
-    """Record the message where it may follow on what is on record. Returns the status. Raises Hindered."""
+    """Record the message where it may follow on what is on record. Returns the status. Raises Hindered, StepFault."""
     state = message.state.value if message.state is not None else ""
-    answer = responder.steps.begin(uid, operation.value, state, digest_data_set(data_set))
+    answer = responder.steps.begin(uid, operation.value, state, digest_data_set(data_set), message.has_series)
+    if answer.status == MISSING_ATTRIBUTE:
+        raise StepFault(MISSING_ATTRIBUTE, PERFORMED_SERIES)
     if answer.status != SUCCESS or answer.is_repeat:
         return answer.status
     is_recorded = False

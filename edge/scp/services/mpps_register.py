@@ -11,7 +11,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from edge.dicom.performed_step import RESOURCES, KnownStep, StepAnswer, StepOperation, StepState, answer_step
+from edge.dicom import items
+from edge.dicom.performed_step import (
+    PERFORMED_SERIES,
+    RESOURCES,
+    KnownStep,
+    StepAnswer,
+    StepOperation,
+    StepState,
+    answer_step,
+)
 from edge.errors import Shortage
 from edge.store import performed_steps
 from edge.store.database import Store
@@ -29,21 +38,23 @@ class StepRegister:
         self._known: OrderedDict[str, KnownStep] = OrderedDict()
         self._open: dict[str, KnownStep] = {}  # being recorded: what the step will be
 
-    def begin(self, uid: str, operation: str, state: str, digest: bytes) -> StepAnswer:
+    def begin(self, uid: str, operation: str, state: str, digest: bytes, has_series: bool | None = None) -> StepAnswer:
         """May this message follow? Then it must be ended, unless it is a repeat. `state` "": it changes none.
 
-        Raises Hindered.
+        `has_series`: None, it says nothing of them. Raises Hindered.
         """
+        new_state = StepState(state) if state else None
         if not self._is_ready():
             raise Shortage("what came before the restart is not in the catalog yet")
         with self._lock:
             if uid in self._open:
                 return StepAnswer(RESOURCES)
             known = self._known.get(uid) or self._read(uid)
-            answer = answer_step(known, StepOperation(operation), digest)
+            answer = answer_step(known, StepOperation(operation), new_state, digest, has_series)
             if not answer.status and not answer.is_repeat:
                 before = known or KnownStep(StepState.IN_PROGRESS, digest)
-                self._open[uid] = KnownStep(StepState(state) if state else before.state, before.digest)
+                has_any = before.has_series if has_series is None else has_series
+                self._open[uid] = KnownStep(new_state or before.state, before.digest, has_any)
             return answer
 
     def end(self, uid: str, *, is_recorded: bool) -> None:
@@ -60,5 +71,7 @@ class StepRegister:
         if self._db is None:
             return None
         with self._db.reading() as conn:
-            found = performed_steps.find_state(conn, uid)
-        return KnownStep(StepState(found[0]), found[1]) if found else None
+            found, messages = performed_steps.find_state(conn, uid), performed_steps.list_step_bodies(conn, uid)
+        said = (items.decode_items(body, syntax).get(PERFORMED_SERIES) for syntax, body in messages)
+        has_series = [bool(each.items) for each in said if each is not None]
+        return KnownStep(StepState(found[0]), found[1], bool(has_series and has_series[-1])) if found else None

@@ -31,7 +31,7 @@ from edge.scp.fetch_through import Carrier
 from edge.scp.gateway_link import MadeCopy, reading_studies
 from edge.scp.requested_copy import RequestedCopy
 from edge.scp.response import MAX_COMMENT
-from edge.scp.services.service import Responder
+from edge.scp.services.service import CALLER_LEAVES, Responder
 from edge.spool import digest_from
 
 log = logging.getLogger(__name__)
@@ -98,12 +98,12 @@ class Retrieval:
     def run(self, carrier: Carrier, fetch: Callable[[list[Located], Carrier, Retrieval], None] | None = None) -> None:
         """Send all that is wanted, and answer. `fetch` has what is not here brought, and carried as it comes.
 
-        Raises PeerError where the caller goes; what it got by then is on record.
+        Raises CALLER_LEAVES; what it got by then is on record.
         """
         try:
             self._send_wanted(carrier, fetch)
             self._finish()
-        except PeerError:
+        except CALLER_LEAVES:
             self._note(CANNOT_PERFORM)
             raise
 
@@ -118,7 +118,7 @@ class Retrieval:
                     self.carry_all(here, carrier)
                 there = self._take(found)
                 self.progress.remaining += len(there)
-                if there and fetch is not None and not self.is_cancelled:
+                if there and fetch is not None and not self.is_over:
                     self.tell(is_due=False)
                     fetch(there, carrier, self)
                 else:
@@ -154,26 +154,32 @@ class Retrieval:
         carrier.prepare(here)
 
     def carry_all(self, wanted: list[Located], carrier: Carrier) -> None:
-        """One after another; what is behind a broken association, or a cancellation, is not."""
+        """One after another; what is behind a broken association, or a cancellation, is not. Raises CALLER_LEAVES."""
         left = deque(wanted)
-        try:
-            while left and not self.is_cancelled:
-                instance = left.popleft()
-                self.progress.note(instance, carrier.carry(instance))
-                self.tell()
-        except PeerError as error:
-            self.progress.note(instance, None)
-            if self._responder.dialogue.wire.is_closed:
-                raise  # it was the caller's own association
-            self._obstacle = f"{self._destination} gets nothing more: {error}"
-            log.warning("a retrieval: %s", self._obstacle)
-            self.fail(left)
+        while left and not self.is_cancelled:
+            instance = left.popleft()
+            try:
+                status = carrier.carry(instance)
+            except PeerError as error:
+                if self._responder.dialogue.wire.is_closed:
+                    raise  # it was the caller's own association
+                self._obstacle = f"{self._destination} gets nothing more: {error}"
+                log.warning("a retrieval: %s", self._obstacle)
+                self.progress.note(instance, None)
+                return self.fail(left)
+            self.progress.note(instance, status)
+            self.tell()
+        return None
 
     def fail(self, instances: deque[Located] | list[Located]) -> None:
         """Note that these are not sent; after a cancellation they remain."""
         if not self.is_cancelled:
             for each in instances:
                 self.progress.note(each, None)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self._obstacle) or self.is_cancelled
 
     @property
     def is_cancelled(self) -> bool:

@@ -11,8 +11,10 @@ from edge.config.sections import Config
 from edge.dicom.acse import Role
 from edge.dicom.command import CommandField
 from edge.dicom.dialogue import Dialogue, DimseMessage
+from edge.dicom.pdu import Released
 from edge.dicom.scu import Secure
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from edge.errors import PeerError
 from edge.query.asking import AskedQuery, Asker, QueryEnd
 from edge.scp.admission import Admission, Caller, Resolver
 from edge.scp.gateway_link import GatewayLink, KnownRequests, KnownSteps
@@ -23,6 +25,8 @@ from edge.scp.services.worklist_source import KnownWorklist
 LITTLE_ENDIAN = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
 CALLS = Role(scu=True, scp=False)
+#: How a caller leaves that is still owed an answer: by any fault, an A-ABORT among them, or by its A-RELEASE.
+CALLER_LEAVES = (PeerError, Released)
 
 
 class Responder(Protocol):

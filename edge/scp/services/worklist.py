@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge.dicom import items
 from edge.dicom.command import SUCCESS, CommandField
@@ -22,7 +22,7 @@ from edge.query.asking import AskedQuery, QueryEnd
 from edge.query.worklist import START_DATE, WorklistItem, answer_maker, find_items, has_unsupported_keys
 from edge.scp.response import MAX_COMMENT, StoreResponse
 from edge.scp.services.find import IDENTIFIER_TOO_LONG, read_identifier
-from edge.scp.services.service import Responder, Service, allow_by_word
+from edge.scp.services.service import CALLER_LEAVES, Responder, Service, allow_by_word
 
 # DIMSE statuses (PS3.4 table K.4-2).
 _OUT_OF_RESOURCES, _CANNOT_PARSE, _CANCELLED, _PENDING, _PENDING_UNSUPPORTED = 0xA700, 0xC001, 0xFE00, 0xFF00, 0xFF01
@@ -36,16 +36,22 @@ def serve_worklist(request: DimseMessage, responder: Responder) -> None:
     if identifier is None:
         return responder.respond(request, IDENTIFIER_TOO_LONG)
     began = time.monotonic()
-    count, answer = _answer(request, responder, identifier)
     asked = AskedQuery("worklist", "WORKLIST", responder.dialogue.syntax(request), responder.called_ae)
     is_recorded = _is_first_in_a_while(responder.caller.ae_title, identifier)
-    end = QueryEnd(count, answer.status, seconds=time.monotonic() - began, is_recorded=is_recorded)
-    responder.note_query(asked, identifier, end)
+
+    def note(count: int, status: int) -> None:
+        end = QueryEnd(count, status, seconds=time.monotonic() - began, is_recorded=is_recorded)
+        responder.note_query(asked, identifier, end)
+
+    count, answer = _answer(request, responder, identifier, note)
+    note(count, answer.status)
     responder.respond(request, answer)
 
 
-def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> tuple[int, StoreResponse]:
-    """Send the items that match. Returns how many, and the final response."""
+def _answer(
+    request: DimseMessage, responder: Responder, identifier: bytes, note: Callable[[int, int], None]
+) -> tuple[int, StoreResponse]:
+    """Send the items that match. Returns how many, and the final response. Raises CALLER_LEAVES, noted."""
     dialogue, syntax = responder.dialogue, responder.dialogue.syntax(request)
     try:
         keys = items.decode_items(identifier, syntax)
@@ -58,12 +64,16 @@ def _answer(request: DimseMessage, responder: Responder, identifier: bytes) -> t
         return 0, StoreResponse(_OUT_OF_RESOURCES, "no worklist that is recent enough")
     found = _served_to(responder, found)
     status, make, count = _PENDING_UNSUPPORTED if has_unsupported_keys(keys) else _PENDING, answer_maker(keys), 0
-    for each in find_items(keys, found):
-        if dialogue.is_cancelled(request):
-            return count - dialogue.withdraw(), StoreResponse(_CANCELLED)
-        # The first one goes at once: a person waits for it.
-        dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
-        count += 1
+    try:
+        for each in find_items(keys, found):
+            if dialogue.is_cancelled(request):
+                return count - dialogue.withdraw(), StoreResponse(_CANCELLED)
+            # The first one goes at once: a person waits for it.
+            dialogue.respond(request, status, data=_encode(make(each), each, syntax), may_wait=count > 0)
+            count += 1
+    except CALLER_LEAVES:
+        note(count, _CANCELLED)
+        raise
     return count, StoreResponse(SUCCESS)
 
 

@@ -82,6 +82,17 @@ def test_metadata_and_bulk_data_become_the_object(edge: WebEdge, tmp_path: Path,
     assert found == ds
 
 
+def test_texts_that_are_not_ascii_are_said_to_be_utf_8(edge: WebEdge, tmp_path: Path) -> None:
+    """Also where the metadata does not say so, as texts of JSON are: else nobody could read whose image it is."""
+    ds = make(tmp_path)
+    said = in_json(ds)
+    del said["00080005"]
+    answer = send(edge, JSON, [(f"Content-Type: {JSON}", json.dumps([said]).encode()), bulk(ds.PixelData)])
+    assert answer.status == 200
+    found = kept(edge, ds)
+    assert (found.SpecificCharacterSet, found.PatientName) == ("ISO_IR 192", "Müller^Jörg=山田^太郎")
+
+
 @pytest.mark.parametrize("write_tag", [str.upper, str.lower])
 def test_compressed_frames_are_a_part_each(edge: WebEdge, tmp_path: Path, write_tag: Callable[[str], str]) -> None:
     ds = make(tmp_path)

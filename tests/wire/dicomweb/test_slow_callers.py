@@ -78,6 +78,25 @@ def test_a_body_that_trickles_is_cut(pair: Pair, is_chunked: bool) -> None:
         pair.read()
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_behind_a_body_that_is_cut_comes_no_request(pair: Pair, is_read: bool) -> None:
+    """What still came of it would be read as one, and its answer taken for another's by a proxy before us."""
+    pair.caller.sendall(HEAD + b"Content-Length: 10000\r\n\r\na")
+    assert pair.door.next_request() is not None
+    assert pair.read() == b"a"
+    pair.clock.step = PACE_SECONDS + 1
+    pair.caller.sendall(b"GET /dicom-web/studies")
+    if is_read:
+        with pytest.raises(ConnectionEnded, match="too slowly"):
+            pair.read()
+    else:
+        pair.door.drop_body()
+    assert pair.door.ends
+    pair.clock.step = 0.0
+    pair.door.answer(HTTPStatus.UNAUTHORIZED, {}, b"")
+    assert b"Connection: close\r\n" in pair.caller.recv(1000)
+
+
 def test_a_body_that_the_gateway_is_slow_to_take_is_not(pair: Pair) -> None:
     pair.caller.sendall(HEAD + b"Content-Length: 2\r\n\r\n")
     assert pair.door.next_request() is not None
