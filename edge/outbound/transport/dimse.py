@@ -227,7 +227,7 @@ class Sender(TransportSender[AssociationSession]):
             return session.association.store(
                 context,
                 lease.context_key.sop_class_uid,
-                (copy.sop_instance_uid if copy is not None else "") or lease.sop_instance_uid,
+                job.sop_instance_uid,
                 fd,
                 offset,
                 size - offset,

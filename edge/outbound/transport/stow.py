@@ -144,15 +144,8 @@ class Parcel(RequestPart):
     job: Job = field(kw_only=True)
 
 
-def _uid_of(job: Job) -> str:
-    """The SOP Instance UID under which it goes."""
-    return (job.copy.sop_instance_uid if job.copy is not None else "") or job.lease.sop_instance_uid
-
-
 def _head_of(job: Job) -> bytes:
-    key = job.lease.context_key
-    syntax = job.copy.transfer_syntax_uid if job.copy is not None else key.transfer_syntax_uid
-    return plain_head(ContextKey(key.sop_class_uid, syntax), _uid_of(job))
+    return plain_head(ContextKey(job.lease.context_key.sop_class_uid, job.transfer_syntax_uid), job.sop_instance_uid)
 
 
 def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning]) -> None:
@@ -318,7 +311,8 @@ class StowSender(TransportSender[WebSession]):
         seconds: float,
         waited: float,
     ) -> None:
-        uid, job = _uid_of(parcel.job), parcel.job
+        job = parcel.job
+        uid = job.sop_instance_uid
         if uid in report.stored:
             self._scheduler.note_answer(job, report.stored[uid], "", seconds, waited)
         elif report.failed.get(uid) in EXISTS:
@@ -332,7 +326,7 @@ class StowSender(TransportSender[WebSession]):
         """Settle an object whose UID the destination has already: is it the same, or another one?"""
         job = parcel.job
         try:
-            is_same = has_same_bytes(session, parcel.fd, parcel.offset, job.lease)
+            is_same = has_same_bytes(session, parcel.fd, parcel.offset, job)
         except (PeerError, Unreadable) as error:
             self._scheduler.fail(job, {"error": f"it has one under this UID, and does not show it: {error}"})
             return
