@@ -83,9 +83,10 @@ def forward(box: Outbox, archive: WebArchive, steps: CopySteps | None = None, **
         (401, 5, Meaning.DENIED),
         (403, 1, Meaning.DENIED),
         (429, 5, Meaning.LATER),
-        (502, 1, Meaning.LATER),
+        (502, 1, Meaning.UPSTREAM),
+        (502, 5, Meaning.SPLIT),
         (503, 5, Meaning.LATER),
-        (504, 1, Meaning.LATER),
+        (504, 1, Meaning.UPSTREAM),
         (301, 1, Meaning.WRONG),
         (404, 5, Meaning.WRONG),
         (405, 1, Meaning.WRONG),
@@ -412,6 +413,36 @@ def test_a_server_that_is_away_is_probed_and_gets_all_when_it_is_back(
     wait_until(lambda: any(each.method == "GET" for each in there.received), 10, "a probe")
     is_away[0] = False
     box.wait(confirmed=5)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_an_object_that_what_is_behind_a_server_never_answers_stops_no_other(
+    box: Outbox, archive: MakeArchive, status: int
+) -> None:
+    """The oldest one: each request with it ends so, such as where the archive runs out of memory with it."""
+    bad, *_ = box.make(8)
+    there = archive(
+        lambda request: Said(status) if request.method == "POST" and bad in request.uids else take_all(request)
+    )
+    forwarder = forward(box, there)
+    box.wait(confirmed=7, deferred=1)
+    assert box.row(bad)["reason"].startswith(f"the destination answered {status} ")
+    assert forwarder.describe().state == "up"
+
+
+def test_a_server_with_nothing_behind_it_holds_nothing(
+    box: Outbox, archive: MakeArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.outbound.pace.LINK_FIRST", 0.05)
+    is_away = [True]
+    there = archive(lambda request: Said(502) if is_away[0] else take_all(request))
+    box.make(12)
+    forwarder = forward(box, there)
+    wait_until(lambda: forwarder.describe().refuses, 10, "it takes nothing")
+    assert forwarder.describe().last_error == "it answers 502 Bad Gateway"
+    is_away[0] = False
+    box.come_due()
+    box.wait(confirmed=12)
 
 
 def test_batches_are_bounded_by_bytes(box: Outbox, archive: MakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ class WebSession(WebConnection):
         """Does it answer? Most servers have QIDO-RS; whatever it says of that, it is there."""
         try:
             found = self.get("/studies?limit=1", "application/dicom+json", 1 << 20)
-            _raise_of_destination(found, 1, {Meaning.LATER, Meaning.DENIED})
+            _raise_of_destination(found, 1, {Meaning.LATER, Meaning.UPSTREAM, Meaning.DENIED})
         except PeerError:
             self.close()
             raise
@@ -153,7 +153,7 @@ def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning])
     meaning = meaning_of_answer(found.status, count)
     if meaning not in meanings:
         return
-    if meaning is Meaning.LATER:
+    if meaning in (Meaning.LATER, Meaning.UPSTREAM):
         seconds = retry_after(found.headers.get("retry-after", ""), time.time())
         raise Unavailable(f"it takes nothing now: it answers {found.phrase}", seconds)
     if meaning is Meaning.DENIED:
@@ -299,7 +299,8 @@ class StowSender(TransportSender[WebSession]):
             if meaning is Meaning.REFUSED:
                 self._scheduler.hold(parcels[0].job, Reason(ReasonCode.REFUSED, reason))
             else:
-                self._scheduler.fail(parcels[0].job, reason)
+                refusal = f"it answers {found.phrase}" if meaning is Meaning.UPSTREAM else ""
+                self._scheduler.fail(parcels[0].job, reason, refusal)
             session.answers += 1
 
     def _settle_one(
