@@ -45,10 +45,7 @@ class ImportPage(ConsolePage):
         with self._access.db.reading() as conn:
             listing = imports.list_batches(conn, only_waiting=view.choice("state") == "waiting")
             page = read_list_page(listing, view)
-        importer = self._access.importer
-        return self._pages.render(
-            request, "import.html", view=view, page=page, progress=dict(importer.progress) if importer else {}
-        )
+        return self._pages.render(request, "import.html", view=view, page=page)
 
     def show(self, request: Request, fault: str = "", code: int = 200) -> Response:
         """GET /import/NUMBER: the studies of one import."""

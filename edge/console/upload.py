@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from edge.console.access import ConsolePage
 from edge.errors import EdgeError
-from edge.importer.service import ImportService, Upload
+from edge.importer.service import ImportService
 from edge.text import MIB
 from edge.web.guard import Visitor, visitor_of
 
@@ -60,8 +60,8 @@ class UploadPages(ConsolePage):
         visitor, importer = visitor_of(request), self._importer()
         folder = self._folder(request)
         assert visitor.session is not None
+        importer.submit(folder, visitor.name)
         del visitor.session.kept[_UPLOAD]
-        importer.submit(Upload(folder, f"upload {folder.name}", visitor.name))
         visitor.leave_notice("The files are received, and are being read; they are listed here when that is done.")
         return JSONResponse({"submitted": folder.name})
 

@@ -1,13 +1,16 @@
 """A folder that is watched, `[drop.NAME]`: a dental sensor or a camera writes files, and they are imported.
 
-A file is taken once it has kept its size and time for `quiet`. What is staged is removed from the folder; what cannot
-be used is moved into its folder `refused`, so that nobody has to guess. Names that begin with "." are passed over.
+A file is taken once it has kept its size and time for `quiet`. What is staged is removed from the folder if it has not
+changed meanwhile; what cannot be used is moved into its folder `refused`, with the folder that it is in, so that nobody
+has to guess. Names that begin with "." are passed over.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +53,34 @@ def _marks(path: Path) -> tuple[int, int] | None:
     except OSError:
         pass
     return None
+
+
+#: Size and time of each file.
+FileMarks = Mapping[Path, tuple[int, int]]
+
+
+def mark_files(path: Path) -> FileMarks:
+    """What changes when somebody writes: of a file, or of each file in a folder. Raises OSError."""
+    if not path.is_dir():
+        return {path: _file_marks(path)}
+    found = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return {each: _file_marks(each) for each in found}
+
+
+def _file_marks(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_size, found.st_mtime_ns
+
+
+def remove_unchanged(path: Path, marks: FileMarks) -> None:
+    """Remove the files that have not changed, and folders that are empty then; what came meanwhile is read next."""
+    for each, before in marks.items():
+        with suppress(FileNotFoundError):
+            if _file_marks(each) == before:
+                each.unlink()
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):  # it is not empty
+            os.rmdir(folder)
 
 
 def put_aside(folder: Path, path: Path) -> None:

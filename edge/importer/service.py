@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.config.sections import Config, DropSection
 from edge.identity.order import OrderStatus
 from edge.importer.admit import Admitter
-from edge.importer.folders import DropFolder, put_aside, remove_path
-from edge.importer.staging import STAGED_FOLDER, StagedChange, Stager, StagingProgress
+from edge.importer.folders import DropFolder, mark_files, put_aside, remove_path, remove_unchanged
+from edge.importer.staging import STAGED_FOLDER, StagedChange, Stager
 from edge.importer.whose import identity_of_order, list_differences
 from edge.scp.recorder import Recorder
 from edge.store import imports, orders
@@ -29,21 +28,14 @@ IMPORT_THREAD = ThreadSpec(
 #: Watched folders are read, and what was not accepted comes again, after this time.
 IMPORT_TICK_SECONDS = 2.0
 UPLOADS_FOLDER = "uploads"
+#: The door of an import by upload, and what its source begins with: the name of the folder follows.
+_UPLOAD_DOOR, _UPLOAD_SOURCE = "upload", "upload "
 #: An upload to which nothing was added for the first time is removed, which is checked after the second.
 _UPLOAD_SECONDS, _TIDY_SECONDS = 86_400.0, 3_600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """Files that have been uploaded, and who did so."""
-
-    folder: Path
-    source: str
-    who: str
-
-
 class ImportService:
-    """See the module's docstring. Any thread may `wake` and `submit`."""
+    """See the module's docstring. Any thread may `submit`."""
 
     def __init__(
         self,
@@ -60,11 +52,9 @@ class ImportService:
         self._data_dir = data_dir
         titles = lambda: (config().listen.ae_title, config().site.id)  # noqa: E731
         self._admitter = Admitter(db, data_dir, recorder, titles)
-        self._uploads: list[Upload] = []
         self._tidy_at = 0.0
         self._folders: dict[str, DropFolder] = {}
         self._unreadable: set[str] = set()  # names of folders that cannot be read, which is logged once
-        self.progress: dict[str, StagingProgress] = {}  # of uploads, by their folder
         self.worker = Worker(IMPORT_THREAD, self._step)
 
     @property
@@ -75,14 +65,21 @@ class ImportService:
         """Raises StorageFull while the file system is too full."""
         self._check_room()
 
-    def submit(self, upload: Upload) -> None:
-        """Have uploaded files staged."""
-        self._uploads.append(upload)
+    def submit(self, folder: Path, who: str) -> None:
+        """Have uploaded files staged; what is on record is staged after a restart, too. Raises EdgeError."""
+        self._change("import-begin", {"source": _UPLOAD_SOURCE + folder.name, "door": _UPLOAD_DOOR, "who": who})
         self.worker.wake()
 
+    def _list_uploads(self) -> dict[Path, str]:
+        """List the uploads that are still to be staged, and who sent each."""
+        with self._db.reading() as conn:
+            found = imports.list_open_batches(conn, _UPLOAD_DOOR)
+        folders = {self.uploads_folder / source.removeprefix(_UPLOAD_SOURCE): who for source, who in found}
+        return {folder: who for folder, who in folders.items() if folder.is_dir()}
+
     def _remove_old_uploads(self) -> None:
-        """Remove uploads to which nothing was added for a day."""
-        for folder in self.uploads_folder.glob("*"):
+        """Remove uploads to which nothing was added for a day, and which nobody wants staged."""
+        for folder in set(self.uploads_folder.glob("*")) - self._list_uploads().keys():
             newest = max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
             if time.time() - newest > _UPLOAD_SECONDS:
                 remove_path(folder)
@@ -92,8 +89,6 @@ class ImportService:
         if now >= self._tidy_at:
             self._tidy_at = now + _TIDY_SECONDS
             self._remove_old_uploads()
-        while self._uploads and not self.worker.is_stopping:
-            self._stage_upload(self._uploads.pop(0))
         with self._db.reading() as conn:
             assigned = imports.list_assigned(conn)
         for study in assigned:
@@ -101,25 +96,17 @@ class ImportService:
                 break
         for drop in self._config().drops.values():
             self._watch(drop)
+        for folder, who in self._list_uploads().items():
+            if not self.worker.is_stopping:
+                self._stager(who).stage(folder, _UPLOAD_SOURCE + folder.name, _UPLOAD_DOOR)
+                remove_path(folder)
         return 0.0 if assigned else IMPORT_TICK_SECONDS
 
     # -- staging ------------------------------------------------------------------------------------------------------
 
-    def _stager(self, who: str, report: Callable[[StagingProgress], None] = lambda _: None) -> Stager:
+    def _stager(self, who: str) -> Stager:
         change: StagedChange = lambda name, **fields: self._change(name, {**fields, "who": who})  # noqa: E731
-        return Stager(self._data_dir, change, self._check_room, report)
-
-    def _stage_upload(self, upload: Upload) -> None:
-        key = upload.folder.name
-        try:
-            self.progress[key] = self._stager(upload.who, lambda found: self._note(key, found)).stage(
-                upload.folder, upload.source, "upload"
-            )
-        finally:
-            remove_path(upload.folder)
-
-    def _note(self, key: str, progress: StagingProgress) -> None:
-        self.progress[key] = progress
+        return Stager(self._data_dir, change, self._check_room)
 
     # -- watched folders ----------------------------------------------------------------------------------------------
 
@@ -140,13 +127,13 @@ class ImportService:
 
     def _take(self, drop: DropSection, path: Path) -> None:
         """Stage one file or folder of a watched folder, and find its order where that is asked for."""
-        door = f"drop {drop.name}"
+        door, before = f"drop {drop.name}", mark_files(path)
         found = self._stager(door).stage(path, path.name, door)
-        if found.objects or found.known:
-            remove_path(path)
+        if (found.objects or found.known) and not found.skipped:
+            remove_unchanged(path, before)
         else:
             put_aside(drop.path, path)
-            log.warning("a file of [drop.%s] cannot be used: it is in %s/refused", drop.name, drop.path)
+            log.warning("what cannot be used of [drop.%s] is in %s/refused", drop.name, drop.path)
         if drop.identity == "worklist":
             with self._db.reading() as conn:
                 staged = imports.list_import_studies(conn, found.batch)

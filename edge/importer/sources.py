@@ -19,6 +19,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO, cast
 
+from edge.errors import hindrance
+from edge.errors.hindrance import CauseClass
 from edge.importer import iso9660
 from edge.importer.iso9660 import ExtentReader, ImageFault, UdfImage
 from edge.text import MIB
@@ -56,7 +58,7 @@ class SourceFile:
 
     name: str  # below the source
     size: int
-    modified: float  # seconds since 1970; 0: not known
+    modified: float  # seconds since 1970; of what is in an archive: when that was
     open: Callable[[], AbstractContextManager[BinaryIO]] = field(compare=False)
 
 
@@ -127,7 +129,7 @@ class SourceWalk:
             return
         if kind:
             with _open_plain(path) as file:
-                yield from self._archive(kind, file, name, 1)
+                yield from self._archive(kind, file, name, found.st_mtime, 1)
             return
         yield from self._count_file(SourceFile(name, found.st_size, found.st_mtime, lambda: _open_plain(path)))
 
@@ -143,19 +145,19 @@ class SourceWalk:
 
     # -- archives -----------------------------------------------------------------------------------------------------
 
-    def _archive(self, kind: str, file: BinaryIO, name: str, depth: int) -> Iterator[Found]:
+    def _archive(self, kind: str, file: BinaryIO, name: str, modified: float, depth: int) -> Iterator[Found]:
         if depth > self._limits.archives:
             yield SkippedFile(name, SkipCode.DEEP)
             return
         walk = self._zip if kind == "zip" else self._iso
         try:
-            yield from walk(file, name, depth)
+            yield from walk(file, name, modified, depth)
         except UdfImage as error:
             yield SkippedFile(name, SkipCode.UDF, str(error))
         except (ImageFault, zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
             yield SkippedFile(name, SkipCode.BROKEN, str(error)[:120])
 
-    def _zip(self, file: BinaryIO, name: str, depth: int) -> Iterator[Found]:
+    def _zip(self, file: BinaryIO, name: str, modified: float, depth: int) -> Iterator[Found]:
         with zipfile.ZipFile(file) as archive:
             members = [each for each in archive.infolist() if not each.is_dir()]
             packed = max(1, file.seek(0, io.SEEK_END))
@@ -168,7 +170,8 @@ class SourceWalk:
                 if fault := self._member_fault(member):
                     yield SkippedFile(shown, fault)
                     continue
-                yield from self._inner(SourceFile(shown, member.file_size, 0.0, _zip_opener(archive, member)), depth)
+                found = SourceFile(shown, member.file_size, modified, _zip_opener(archive, member))
+                yield from self._inner(found, depth)
 
     def _member_fault(self, member: zipfile.ZipInfo) -> SkipCode | None:
         path = PurePosixPath(member.filename.replace("\\", "/"))
@@ -183,10 +186,10 @@ class SourceWalk:
     def _is_bomb(self, unpacked: int, packed: int) -> bool:
         return unpacked > self._limits.least and unpacked > self._limits.ratio * max(packed, 1)
 
-    def _iso(self, file: BinaryIO, name: str, depth: int) -> Iterator[Found]:
+    def _iso(self, file: BinaryIO, name: str, modified: float, depth: int) -> Iterator[Found]:
         for found in iso9660.list_image_files(file):
             opener = _iso_opener(file, found)
-            yield from self._inner(SourceFile(f"{name}/{_clean(found.name)}", found.size, 0.0, opener), depth)
+            yield from self._inner(SourceFile(f"{name}/{_clean(found.name)}", found.size, modified, opener), depth)
 
     def _inner(self, found: SourceFile, depth: int) -> Iterator[Found]:
         """A file of an archive, which may be an archive as well."""
@@ -207,9 +210,14 @@ class SourceWalk:
                 with found.open() as file:
                     copy_stream(file, copy, found.size)
             except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                yield SkippedFile(found.name, SkipCode.BROKEN, str(error)[:120])
+                yield SkippedFile(found.name, SkipCode.NO_ROOM if is_full(error) else SkipCode.BROKEN, str(error)[:120])
                 return
-            yield from self._archive(kind, copy, found.name, depth + 1)
+            yield from self._archive(kind, copy, found.name, found.modified, depth + 1)
+
+
+def is_full(error: Exception) -> bool:
+    """Did a disk of ours have no room? That says nothing of the file that was read."""
+    return hindrance.classify_cause(hindrance.cause_of(error)) is CauseClass.FULL
 
 
 def copy_stream(source: IO[bytes], target: IO[bytes], most: int) -> int:

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from edge.errors import StorageFull, Unreadable
+from edge.errors import StorageFull, Unreadable, hindrance
 from edge.importer.directory import MAX_DIRECTORY, compare_directory, list_referenced
 from edge.importer.recognize import FileKind, Recognized, recognize
-from edge.importer.sources import SkipCode, SkippedFile, SourceFile, SourceWalk
+from edge.importer.sources import SkipCode, SkippedFile, SourceFile, SourceWalk, is_full
 from edge.journal.segment import sync_folder
 from edge.text import MIB
 
@@ -110,6 +110,8 @@ class Stager:
             raise
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             path.unlink(missing_ok=True)
+            if is_full(error):
+                raise hindrance.error_for(hindrance.cause_of(error), "files cannot be staged") from error
             code = SkipCode.UNREADABLE if isinstance(error, PermissionError) else SkipCode.BROKEN
             detail = getattr(error, "strerror", "") or str(error)
             self._progress.skipped.append(SkippedFile(found.name, code, detail[:120]))

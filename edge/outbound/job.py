@@ -81,12 +81,31 @@ class Job:
 
     def has(self, transfer_syntax_uid: str) -> bool:
         """Is there something to send in this syntax?"""
-        there = self.copy.transfer_syntax_uid if self.copy else self.lease.context_key.transfer_syntax_uid
-        return there == transfer_syntax_uid
+        return self.transfer_syntax_uid == transfer_syntax_uid
 
     def is_ready(self, transfer_syntax_uid: str) -> bool:
         """Is it prepared for being sent in this syntax?"""
         return self.is_prepared and self.has(transfer_syntax_uid)
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """The transfer syntax of the data set that is sent."""
+        return self.copy.transfer_syntax_uid if self.copy else self.lease.context_key.transfer_syntax_uid
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """The UID under which it is sent."""
+        return (self.copy.sop_instance_uid if self.copy else "") or self.lease.sop_instance_uid
+
+    @property
+    def study_uid(self) -> str:
+        """The UID of its study, as it is sent."""
+        return (self.copy.study_uid if self.copy else "") or self.lease.study_uid
+
+    @property
+    def sha256(self) -> bytes:
+        """The digest of the data set that is sent."""
+        return (self.copy or self.lease).sha256
 
     @property
     def data_set_bytes(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from edge.dicom.scu import can_propose
-from edge.dicom.status import StatusMeaning, is_out_of_resources, meaning_of
+from edge.dicom.status import StatusMeaning, may_concern_destination, meaning_of
 from edge.errors import AssociationRejected, PeerError, ProtocolError, Unavailable
 from edge.model import EMPTY_REASON, AttemptResult, Outcome, Parameter, Reason, ReasonCode
 from edge.outbound import pace
@@ -42,11 +42,12 @@ class JobOutcomes(Table):
             self._suspicion.note_answer()
             self._loan.note_answer(seconds if waited is None else waited)
             self.answers.add(seconds, job.lease.size, is_refused=meaning.outcome is not Outcome.SENT)
-            if is_out_of_resources(status):
+            if may_concern_destination(status):
                 self._note_refusal(now, meaning.text)
             else:
                 self._note_taken()
             if meaning.outcome is Outcome.SENT:
+                self._taken.add(job.lease.context_key)
                 self._last_success = answered_at
                 octets = job.copy.size if job.copy is not None else job.lease.size
                 self._meter.add(seconds, octets)
@@ -55,17 +56,34 @@ class JobOutcomes(Table):
             outcome, reason = self._bound_attempts(job, status, meaning)
             self._end(job, outcome, reason, status, peer_text=comment)
 
-    def fail(self, job: Job, parameters: dict[str, Parameter]) -> None:
-        """Defer an object that the destination failed on, perhaps not the next time; after ATTEMPTS hold it."""
+    def fail(self, job: Job, parameters: dict[str, Parameter], refusal: str = "") -> None:
+        """Defer an object that the destination failed on, perhaps not the next time; after ATTEMPTS hold it.
+
+        `refusal`: how it failed, where it may take no other object now either.
+        """
         attempts = job.lease.attempts + 1
         with self._for_senders:
             self._last_answer = self._clock()
             self._suspicion.note_answer()
-            self._note_taken()
-            if attempts < ATTEMPTS:
-                self._end(job, Outcome.DEFER, Reason(ReasonCode.FAILED, parameters))
+            if refusal:
+                self._note_refusal(self._monotonic(), refusal)
+            else:
+                self._note_taken()
+            if attempts < ATTEMPTS or (refusal and self._circuit.refusals > 1):
+                code = ReasonCode.OUT_OF_RESOURCES if refusal else ReasonCode.FAILED
+                self._end(job, Outcome.DEFER, Reason(code, parameters))
             else:
                 self._end(job, Outcome.HOLD, Reason(ReasonCode.REFUSED, {**parameters, "attempts": attempts}))
+
+    def refuse_context(self, job: Job, reason: Reason) -> None:
+        """Hold an object for which the destination accepts no presentation context.
+
+        Where it has taken such objects before, it is the destination that has changed, and perhaps for minutes.
+        """
+        if job.lease.context_key in self._taken:
+            self.fail(job, {"error": words(reason)}, words(reason))
+        else:
+            self.hold(job, reason)
 
     def skip(self, job: Job, site: str) -> None:
         """End a job whose object has passed the destination's site before: it does not go there."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from edge.model import Lease
+from edge.model import ContextKey, Lease
 from edge.network.answer_times import AnswerTally
 from edge.outbound import pace
 from edge.outbound.crew import Crew, SenderRole
@@ -70,6 +70,7 @@ class Table:
         self._turn_at = 0.0  # when one may take a place that others want
         self._wants_sample = self._wants_probe = False
         self._last_answer: float | None = None  # to any C-STORE, seconds since 1970
+        self._taken = set[ContextKey]()  # kinds of objects that the destination has stored since the start
         self._since = clock()
         self._retry_at: float | None = None
         self._last_success: float | None = None

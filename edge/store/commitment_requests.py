@@ -8,7 +8,7 @@ What we ask of archives is in edge.store.commitments.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,7 +110,7 @@ class OpenRequest:
 
 @dataclass(frozen=True, slots=True)
 class StoredVersion:
-    """One version of a named instance. `deliveries`: destination -> state."""
+    """One version of a named instance. `deliveries`: destination -> state, where it goes as itself."""
 
     instance_id: int
     state: InstanceState
@@ -159,16 +159,23 @@ WHERE f.request_id = ? AND i.released_as IS NULL ORDER BY i.received_at, i.id
 """
 
 
-def read_named_instances(conn: Transaction, request: int) -> list[NamedInstance]:
-    """What a request names, and what is known of it."""
+def read_named_instances(
+    conn: Transaction, request: int, without_identity: Collection[str] = ()
+) -> list[NamedInstance]:
+    """What a request names, and what is known of it.
+
+    `without_identity`: destinations of de-identified copies. Such a copy, sent or not, is no proof of the instance.
+    """
     deliveries: dict[int, dict[str, DeliveryState]] = defaultdict(dict)
     rows = conn.execute(
         f"SELECT d.instance_id, d.destination, d.state {_NAMED} JOIN delivery AS d ON d.instance_id = i.id"
-        " WHERE f.request_id = ?",
+        " WHERE f.request_id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM sent_copy AS c WHERE c.delivery_id = d.id AND c.sop_instance_uid <> '')",
         (request,),
     )
     for instance, destination, state in rows:
-        deliveries[instance][destination] = DeliveryState(state)
+        if destination not in without_identity:
+            deliveries[instance][destination] = DeliveryState(state)
     versions: dict[str, list[StoredVersion]] = defaultdict(list)
     for uid, instance, state, sop_class, study in conn.execute(_VERSIONS, (request,)):
         versions[uid].append(StoredVersion(instance, InstanceState(state), sop_class, study, deliveries[instance]))

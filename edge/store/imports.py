@@ -111,6 +111,12 @@ def begin_batch(conn: Transaction, source: str, door: str, who: str, now: float)
     return int(conn.execute(sql, (source, door, who, now)).fetchone()[0])
 
 
+def list_open_batches(conn: Transaction, door: str) -> list[tuple[str, str]]:
+    """List the batches of a door that have not been read to their end: (source, who), the oldest first."""
+    sql = "SELECT source, who FROM import_batch WHERE door = ? AND ended_at IS NULL ORDER BY id"
+    return [(row[0], row[1]) for row in conn.execute(sql, (door,))]
+
+
 def read_members(conn: Transaction, batch: int) -> dict[str, tuple[int, float]]:
     """Return {name: (size, modified)} of what a batch has already."""
     rows = conn.execute("SELECT name, size, modified FROM import_object WHERE batch_id = ?", (batch,))
@@ -352,9 +358,10 @@ def is_imported(conn: Transaction, sha256: bytes, patient_id: str, issuer: str, 
 
 
 def is_received(conn: Transaction, sop_instance_uid: str, sha256: bytes) -> bool:
-    """Check whether the very data set is here already, whatever way it came."""
+    """Check whether the very data set is here already, whatever way it came, and was not lost since."""
     row = conn.execute(
-        "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND sha256 = ? LIMIT 1", (sop_instance_uid, sha256)
+        "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND sha256 = ? AND state <> 'lost'",
+        (sop_instance_uid, sha256),
     ).fetchone()
     return row is not None
 

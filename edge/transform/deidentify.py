@@ -14,7 +14,7 @@ keep is cleaned of what the object itself names, of dates and of long numbers, n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -25,6 +25,7 @@ from edge.dicom.elements import (
     NUMBERS,
     UNDEFINED,
     Form,
+    encode_values,
     is_sequence,
     resets_of,
     to_values,
@@ -52,7 +53,7 @@ from edge.transform.editing import (
 _SOP_INSTANCE, _STUDY_UID, _SERIES = 0x00080018, 0x0020000D, 0x0020000E
 _NAME_TAG, _ID_TAG, _ISSUER, _STUDY_ID = 0x00100010, 0x00100020, 0x00100021, 0x00200010
 _SCHEME, _CODE_MEANING = 0x00080102, 0x00080104
-_MODALITY, _BURNED_IN, _BEFORE_PIXELS = 0x00080060, 0x00280301, 0x7FDFFFFF
+_MODALITY, _ROWS, _BURNED_IN, _BEFORE_PIXELS = 0x00080060, 0x00280010, 0x00280301, 0x7FDFFFFF
 #: What the copy says of itself (PS3.15 section E.1.1).
 _REMOVED, _METHOD, _METHOD_CODES, _LONGITUDINAL = 0x00120062, 0x00120063, 0x00120064, 0x00280303
 _DOCUMENT = 0x00420011
@@ -121,7 +122,7 @@ def pixel_risk(read: Read, length: int, transfer_syntax_uid: str) -> str:
     first = _FirstLevel(top)
     if first.has(_DOCUMENT):
         return "an encapsulated document"
-    if not first.has_image:
+    if not first.has(_ROWS):
         return ""
     if (modality := first.text(_MODALITY)) in _RISKY:
         return f"modality {modality}"
@@ -157,10 +158,6 @@ class _FirstLevel:
 
     def has(self, tag: int) -> bool:
         return tag in self._there
-
-    @property
-    def has_image(self) -> bool:
-        return 0x00280010 in self._there
 
     def tokens(self) -> frozenset[str]:
         """What names the patient and the study, in lower case: whole values and the parts of names."""
@@ -200,7 +197,7 @@ class _ItemContext:
 
     charset: Values
     is_first_level: bool = False
-    is_replaced: bool = False  # every text in it is replaced
+    action: str = ""  # of the sequences that hold it: every text in it is replaced (D) or cleaned (C)
     scheme: str = ""  # Coding Scheme Designator, of a code
     #: What is safe in each block of private elements: (group, block) -> last byte of the element -> VR.
     blocks: dict[tuple[int, int], Mapping[int, str]] = field(default_factory=dict)
@@ -226,10 +223,9 @@ class _Deidentifier:
     def open_item(self, sequence: int, context: _ItemContext | None) -> _ItemContext:
         if context is None:
             return _ItemContext(self._first.charset, is_first_level=True)
-        return _ItemContext(context.charset, is_replaced=context.is_replaced or self._replaces(sequence))
-
-    def _replaces(self, sequence: int) -> bool:
-        return self._actions.get(sequence) == "D"
+        action = self._actions.get(sequence, "")
+        is_stronger = action == "D" or (action == "C" and context.action != "D")
+        return _ItemContext(context.charset, action=action if is_stronger else context.action)
 
     def decide(
         self, tag: int, vr: bytes, size: int, read_value: _Read, form: Form, context: _ItemContext
@@ -240,7 +236,7 @@ class _Deidentifier:
         if 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
             return Do.REMOVE
         if tag & 0xFFFF == 0:
-            return Do.KEEP  # the length of its group, which is corrected
+            return Do.KEEP if size == 4 else Do.REMOVE  # the length of its group, which is corrected
         if context.is_first_level and tag in self._own:
             return Do.REMOVE
         if vr_of(tag) == "UN" or tag in (0xFFFCFFFC, 0x00080001):
@@ -332,26 +328,40 @@ class _Deidentifier:
         if tag == _SCHEME:
             context.scheme = text.strip(" \0")
         if action == "C":
-            return _pad(vr, self._clean(text))
+            return self._clean(vr, text, context)
         is_code = tag in (0x00080100, _SCHEME, 0x00080119, 0x00080120)
         if tag == _CODE_MEANING and context.scheme in _PUBLIC_SCHEMES:
             is_code = True
         is_free = vr != "CS" and not is_code
         is_link = vr == "UR" and not is_code  # it leads to the original
-        if is_link or (context.is_replaced and is_free) or self._names_patient(text):
+        if is_link or (context.action == "D" and is_free):
             return _dummy(vr, size)
-        return None
+        if context.action == "C" and is_free:
+            return self._clean(vr, text, context)
+        return _dummy(vr, size) if self._names_patient(text) else None
 
     def _names_patient(self, text: str) -> bool:
         lower = text.casefold()
         return any(each in lower for each in self._tokens)
 
-    def _clean(self, text: str) -> str:
-        """A text without what names the patient, dates and long numbers; ASCII is enough for what is left out."""
-        for token in sorted(self._tokens, key=len, reverse=True):
-            text = re.sub(re.escape(token), "", text, flags=re.IGNORECASE)
-        cleaned = _LONG_NUMBERS.sub("", _DATES.sub("", text))
-        return cleaned if cleaned.isascii() else cleaned.encode("ascii", "ignore").decode("ascii")
+    def _clean(self, vr: str, text: str, context: _ItemContext) -> bytes:
+        """A text without what names the patient, dates and long numbers."""
+        cleaned = _LONG_NUMBERS.sub("", _DATES.sub("", _remove_tokens(self._tokens, text))).strip(" \0")
+        return encode_values(vr, (cleaned,), context.charset, "<") or _pad(
+            vr, cleaned.encode("ascii", "ignore").decode()
+        )
+
+
+def _remove_tokens(tokens: Iterable[str], text: str) -> str:
+    """Remove from a text what is one of these, which are casefolded: "weiss" is "Weiß"."""
+    places = [at for at, each in enumerate(text) for _ in each.casefold()]
+    folded, gone = text.casefold(), set[int]()
+    for token in tokens:
+        at = folded.find(token)
+        while at >= 0:
+            gone.update(places[at : at + len(token)])
+            at = folded.find(token, at + 1)
+    return "".join(each for at, each in enumerate(text) if at not in gone)
 
 
 def _pad(vr: str, text: str) -> bytes:
@@ -374,7 +384,7 @@ def _shift(raw: bytes, days: int) -> bytes:
     for each in raw.decode("latin-1").strip(" \0").split("\\"):
         try:
             day = date(int(each[:4]), int(each[4:6]), int(each[6:8])) - timedelta(days=days)
-        except ValueError:
+        except (ValueError, OverflowError):  # no date, or such as 00010101
             return b""
         found.append(f"{day:%Y%m%d}{each[8:]}")
     return _pad("DA", "\\".join(found))

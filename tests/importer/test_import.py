@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, expect
 from tests.support.browser import chromium, find_barriers, listening
 from tests.support.clinic import Clinic, csrf, signed_in
 from tests.support.discs import burn_disc
-from tests.support.objects import ct_files, new_uid
-from tests.support.peers import requires, wait_until
+from tests.support.objects import ct_files, new_uid, sop_instance_uid
+from tests.support.peers import requires, storescu, wait_until
 
 ORDER = {"number": "L77", "name": "Local^Lea", "birth_date": "19710203", "sex": "F", "accession": "A4711"}
 
@@ -278,6 +278,35 @@ def test_files_are_uploaded_and_assigned_in_the_browser(clinic: Clinic, browser:
     assert not [each for each in heard if "status of 422" not in each]
     uploads = clinic.edge.data_dir / "imports" / "uploads"
     assert not list(uploads.iterdir())
+
+
+def test_a_disc_brings_back_what_was_lost(clinic: Clinic, tmp_path: Path) -> None:
+    order = ORDER | {"number": "L88", "accession": "A4788"}
+    add_order(clinic, **order)
+    path = disc(
+        tmp_path,
+        1,
+        PatientName=order["name"],
+        PatientID="L88",
+        IssuerOfPatientID="CLINIC",
+        AccessionNumber="A4788",
+    )
+    (image,) = (path / "IMAGES").iterdir()
+    storescu([image], clinic.edge.port)
+
+    def state(*, is_lost: bool = False) -> str:
+        with closing(sqlite3.connect(clinic.edge.data_dir / "catalog.db", timeout=10)) as conn, conn:
+            given = (sop_instance_uid(image),)
+            if is_lost:
+                conn.execute("UPDATE instance SET state = 'lost' WHERE sop_instance_uid = ?", given)
+            row = conn.execute("SELECT state FROM instance WHERE sop_instance_uid = ?", given).fetchone()
+            return str(row[0]) if row else ""
+
+    wait_until(lambda: state() == "stored", 30, "it is stored")
+    assert state(is_lost=True) == "lost"
+    number = str(read(clinic, path)["studies"][0]["study"])
+    edge(clinic, "import", "assign", number, "--order", "A4788")
+    wait_until(lambda: state() == "stored", 30, "it is back")
 
 
 def test_a_part_of_a_file_comes_from_our_page_alone(clinic: Clinic) -> None:

@@ -173,20 +173,21 @@ class Scene:
         (row,) = self.edge.rows(f"SELECT {columns} FROM commitment_request")
         return row
 
-    def give(self, state: str) -> None:
-        """What outbound and people do to all deliveries."""
+    def give(self, state: str, destination: str = "") -> None:
+        """What outbound and people do to the deliveries, all or those to one destination."""
         self.edge.settle()
-        self.edge.db.write(
-            lambda conn: conn.execute("UPDATE delivery SET state = ?, confirmed_at = ?", (state, time.time()))
-        )
+        sql = "UPDATE delivery SET state = ?1, confirmed_at = ?2 WHERE ?3 IN ('', destination)"
+        self.edge.db.write(lambda conn: conn.execute(sql, (state, time.time(), destination)))
 
 
 @contextmanager
-def scene(tmp_path: Path, port: int = 0, commit: str = "local") -> Iterator[Scene]:
+def scene(tmp_path: Path, port: int = 0, commit: str = "local", to: str = "archive", more: str = "") -> Iterator[Scene]:
     port = port or free_port()
     modality = f'[modality.ct1]\nae_title = "CT1"\nhosts = ["127.0.0.1"]\nport = {port}\ncommit = "{commit}"\n'
     modality += 'services = ["echo", "store", "commit"]\n'
-    with Receiving(tmp_path, CONFIG.replace('[modality.any]\nae_title = "*"\n', modality)) as edge:
+    route = "[" + ", ".join(f'"{each}"' for each in to.split()) + "]"
+    config = CONFIG.replace('[modality.any]\nae_title = "*"\n', modality).replace('["archive"]', route) + more
+    with Receiving(tmp_path, config) as edge:
         made = Scene(edge, tmp_path, port)
         try:
             yield made
@@ -291,6 +292,53 @@ def test_the_archive_must_have_confirmed_all(tmp_path: Path) -> None:
         made.clock.ahead = 60.0
         assert reported(ct1).event_type == 1
         wait_until(lambda: made.states() == ["reported"], 10, "it is on record")
+
+
+#: A destination that gets copies without identity.
+TEACHING = """
+[destination.teaching]
+ae_title = "TEACHING"
+host = "127.0.0.1"
+port = 104
+deidentify = "basic"
+project = "T17"
+project_key = "../t17.key"
+"""
+
+
+def test_a_copy_without_identity_is_no_proof(tmp_path: Path) -> None:
+    """Nobody has the instance: a scanner that deleted its own would leave none but ours."""
+    with ScriptedModality() as ct1, scene(tmp_path, ct1.port, "archive", "teaching", TEACHING) as made:
+        (uid,) = made.store()
+        made.give("confirmed")
+        made.ask(uid)
+        made.clock.ahead = 15 * 86_400.0
+        report = reported(ct1)
+        assert (report.report.committed, report.failed) == ((), {uid: 0x0110})
+
+
+def test_no_copy_without_identity_is_waited_for(tmp_path: Path) -> None:
+    with ScriptedModality() as ct1, scene(tmp_path, ct1.port, "archive", "archive teaching", TEACHING) as made:
+        (uid,) = made.store()
+        made.give("confirmed", "archive")
+        made.give("held", "teaching")  # its pixels may name the patient
+        made.ask(uid)
+        assert reported(ct1).report.committed == (uid,)
+
+
+def test_a_copy_that_went_without_identity_is_no_proof_under_another_configuration(tmp_path: Path) -> None:
+    with ScriptedModality() as ct1, scene(tmp_path, ct1.port, "archive") as made:
+        (uid,) = made.store()
+        made.give("confirmed")
+        made.edge.db.write(
+            lambda conn: conn.execute(
+                "INSERT INTO sent_copy SELECT id, instance_id, 1.0, x'', '1.2', '', '2.25.1', '2.25.2', '2.25.3', 1, 1"
+                " FROM delivery"
+            )
+        )
+        made.ask(uid)
+        made.clock.ahead = 15 * 86_400.0
+        assert reported(ct1).failed == {uid: 0x0110}
 
 
 def test_an_archive_that_never_confirms_ends_as_a_failure(tmp_path: Path) -> None:

@@ -598,6 +598,26 @@ def test_a_refused_kind_is_held_whole_without_a_round_trip_each(box: Outbox, pee
     assert "the SOP class is not supported" in reason
 
 
+def test_a_kind_that_was_taken_before_waits_while_it_is_refused(
+    box: Outbox, peer: Callable[..., ScriptedScp], impatient: None
+) -> None:
+    """A mistake in the archive's configuration, for minutes, holds no queue."""
+    is_wrong = [False]
+    scp = peer(associations=[scripted.accept(lambda sop_class, _: sop_class != CT or not is_wrong[0])])
+    box.make(2)
+    forwarder = box.forward(scp.port)
+    box.wait(confirmed=2)
+    wait_until(lambda: scp.open == 0, 20, "the association has ended")
+    is_wrong[0] = True
+    box.make(8)
+    wait_until(lambda: forwarder.describe().refuses, 20, "it takes nothing")
+    assert "the SOP class is not supported" in (forwarder.describe().last_error or "")
+    assert not box.states()["held"]
+    is_wrong[0] = False
+    box.come_due()
+    box.wait(confirmed=10)
+
+
 def test_what_a_destination_takes_is_told(box: Outbox, peer: Callable[..., ScriptedScp]) -> None:
     scp = peer(associations=[scripted.accept(scripted.native_only)])
     (uid,) = box.make(1, syntax="1.2.840.10008.1.2.4.102")

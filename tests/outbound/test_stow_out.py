@@ -20,9 +20,11 @@ from edge.dicom.part10 import MAX_META, parse_meta
 from edge.network.http_client import ClientTls
 from edge.network.tokens import OAuthToken
 from edge.outbound import Forwarder
+from edge.outbound.copies import CopySteps
 from edge.outbound.transport import stow
 from edge.outbound.transport.stow_answer import Meaning, StowReport, meaning_of_answer, read_report, retry_after
 from edge.outbound.transport.stow_compare import has_same_bytes
+from edge.transform.confidentiality import Deidentification
 from tests.outbound.test_forward import Outbox
 from tests.support.certificates import Authority
 from tests.support.objects import ct_files, sop_instance_uid
@@ -53,9 +55,10 @@ def archive() -> Iterator[MakeArchive]:
         each.close()
 
 
-def forward(box: Outbox, archive: WebArchive, **more: Any) -> Forwarder:
+def forward(box: Outbox, archive: WebArchive, steps: CopySteps | None = None, **more: Any) -> Forwarder:
     destination = Destination("archive", kind="dicomweb", url=archive.url, **{"confirm": "status", **more})
-    forwarder = box.forwarders["archive"] = Forwarder(box.db, box.spool, box.transcoder, destination, "EDGE")
+    forwarder = Forwarder(box.db, box.spool, box.transcoder, destination, "EDGE", steps=steps)
+    box.forwarders["archive"] = forwarder
     forwarder.start()
     return forwarder
 
@@ -80,9 +83,10 @@ def forward(box: Outbox, archive: WebArchive, **more: Any) -> Forwarder:
         (401, 5, Meaning.DENIED),
         (403, 1, Meaning.DENIED),
         (429, 5, Meaning.LATER),
-        (502, 1, Meaning.LATER),
+        (502, 1, Meaning.UPSTREAM),
+        (502, 5, Meaning.SPLIT),
         (503, 5, Meaning.LATER),
-        (504, 1, Meaning.LATER),
+        (504, 1, Meaning.UPSTREAM),
         (301, 1, Meaning.WRONG),
         (404, 5, Meaning.WRONG),
         (405, 1, Meaning.WRONG),
@@ -328,6 +332,28 @@ def test_one_that_is_there_already_is_compared(box: Outbox, archive: MakeArchive
         assert box.row(uid)["reason"] == "the destination has other bytes under its SOP Instance UID"
 
 
+def test_a_copy_that_is_there_already_is_compared_as_it_was_sent(
+    box: Outbox, archive: MakeArchive, tmp_path: Path
+) -> None:
+    """An answer was lost: what is there is the copy without identity, and nobody there is asked for the original."""
+    (uid,) = box.add(ct_files(tmp_path / "ct", 1, 4096, BurnedInAnnotation="NO"))
+
+    def script(request: Received) -> Said:
+        if request.method == "POST":
+            return Said(409, stored(failed={request.uids[0]: 45070}), JSON)
+        (copy,) = there.stores[-1].files
+        ds = pydicom.dcmread(BytesIO(copy))
+        series = f"/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
+        assert request.path.endswith(f"{series}/instances/{ds.SOPInstanceUID}")
+        body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + copy + b"\r\n--b--\r\n"
+        return Said(200, body, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'})
+
+    there = archive(script)
+    forward(box, there, CopySteps(project=Deidentification("T17", bytes(32))))
+    box.wait(confirmed=1)
+    assert not [each for each in there.received if uid.encode() in each.path.encode() + each.body]
+
+
 class Endless:
     """An answer to WADO-RS that begins with an object and goes on for ever."""
 
@@ -351,12 +377,16 @@ def test_what_is_there_is_compared_as_it_comes_and_no_further_than_ours(box: Out
     (uid,) = box.make(1)
     data = box.path(uid).read_bytes()
     meta, answer = parse_meta(data[:MAX_META]), Endless(data)
-    lease = SimpleNamespace(
-        size=len(data), context_key=meta.context_key, study_uid="1.2", sop_instance_uid=uid, sha256=bytes(32)
+    job = SimpleNamespace(
+        data_set_bytes=len(data) - meta.dataset_offset,
+        transfer_syntax_uid=meta.context_key.transfer_syntax_uid,
+        study_uid="1.2",
+        sop_instance_uid=uid,
+        sha256=bytes(32),
     )
     with box.path(uid).open("rb") as file:
         there = SimpleNamespace(open=lambda *_: answer)
-        assert not has_same_bytes(there, file.fileno(), meta.dataset_offset, lease)  # type: ignore[arg-type]
+        assert not has_same_bytes(there, file.fileno(), meta.dataset_offset, job)  # type: ignore[arg-type]
     assert (answer.given, answer.is_closed) == (2, True)
 
 
@@ -383,6 +413,36 @@ def test_a_server_that_is_away_is_probed_and_gets_all_when_it_is_back(
     wait_until(lambda: any(each.method == "GET" for each in there.received), 10, "a probe")
     is_away[0] = False
     box.wait(confirmed=5)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_an_object_that_what_is_behind_a_server_never_answers_stops_no_other(
+    box: Outbox, archive: MakeArchive, status: int
+) -> None:
+    """The oldest one: each request with it ends so, such as where the archive runs out of memory with it."""
+    bad, *_ = box.make(8)
+    there = archive(
+        lambda request: Said(status) if request.method == "POST" and bad in request.uids else take_all(request)
+    )
+    forwarder = forward(box, there)
+    box.wait(confirmed=7, deferred=1)
+    assert box.row(bad)["reason"].startswith(f"the destination answered {status} ")
+    assert forwarder.describe().state == "up"
+
+
+def test_a_server_with_nothing_behind_it_holds_nothing(
+    box: Outbox, archive: MakeArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.outbound.pace.LINK_FIRST", 0.05)
+    is_away = [True]
+    there = archive(lambda request: Said(502) if is_away[0] else take_all(request))
+    box.make(12)
+    forwarder = forward(box, there)
+    wait_until(lambda: forwarder.describe().refuses, 10, "it takes nothing")
+    assert forwarder.describe().last_error == "it answers 502 Bad Gateway"
+    is_away[0] = False
+    box.come_due()
+    box.wait(confirmed=12)
 
 
 def test_batches_are_bounded_by_bytes(box: Outbox, archive: MakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,43 @@ def test_what_an_option_retains_stays() -> None:
     assert after("descriptors").StudyDescription.split() == ["CT", "HEAD"]
 
 
+def test_a_text_is_cleaned_of_a_name_in_every_spelling_and_keeps_its_letters() -> None:
+    ds = Dataset()
+    ds.SpecificCharacterSet, ds.StudyInstanceUID, ds.PatientName = "ISO_IR 100", "1.2.3", "Strauß^Änne"
+    ds.StudyDescription, ds.SeriesDescription = "Schädel Strauß ÄNNE 12.03.2024 Nr. 1234567", "STRAUSS, seitlich"
+    after = decoded(run(encoded(ds), Deidentification("T17", KEY, frozenset({"descriptors"})))[1])
+    assert after.StudyDescription.split() == ["Schädel", "Nr."]
+    assert after.SeriesDescription == ", seitlich"
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_what_a_report_says_is_cleaned_at_every_depth(syntax: str) -> None:
+    """Text Value (0040,A160) is not in the table: what is done with its sequence is done with it."""
+    inner, outer, code, ds = Dataset(), Dataset(), Dataset(), Dataset()
+    inner.TextValue = "Jane Miller, seen on 12.03.2024, Größe 12 mm, case 1234567"
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99CLINIC", "as on 12.03.2024"
+    outer.ContentSequence, outer.ConceptCodeSequence = Sequence([inner]), Sequence([code])
+    ds.SpecificCharacterSet, ds.StudyInstanceUID, ds.PatientName = "ISO_IR 192", "1.2.3", "Miller^Jane"
+    ds.ContentSequence = Sequence([outer])
+
+    def content(*options: str) -> Dataset:
+        project = Deidentification("T17", KEY, frozenset(options))
+        found: Dataset = decoded(run(encoded(ds, syntax), project, syntax)[1], syntax).ContentSequence[0]
+        return found
+
+    cleaned = content("structured-content")
+    assert cleaned.ContentSequence[0].TextValue == ", seen on , Größe 12 mm, case"
+    assert cleaned.ConceptCodeSequence[0].CodeMeaning == "as on"
+    assert content().ContentSequence[0].TextValue == "REMOVED"
+
+
+def test_a_date_that_cannot_be_shifted_is_removed() -> None:
+    ds = Dataset()
+    ds.StudyInstanceUID, ds.StudyDate = "1.2.3", "00010101"
+    after = decoded(run(encoded(ds), Deidentification("T17", KEY, frozenset({"modified-dates"})))[1])
+    assert after.StudyDate == ""
+
+
 def private_object() -> Dataset:
     """Safe private elements, others of the same creator and of one that is not listed, a name, a sequence."""
     ds, inner, stack = Dataset(), Dataset(), Dataset()

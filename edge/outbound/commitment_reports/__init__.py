@@ -148,9 +148,10 @@ class CommitmentReports:
         now, modality = self._clock(), self._modality_of(request)
         policy = modality.commit if modality is not None else "archive"
         applied_until = now - self._lag_seconds()
+        anonymous = {name for name, each in self._config().destinations.items() if each.deidentify != "none"}
         with self._db.reading() as conn:
             last_stored = commitment_requests.find_last_stored(conn, request.modality)
-            named = commitment_requests.read_named_instances(conn, request.id)
+            named = commitment_requests.read_named_instances(conn, request.id, anonymous)
         is_awaited = may_still_come(request, last_stored, applied_until)
         is_overdue = now - request.requested_at > PROOF_SECONDS and not self._doubts_clock()
         outcomes = {

@@ -166,7 +166,7 @@ class Sender(TransportSender[AssociationSession]):
         if not job.has(choice.transfer_syntax_uid):
             job.drop_copy()  # made for an association that took something else
         if choice.refusal:
-            self._scheduler.hold(job, choice.refusal)
+            self._scheduler.refuse_context(job, choice.refusal)
         elif not job.is_ready(choice.transfer_syntax_uid) and not self._source.prepare(job, choice.transfer_syntax_uid):
             return True  # it is being prepared beside, or has ended
         elif _is_odd(job, choice):
@@ -227,7 +227,7 @@ class Sender(TransportSender[AssociationSession]):
             return session.association.store(
                 context,
                 lease.context_key.sop_class_uid,
-                (copy.sop_instance_uid if copy is not None else "") or lease.sop_instance_uid,
+                job.sop_instance_uid,
                 fd,
                 offset,
                 size - offset,

@@ -101,7 +101,7 @@ class WebSession(WebConnection):
         """Does it answer? Most servers have QIDO-RS; whatever it says of that, it is there."""
         try:
             found = self.get("/studies?limit=1", "application/dicom+json", 1 << 20)
-            _raise_of_destination(found, 1, {Meaning.LATER, Meaning.DENIED})
+            _raise_of_destination(found, 1, {Meaning.LATER, Meaning.UPSTREAM, Meaning.DENIED})
         except PeerError:
             self.close()
             raise
@@ -144,15 +144,8 @@ class Parcel(RequestPart):
     job: Job = field(kw_only=True)
 
 
-def _uid_of(job: Job) -> str:
-    """The SOP Instance UID under which it goes."""
-    return (job.copy.sop_instance_uid if job.copy is not None else "") or job.lease.sop_instance_uid
-
-
 def _head_of(job: Job) -> bytes:
-    key = job.lease.context_key
-    syntax = job.copy.transfer_syntax_uid if job.copy is not None else key.transfer_syntax_uid
-    return plain_head(ContextKey(key.sop_class_uid, syntax), _uid_of(job))
+    return plain_head(ContextKey(job.lease.context_key.sop_class_uid, job.transfer_syntax_uid), job.sop_instance_uid)
 
 
 def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning]) -> None:
@@ -160,7 +153,7 @@ def _raise_of_destination(found: HttpResult, count: int, meanings: set[Meaning])
     meaning = meaning_of_answer(found.status, count)
     if meaning not in meanings:
         return
-    if meaning is Meaning.LATER:
+    if meaning in (Meaning.LATER, Meaning.UPSTREAM):
         seconds = retry_after(found.headers.get("retry-after", ""), time.time())
         raise Unavailable(f"it takes nothing now: it answers {found.phrase}", seconds)
     if meaning is Meaning.DENIED:
@@ -306,7 +299,8 @@ class StowSender(TransportSender[WebSession]):
             if meaning is Meaning.REFUSED:
                 self._scheduler.hold(parcels[0].job, Reason(ReasonCode.REFUSED, reason))
             else:
-                self._scheduler.fail(parcels[0].job, reason)
+                refusal = f"it answers {found.phrase}" if meaning is Meaning.UPSTREAM else ""
+                self._scheduler.fail(parcels[0].job, reason, refusal)
             session.answers += 1
 
     def _settle_one(
@@ -318,7 +312,8 @@ class StowSender(TransportSender[WebSession]):
         seconds: float,
         waited: float,
     ) -> None:
-        uid, job = _uid_of(parcel.job), parcel.job
+        job = parcel.job
+        uid = job.sop_instance_uid
         if uid in report.stored:
             self._scheduler.note_answer(job, report.stored[uid], "", seconds, waited)
         elif report.failed.get(uid) in EXISTS:
@@ -332,7 +327,7 @@ class StowSender(TransportSender[WebSession]):
         """Settle an object whose UID the destination has already: is it the same, or another one?"""
         job = parcel.job
         try:
-            is_same = has_same_bytes(session, parcel.fd, parcel.offset, job.lease)
+            is_same = has_same_bytes(session, parcel.fd, parcel.offset, job)
         except (PeerError, Unreadable) as error:
             self._scheduler.fail(job, {"error": f"it has one under this UID, and does not show it: {error}"})
             return

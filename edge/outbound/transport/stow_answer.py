@@ -27,12 +27,14 @@ class Meaning(Enum):
     REFUSED = "this one instance is not taken, now or later"
     FAILED = "this one instance failed, perhaps not the next time"
     LATER = "the destination takes nothing now"
+    UPSTREAM = "what is behind the server gave no answer: for this one instance, or for any"
     DENIED = "the destination does not let us in"
     WRONG = "this is not where STOW-RS is"
 
 
 _READ = frozenset({200, 202, 409})
-_DENIED, _LATER, _WRONG = frozenset({401, 403, 407}), frozenset({429, 502, 503, 504}), frozenset({404, 405, 410, 501})
+_DENIED, _LATER, _WRONG = frozenset({401, 403, 407}), frozenset({429, 503}), frozenset({404, 405, 410, 501})
+_UPSTREAM = frozenset({502, 504})
 _REFUSED = frozenset({400, 406, 413, 415, 422})
 
 
@@ -48,6 +50,8 @@ def meaning_of_answer(status: int, count: int) -> Meaning:
         return Meaning.WRONG
     if count > 1:
         return Meaning.SPLIT
+    if status in _UPSTREAM:
+        return Meaning.UPSTREAM
     return Meaning.REFUSED if status in _REFUSED else Meaning.FAILED
 
 

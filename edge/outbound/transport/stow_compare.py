@@ -6,20 +6,23 @@ import hashlib
 
 from edge.dicom import header
 from edge.errors import PeerError
-from edge.model import Lease
 from edge.network.web_service import WebConnection
+from edge.outbound.job import Job
 from edge.query.web_exchange import ANY_OBJECT, WebObject
 
 _SERIES_INSTANCE_UID = 0x0020000E
 
 
-def has_same_bytes(connection: WebConnection, fd: int, offset: int, lease: Lease) -> bool:
-    """Compare the data sets by their digests, theirs as it comes. Raises PeerError, and Unreadable for ours."""
-    left, digest = lease.size - offset, hashlib.sha256()
-    syntax, wanted = lease.context_key.transfer_syntax_uid, frozenset({_SERIES_INSTANCE_UID})
-    found = header.scan(header.read_at(fd, offset), left, syntax, wanted)
+def has_same_bytes(connection: WebConnection, fd: int, offset: int, job: Job) -> bool:
+    """Compare their data set, as it comes, with that which is sent: a copy, where it is one; by digest.
+
+    `fd`, `offset`: of what is sent. Raises PeerError, and Unreadable for ours.
+    """
+    left, digest = job.data_set_bytes, hashlib.sha256()
+    wanted = frozenset({_SERIES_INSTANCE_UID})
+    found = header.scan(header.read_at(fd, offset), left, job.transfer_syntax_uid, wanted)
     series = "".join(found.get(_SERIES_INSTANCE_UID, ())[:1])
-    path = f"/studies/{lease.study_uid}/series/{series}/instances/{lease.sop_instance_uid}"
+    path = f"/studies/{job.study_uid}/series/{series}/instances/{job.sop_instance_uid}"
 
     def take(pieces: list[memoryview]) -> None:
         nonlocal left
@@ -38,7 +41,7 @@ def has_same_bytes(connection: WebConnection, fd: int, offset: int, lease: Lease
         return False
     finally:
         answer.close()
-    return digest.digest() == lease.sha256
+    return digest.digest() == job.sha256
 
 
 class _Longer(Exception):
