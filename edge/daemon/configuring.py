@@ -162,12 +162,15 @@ def record_state(conn: Transaction, files: Files, author: Author) -> None:
 # -- the files ---------------------------------------------------------------------------------------------------------
 
 
-def write_files(directory: Path, before: Files, after: Files) -> None:
-    """Write what differs, each file whole or not at all, and sync the directory. Raises EdgeError."""
+def write_files(directory: Path, before: Files, after: Files, *, mode: int = 0o640) -> None:
+    """Write what differs, each file whole or not at all, and sync the directory. Raises EdgeError.
+
+    `mode`: of new files; the others keep their own.
+    """
     try:
         for name, text in after.items():
             if before.get(name) != text:
-                _write(directory / name, text)
+                _write(directory / name, text, mode)
         for name in before.keys() - after.keys():
             (directory / name).unlink()
         sync_folder(directory)
@@ -179,8 +182,9 @@ def write_files(directory: Path, before: Files, after: Files) -> None:
         ) from None
 
 
-def _write(path: Path, text: str) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
+def _write(path: Path, text: str, mode: int) -> None:
+    if path.exists():
+        mode = path.stat().st_mode & 0o777
     part = path.with_name(f".{path.name}.new")
     with part.open("w", encoding="utf-8") as out:
         os.fchmod(out.fileno(), mode)
