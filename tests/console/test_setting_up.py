@@ -50,6 +50,20 @@ def test_a_refused_scanner_is_added_from_the_list(desk: Desk) -> None:
     assert heard == []
 
 
+def test_what_was_typed_about_a_scanner_stays_after_a_mistake(desk: Desk) -> None:
+    assert echoscu(desk.edge.port, calling="CT9", check=False).returncode != 0
+    wait_until(lambda: "CT9" in str(desk.edge.api_status()["modalities"]), 10, "it is noted")
+    page = desk.go("/equipment")
+    page.get_by_text("Add it as a scanner").click()
+    page.get_by_label("Port for storage commitment").fill("104x")
+    page.get_by_label("worklist", exact=True).check()
+    page.get_by_label("Reason").fill("a loan")
+    page.get_by_role("button", name="Add the scanner").click()
+    expect(page.get_by_text('Port: expected a number such as 104, found "104x"')).to_be_visible()
+    expect(page.get_by_label("Reason")).to_have_value("a loan")
+    expect(page.get_by_label("worklist", exact=True)).to_be_checked()
+
+
 def test_a_tried_route_is_applied_and_taken_back(desk: Desk) -> None:
     storescu(ct_files(desk.edge.directory / "ct", 3, 16 * 1024), desk.edge.port)
     wait_until(lambda: desk.edge.api_status()["destinations"]["archive"]["confirmed"] == 3, 30, "they are there")
