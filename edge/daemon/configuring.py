@@ -92,6 +92,7 @@ class Configuring:
             raise EdgeError("say why: a change of the configuration needs its reason")
         with self._lock:
             before, current = self._current()
+            self._require_read(before)
             if name == "rollback":
                 after = dict(self._version(int(fields["version"])).files)
             else:
@@ -112,6 +113,16 @@ class Configuring:
         except ConfigError as error:
             text = f"the files in {self._directory} have mistakes: correct these first"
             raise ConfigError([text, *error.problems]) from None
+
+    def _require_read(self, files: Files) -> None:
+        """Raise EdgeError where the running gateway has not read these files: a person decides when it does."""
+        with self._read:
+            is_read = self._digest in ("", edit.digest_files(files))
+        if not is_read:
+            raise EdgeError(
+                f"the files in {self._directory} have changed since the gateway read them, and somebody may be editing"
+                " them: `edge check`, `systemctl reload edge`, then try again"
+            )
 
     def _version(self, number: int) -> ConfigurationVersion:
         if self._store is None:

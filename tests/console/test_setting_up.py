@@ -139,6 +139,17 @@ def test_a_change_beside_a_mistake_is_refused(desk: Desk) -> None:
     broken.unlink()
 
 
+def test_a_change_beside_files_that_the_gateway_has_not_read_is_refused(desk: Desk) -> None:
+    """Somebody is in the middle of it: a new scanner must not have it used."""
+    half = desk.edge.config_dir / "90-half.toml"
+    half.write_text('[retention]\nkeep = "1d"\n')
+    add = ("modality", "add", "CT5", "--host", "127.0.0.1", "--reason", "fifth CT")
+    done = desk.edge.cli(*add)
+    assert (done.returncode, "systemctl reload edge" in done.stderr) == (1, True), done.stderr
+    half.unlink()
+    assert desk.edge.cli(*add).returncode == 0
+
+
 def test_the_month_is_shown_on_the_page_and_on_paper(desk: Desk) -> None:
     heard = listening(desk.page)
     for path in ("/charts?over=day", "/charts?over=year", "/report?month=" + time.strftime("%Y-%m")):
