@@ -22,6 +22,8 @@ from edge.text import moment_text, printable, span
 
 #: A notice that the centre evaluates.
 DOWNTIME = "unscheduled-downtime"
+#: What is over when a site reports it, by its only notice; new equipment stays open until a person has registered it.
+_OVER = frozenset({DOWNTIME, "clock-was-wrong"})
 
 
 def record_heartbeat(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) -> SequenceResult:
@@ -201,7 +203,7 @@ def _take_notice(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, notice: 
     if incident is None:
         return
     event = notice.get("event")
-    if event == "closed":
+    if event == "closed" or (kind in _OVER and ended is not None):
         length = notice.get("duration_seconds")
         lasted = f" after {span(length)}" if isinstance(length, (int, float)) else ""
         incidents.close(conn, incident, ended or now, f"The site reports that it is over{lasted}.")

@@ -131,7 +131,8 @@ def test_history_is_kept_by_minute_hour_and_day(office: Office) -> None:
 DOWN_FROM, DOWN_TO = MORNING + 10 * MINUTE + 20, MORNING + 20 * MINUTE
 
 
-def downtime_notice(event: str = "closed") -> dict[str, object]:
+def downtime_notice(event: str = "opened") -> dict[str, object]:
+    """Of a downtime there is one notice, when it is over."""
     return {
         "notice": 1,
         "event": event,
