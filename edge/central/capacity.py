@@ -16,13 +16,15 @@ from edge.store.samples import DAY
 
 WEEK = 7 * DAY
 YEAR = 365.25 * DAY
-#: Growth is shown from this number of measured days on.
-LEAST_DAYS = 14
+#: Growth is shown from this number of measured days on; within the week from LEAST_OF_WEEK on.
+LEAST_DAYS, LEAST_OF_WEEK = 14, 3
+#: A disk that is full later than this counts as one that does not grow: no calendar has the date.
+FAR = 100 * YEAR
 
 
 def read_growth(conn: EngineTransaction, now: float) -> tuple[Mapping[str, Row], Sequence[Row]]:
     """How the disks grew in the last week, and the sites."""
-    return history.growth_since(conn, now - 8 * DAY), sites.list_names(conn)
+    return history.sums_since(conn, now - 8 * DAY), sites.list_names(conn)
 
 
 def list_filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: CentralConfig, now: float) -> Answer:
@@ -47,12 +49,19 @@ def list_filling(found: tuple[Mapping[str, Row], Sequence[Row]], config: Central
     return sorted(answer, key=lambda each: each["full_in_seconds"])
 
 
-def _full_by_trend(row: Row | None) -> float | None:
+def _full_by_trend(fit: Row | None) -> float | None:
     """Seconds until a disk is full that goes on as in the last week; None where it does not grow."""
-    if row is None or row["days"] < 3 or row["total"] is None or row["most"] <= row["least"]:
+    if fit is None or fit["n"] < LEAST_OF_WEEK:
         return None
-    rate = (row["most"] - row["least"]) / (row["until"] - row["begin"])
-    return float(max(0.0, (row["total"] - row["most"]) / rate))
+    return _seconds_left(fit["total"], *_line(fit, "sy", "sxy"))
+
+
+def _seconds_left(total: float | None, used: float, growth: float) -> float | None:
+    """When a disk is full whose use grows by this number of bytes a day; None where it does not, or is FAR from it."""
+    if total is None or growth <= 0:
+        return None
+    left = max(0.0, (total - used) / growth * DAY)
+    return left if left <= FAR else None
 
 
 Sums = tuple[Mapping[str, Row], Sequence[Row], Mapping[str, int]]
@@ -92,14 +101,14 @@ def _project(fit: Row, now: float) -> dict[str, Any]:
     total, enough = fit["total"], fit["n"] >= LEAST_DAYS
     in_years = [used + used_growth * years * 365.25 for years in (1, 2, 3)] if enough else [None] * 3
     later = max(0.0, came + came_growth * 3 * 365.25) if enough else None
-    grows = enough and used_growth > 0 and total is not None
+    left = _seconds_left(total, used, used_growth) if enough else None
     return {
         "days": fit["n"],
         "total_bytes": total,
         "used_bytes": max(0.0, used),
         "growth_per_year_bytes": used_growth * 365.25 if enough else None,
         **{f"used_in_{n}_years_bytes": each for n, each in enumerate(in_years, 1)},
-        "full_at": now + max(0.0, (total - used) / used_growth) * DAY if grows else None,
+        "full_at": None if left is None else now + left,
         "intake_per_day_bytes": max(0.0, came),
         "intake_per_day_in_3_years_bytes": later,
         "keeps_now_days": total / came if total and came > 0 else None,

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,16 @@ from edge.config.values import Unfit, ValueKind
 from edge.errors import ConfigError
 
 INSTALLED = Path("/etc/edge-central/conf.d")
+#: Where the unit takes credentials from, beside the configuration's directory, and what it puts before their names.
+_KEYS_FOLDER, _KEYS_PREFIX = "keys", "keys_"
+
+
+def _secret_path(name: str, directory: Path) -> Path:
+    """Find the file of a secret (edge.config.secret); a command finds a credential where the unit takes it from."""
+    found, bare = secret.path_of(name, directory), name.removeprefix(_KEYS_PREFIX)
+    held = directory.parent / _KEYS_FOLDER / bare
+    is_command = "CREDENTIALS_DIRECTORY" not in os.environ
+    return held if is_command and bare != name and "/" not in name and not found.exists() and held.exists() else found
 
 
 def _database(value: object) -> str:
@@ -120,7 +131,7 @@ class CentralConfig:
     def _key_files(self, site: Site) -> Iterator[tuple[str, Path]]:
         for option in ("key", "next_key"):
             if (name := getattr(site, option)) is not None:
-                yield option, secret.path_of(name, self.directory)
+                yield option, _secret_path(name, self.directory)
 
     def secrets(self) -> Iterator[tuple[str, Path]]:
         """Every file with a secret that is no site's key: (the configuration's key, path)."""
@@ -133,7 +144,7 @@ class CentralConfig:
         named += [(f"syslog.{name}.client_key", each.client_key) for name, each in self.syslogs.items()]
         for key, file in named:
             if file is not None:
-                yield key, secret.path_of(file, self.directory)
+                yield key, _secret_path(file, self.directory)
 
     def check_files(self) -> None:
         """Certificate and secrets can be used. Raises ConfigError with one line for each that cannot."""
@@ -161,7 +172,7 @@ class CentralConfig:
     def client_files(self) -> tuple[Path | None, Path | None]:
         """Authority and revocation lists of the certificates by which people sign in."""
         central = self.central
-        ca, crl = (each and secret.path_of(each, self.directory) for each in (central.client_ca, central.client_crl))
+        ca, crl = (each and _secret_path(each, self.directory) for each in (central.client_ca, central.client_crl))
         return ca or None, crl or None
 
     def own_files(self) -> list[Path]:
@@ -173,7 +184,7 @@ class CentralConfig:
         central = self.central
         if central.certificate is None or central.key is None:
             return None
-        return self.directory / central.certificate, secret.path_of(central.key, self.directory)
+        return self.directory / central.certificate, _secret_path(central.key, self.directory)
 
     def database_url(self) -> str:
         """Return the URL with its password. Raises SecretError."""
@@ -183,7 +194,7 @@ class CentralConfig:
         parts = urlsplit(central.database)
         host = parts.netloc
         if central.database_password:
-            password = secret.read_secret(secret.path_of(central.database_password, self.directory)).decode()
+            password = secret.read_secret(_secret_path(central.database_password, self.directory)).decode()
             user, at, rest = host.rpartition("@")
             host = f"{user}:{quote(password, safe='')}{at}{rest}"
         return urlunsplit(parts._replace(netloc=host))
@@ -192,9 +203,9 @@ class CentralConfig:
 SECTIONS, NAMED = sections_by_table(CentralConfig)
 
 
-def load(directory: Path) -> CentralConfig:
-    """Read and check it; raises ConfigError with every fault."""
-    parts = load_tables(directory, SECTIONS, NAMED, (passwords_are_safe, keys_come_together))
+def load(directory: Path, texts: Mapping[str, str] | None = None) -> CentralConfig:
+    """Read and check it; raises ConfigError with every fault. `texts`: of the files, in place of those there."""
+    parts = load_tables(directory, SECTIONS, NAMED, (passwords_are_safe, keys_come_together), texts)
     central: Central = parts["central"]
     if (central.certificate is None) != (central.key is None):
         place = parts["lines"].get("central", str(directory))

@@ -22,6 +22,8 @@ from edge.text import moment_text, printable, span
 
 #: A notice that the centre evaluates.
 DOWNTIME = "unscheduled-downtime"
+#: What is over when a site reports it, by its only notice; new equipment stays open until a person has registered it.
+_OVER = frozenset({DOWNTIME, "clock-was-wrong"})
 
 
 def record_heartbeat(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, now: float) -> SequenceResult:
@@ -201,7 +203,7 @@ def _take_notice(conn: EngineTransaction, heartbeat: ReceivedHeartbeat, notice: 
     if incident is None:
         return
     event = notice.get("event")
-    if event == "closed":
+    if event == "closed" or (kind in _OVER and ended is not None):
         length = notice.get("duration_seconds")
         lasted = f" after {span(length)}" if isinstance(length, (int, float)) else ""
         incidents.close(conn, incident, ended or now, f"The site reports that it is over{lasted}.")
@@ -223,8 +225,8 @@ def _incident_of(
     conn: EngineTransaction, site: str, notice: Mapping[str, Any], kind: str, since: float, now: float
 ) -> int | None:
     """The incident of a notice, opened where it is new; None where the site has opened too many in this hour."""
-    number, subject = str(notice.get("notice", "")), printable(str(notice.get("subject", "")))
-    if found := incidents.find_of_notice(conn, site, number, kind, since):
+    name, subject = _common_name(notice), printable(str(notice.get("subject", "")))
+    if found := incidents.find_of_notice(conn, site, name, kind, subject, since):
         return found
     if (count := count_in_hour(conn, f"incidents of {site}", now)) > SITE_INCIDENTS:
         if count == SITE_INCIDENTS + 1:
@@ -242,8 +244,14 @@ def _incident_of(
         text=printable(str(notice.get("text", ""))),
         means=printable(str(notice.get("means", ""))),
         todo=printable(str(notice.get("do", ""))),
-        notice=number,
+        notice=name,
     )
+
+
+def _common_name(notice: Mapping[str, Any]) -> str:
+    """What all notices of one alert have in common: each has a number of its own, as a person's announcement has."""
+    alert = notice.get("alert")
+    return str(notice.get("notice", "")) if alert is None else f"alert {alert}"
 
 
 def refuse_signature(conn: EngineTransaction, site: str, now: float) -> None:

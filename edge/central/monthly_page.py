@@ -10,12 +10,12 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge.central import availability, export
+from edge.central import export
 from edge.central.access import CentralAccess, CentralPage
 from edge.central.monthly import REPORT_COLUMNS, FleetMonth, fleet_month, read_month
 from edge.central.question_pages import show
 from edge.errors import EdgeError
-from edge.monitor.monthly import month_of
+from edge.monitor.monthly import latest_months, month_of
 
 #: Months that the page offers.
 MONTHS_OFFERED = 13
@@ -41,7 +41,8 @@ class FleetReport(CentralPage):
             return Response(
                 export.as_csv(REPORT_COLUMNS, found.rows), headers=headers, media_type="text/csv; charset=utf-8"
             )
-        context: dict[str, Any] = {"report": found, "columns": REPORT_COLUMNS, "show": show, "months": self._months()}
+        months = latest_months(config.calendar, time.time(), MONTHS_OFFERED)
+        context: dict[str, Any] = {"report": found, "columns": REPORT_COLUMNS, "show": show, "months": months}
         code = 422 if fault else 200
         return await self._pages.render_large(request, "report.html", code=code, fault=fault, **context)
 
@@ -50,9 +51,3 @@ class FleetReport(CentralPage):
         month = month_of(asked, config.calendar, now)
         found = await self._store.read(lambda conn: read_month(conn, month, now))
         return await to_thread.run_sync(fleet_month, found, config, month, now)
-
-    def _months(self) -> list[str]:
-        begin = availability.months_back(time.time(), 0)
-        return [
-            time.strftime("%Y-%m", time.gmtime(availability.months_back(begin + 1, n))) for n in range(MONTHS_OFFERED)
-        ]

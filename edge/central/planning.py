@@ -13,7 +13,8 @@ from starlette.responses import RedirectResponse, Response
 from edge.central.access import CentralPage
 from edge.central.config import CentralConfig, Site
 from edge.central.site_cards import described_sites
-from edge.config.maintenance import fault_of_window
+from edge.config.maintenance import as_local, fault_of_window
+from edge.config.parsers import parse_date_and_time
 from edge.errors import EdgeError
 from edge.monitor.workdays import local
 from edge.store.central import maintenance
@@ -106,9 +107,10 @@ def choose_sites(sites: Mapping[str, Site], text: str, tag: str) -> list[str]:
 
 
 def parse_moment(config: CentralConfig, text: str) -> datetime:
-    """A time that a person has typed, in the zone of the calendar. Raises EdgeError."""
+    """A time that a person has typed, in the zone of the calendar, or with its offset. Raises EdgeError."""
     try:
-        found = datetime.fromisoformat(text)
+        found = parse_date_and_time(text)
     except ValueError:
         raise EdgeError('Write times such as "2026-12-05 22:00".') from None
-    return found.replace(tzinfo=local(config.calendar, time.time()).tzinfo)
+    zone = config.calendar.zone
+    return as_local(found, zone).replace(tzinfo=zone)

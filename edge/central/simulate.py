@@ -31,9 +31,9 @@ from edge.central.config import CentralConfig
 from edge.central.fleet import standings
 from edge.central.reports import QUESTIONS
 from edge.central.simulated_site import TB, SimulatedSite, fleet
+from edge.config.channels import HEARTBEAT_CHANNEL
 from edge.errors import EdgeError, Transient
 from edge.messaging.https import Endpoint, Upstream
-from edge.monitor import heartbeat
 from edge.store.central import history, open_store, outages
 from edge.store.engine import EngineTransaction
 from edge.store.outbox import Message
@@ -75,7 +75,7 @@ class Post:
 
 def deliver_heartbeat(url: str, site: SimulatedSite, at: float) -> Post:
     """One heartbeat, as a site posts it."""
-    message = Message(0, heartbeat.HEARTBEAT_CHANNEL, "heartbeat", at, json.dumps(site.document(at)), 0)
+    message = Message(0, HEARTBEAT_CHANNEL, "heartbeat", at, json.dumps(site.document(at)), 0)
     begun, is_taken = time.perf_counter(), True
     try:
         Upstream(Endpoint(url, ssl.create_default_context), site.id, lambda: site.key).deliver(message)

@@ -110,8 +110,6 @@ def ack(session: CommandSession, number: int, note: str) -> None:
     """
     if not note.strip():
         raise click.UsageError("--note must not be empty")
-    if not session.daemon_runs and not session.has_catalog:
-        raise EdgeError("there is no alert: the gateway has never run with this configuration")
     session.change("alert-acknowledge", id=number, note=note)
     say(f"Alert {number} is acknowledged.")
 

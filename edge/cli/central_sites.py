@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from edge.central import config as configuration
 from edge.central import planning
 from edge.central.site_cards import described_sites
 from edge.cli.central_session import CentralGroup, CentralSession
@@ -24,6 +25,8 @@ from edge.text import amount, moment_text
 
 _SITES_FILE = "50-sites.toml"
 _KEY_BYTES = 32
+#: The service runs under a dynamic user, which is in no group; secrets are in files of their own.
+_FOR_ALL = 0o644
 
 
 @click.group(cls=CentralGroup, short_help="Add a site.")
@@ -58,12 +61,15 @@ def add_site(
     config = session.config
     if number in config.sites:
         raise EdgeError(f"site {number} is in the configuration already")
-    path, key = _new_key(config.central.data_dir, number)
+    path = config.central.data_dir / "keys" / f"{number}.key"
     values = {"key": str(path), "name": name, "provider": provider, "region": region, "tags": list(tags)}
     values |= {"contact": contact, "link": link}
     before = edit.read_files(session.directory)
     block = table_text(("site", number), values)
-    write_files(session.directory, before, edit.put_table(before, ("site", number), block, _SITES_FILE))
+    after = edit.put_table(before, ("site", number), block, _SITES_FILE)
+    configuration.load(session.directory, after)
+    key = _make_key(path)
+    write_files(session.directory, before, after, mode=_FOR_ALL)
     base = f"https://{next(iter(config.central.names), 'THIS-HOST')}:{config.central.port}"
     say(f"Site {number} is added; a running centre takes its heartbeats within seconds.", "green")
     say("At the site, put this line into the file heartbeat.key (chmod 600):")
@@ -75,14 +81,16 @@ def add_site(
         say('  # ca = "ca.pem"  # the authority of the centre, where the system there does not trust it')
 
 
-def _new_key(data_dir: Path, number: str) -> tuple[Path, str]:
-    """A key in the directory of the centre's data, for its user alone: a restart is not needed to hand it in."""
-    key = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
-    folder = data_dir / "keys"
-    path = folder / f"{number}.key"
+def _make_key(path: Path) -> str:
+    """A key in the directory of the centre's data, for its user alone: a restart is not needed to hand it in.
+
+    One that is there is of no site: an earlier try has left it, or a site that was removed.
+    """
+    key, folder = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode(), path.parent
     try:
-        owner = data_dir.stat()
+        owner = folder.parent.stat()
         folder.mkdir(mode=0o700, exist_ok=True)
+        path.unlink(missing_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w") as out:
             out.write(f"{key}\n")
@@ -91,7 +99,7 @@ def _new_key(data_dir: Path, number: str) -> tuple[Path, str]:
                 os.chown(each, owner.st_uid, owner.st_gid)
     except OSError as error:
         raise EdgeError(f"the key {path} cannot be made: {error.strerror}; has the centre been started once?") from None
-    return path, key
+    return key
 
 
 @click.group(cls=CentralGroup, short_help="Plan maintenance at sites.")

@@ -10,10 +10,11 @@ import click
 from edge.cli.parts import cut_part, part_options, print_part, rows_for
 from edge.cli.session import CommandSession, json_option, login
 from edge.cli.tables import Columns, fail_unless, local_time, print_json, say
+from edge.config.channels import HEARTBEAT_CHANNEL
 from edge.errors import EdgeError
 from edge.messaging import Channel, notice
 from edge.messaging.channels import build_channels
-from edge.monitor import announcement, heartbeat
+from edge.monitor import announcement
 from edge.store import outbox
 from edge.store.listing import ListPart
 from edge.store.outbox import Message
@@ -42,7 +43,7 @@ def test(session: CommandSession, channel: str) -> None:
     if not named:
         known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in channels)) or "none is configured"
         raise click.BadParameter(f'there is no channel "{channel}"; there are: {known}')
-    if channel == heartbeat.HEARTBEAT_CHANNEL:
+    if channel == HEARTBEAT_CHANNEL:
         message = _oldest_heartbeat(session)
         if message is None:
             say("heartbeat: nothing waits; every heartbeat was accepted." if session.has_catalog else _NEVER_RAN)
@@ -78,7 +79,7 @@ def _oldest_heartbeat(session: CommandSession) -> Message | None:
     if not session.has_catalog:
         return None
     with session.quiet_catalog() as conn:
-        return next(iter(outbox.oldest(conn, heartbeat.HEARTBEAT_CHANNEL, 1)), None)
+        return next(iter(outbox.oldest(conn, HEARTBEAT_CHANNEL, 1)), None)
 
 
 @notify.command("tell", short_help="Announce new equipment, storage or requirements.")

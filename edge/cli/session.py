@@ -180,9 +180,13 @@ class CommandSession:
             raise EdgeError(
                 f"the catalog {self._path} cannot be opened: {error.__cause__ or error}; run this as its owner, edge"
             ) from None
-        never = f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration"
-        print_note(f"{never}, or the disk of site.data_dir is not mounted")
+        print_note(self._no_catalog)
         return open_empty_catalog()
+
+    @property
+    def _no_catalog(self) -> str:
+        never = f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration"
+        return f"{never}, or the disk of site.data_dir is not mounted"
 
     def _check_version(self, conn: Transaction) -> None:
         """Raises OtherVersion for a catalog that this version of the command cannot read."""
@@ -201,9 +205,14 @@ class CommandSession:
         return self._path.exists()
 
     def change(self, command: str, **fields: object) -> dict[str, Any]:
-        """Carry out a change (edge.daemon.changes): by the daemon where it runs, which acts at once; else here."""
+        """Carry out a change (edge.daemon.changes): by the daemon where it runs, which acts at once; else here.
+
+        It makes no catalog: one that root has made, the gateway could not open.
+        """
         if self.daemon_runs:
             return self.ask(command, **fields)
+        if not self.has_catalog:
+            raise EdgeError(self._no_catalog)
         from edge.daemon.changes import CHANGES  # noqa: PLC0415 - with all that can be changed
 
         with self.store() as database:
@@ -232,6 +241,8 @@ class CommandSession:
 
     def record_list(self, how: str) -> None:
         """Record in the ledger that a person is shown patients of no study. A failure is printed alone."""
+        if not self.daemon_runs and not self.has_catalog:
+            return  # it shows nobody
         try:
             self.change("viewed", studies=[], why=how)
         except (EdgeError, OSError) as error:

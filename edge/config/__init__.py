@@ -28,22 +28,29 @@ def load_config(directory: Path, texts: Mapping[str, str] | None = None) -> Conf
 
     `texts`: of the files, by their names, in place of what the directory has; relative paths begin there all the same.
     """
-    found = files.read_directory(directory) if texts is None else files.read_texts(texts, directory)
-    reading = Reading(found, SINGLE_SECTIONS, NAMED_SECTIONS)
+    reading = Reading(_read(directory, texts), SINGLE_SECTIONS, NAMED_SECTIONS)
     reading.read_all()
     reading.check_across(cross_checks.CROSS_CHECKS)
     reading.raise_faults()
     return _build(reading, directory)
 
 
+def _read(directory: Path, texts: Mapping[str, str] | None) -> files.Tables:
+    return files.read_directory(directory) if texts is None else files.read_texts(texts, directory)
+
+
 def load_tables(
-    directory: Path, sections: dict[str, type], named: dict[str, tuple[type, str]], between: Iterable[Across] = ()
+    directory: Path,
+    sections: dict[str, type],
+    named: dict[str, tuple[type, str]],
+    between: Iterable[Across] = (),
+    texts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Read and check another program's tables (as SINGLE_SECTIONS and NAMED_SECTIONS): sections by table or plural.
 
-    `lines` holds the place of each key. Raises ConfigError.
+    `lines` holds the place of each key; `texts` as in `load_config`. Raises ConfigError.
     """
-    reading = Reading(files.read_directory(directory), sections, named)
+    reading = Reading(_read(directory, texts), sections, named)
     reading.read_all()
     reading.check_across(between)
     reading.raise_faults()

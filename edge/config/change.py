@@ -13,8 +13,9 @@ from typing import Any
 from edge.config import edit
 from edge.config.edit import Files, NotEditable
 from edge.config.files import parse_toml
-from edge.config.maintenance import fault_of_window
-from edge.config.sections import Config
+from edge.config.maintenance import as_local, fault_of_window
+from edge.config.parsers import parse_date_and_time
+from edge.config.sections import Calendar, Config
 from edge.errors import EdgeError
 from edge.text import moment_text, single_line
 
@@ -47,7 +48,7 @@ def _add_host(files: Files, config: Config, fields: Fields, _origin: str) -> dic
 
 
 def _add_maintenance(files: Files, config: Config, fields: Fields, origin: str) -> dict[str, str]:
-    begin, end = _moment(fields, "from"), _moment(fields, "to")
+    begin, end = (_moment(fields, key, config.calendar) for key in ("from", "to"))
     if fault := fault_of_window(begin, end):
         raise EdgeError(f"to: {fault}")
     name = str(fields.get("name") or begin.strftime("planned-%Y%m%d-%H%M"))
@@ -82,12 +83,12 @@ def _name(fields: Fields, taken: Mapping[str, object]) -> str:
     return name
 
 
-def _moment(fields: Fields, key: str) -> datetime:
+def _moment(fields: Fields, key: str, calendar: Calendar) -> datetime:
     try:
-        found = datetime.fromisoformat(str(fields.get(key, "")).strip())
-    except ValueError:
-        raise EdgeError(f'{key}: expected a date and time such as "2026-12-05 22:00"') from None
-    return found.replace(tzinfo=None, second=0, microsecond=0)
+        found = parse_date_and_time(str(fields.get(key, "")).strip())
+    except ValueError as error:
+        raise EdgeError(f'{key}: expected a date and time such as "2026-12-05 22:00"{error}') from None
+    return as_local(found, calendar.zone).replace(second=0, microsecond=0)
 
 
 def _reason(fields: Fields) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edge.config.sections import Config
 
 EVENTS = ("opened", "closed", "escalated")
+#: Channels of the outbox: the audit trail, the heartbeats, and the notices that the next one takes along.
+AUDIT_CHANNEL, HEARTBEAT_CHANNEL, NOTICES = "audit", "heartbeat", "heartbeat.notices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,20 @@ def channels_for(config: Config, kind: str, severity: str, event: str) -> list[s
         if wants(subscriber, kind, severity, event)
         for channel in queues(name, subscriber)
     ]
-    return [*found, "heartbeat.notices"] if config.heartbeat.url else found
+    return [*found, NOTICES] if config.heartbeat.url else found
 
 
 def announcement_channels(config: Config) -> list[str]:
     """List the channels of what a person announces: all but those that are limited to kinds of alert."""
     found = [channel for name, each in subscribers(config) if not each.kinds for channel in queues(name, each)]
-    return [*found, "heartbeat.notices"] if config.heartbeat.url else found
+    return [*found, NOTICES] if config.heartbeat.url else found
+
+
+def all_queues(config: Config) -> set[str]:
+    """List the outbox's channels that are configured: what waits for another one is delivered to nobody."""
+    found = {queue for name, subscriber in subscribers(config) for queue in queues(name, subscriber)}
+    found |= {HEARTBEAT_CHANNEL, NOTICES} if config.heartbeat.url else set()
+    return found | ({AUDIT_CHANNEL} if config.audit.is_enabled else set())
 
 
 def monthly_channels(config: Subscribed) -> list[str]:

@@ -1,14 +1,14 @@
 """[maintenance.NAME]: planned work. What fails meanwhile is planned downtime, and no notice is sent about it. Pure.
 
-The times are local times of the site ([calendar] time_zone). Limits: a window of more than LONGEST_WINDOW_SECONDS
-is a mistake, for it would silence the alerts of a site.
+The times are local times of the site ([calendar] time_zone), unless they have an offset. Limits: a window of more than
+LONGEST_WINDOW_SECONDS is a mistake, for it would silence the alerts of a site.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -49,7 +49,7 @@ class Maintenance:
     def window(self, time_zone: str | None) -> PlannedWork:
         """The same in seconds since 1970; `time_zone` None: the machine's."""
         zone = ZoneInfo(time_zone) if time_zone else None
-        begin, end = ((at.replace(tzinfo=zone) if zone else at).timestamp() for at in (self.from_, self.to))
+        begin, end = (as_local(at, zone).replace(tzinfo=zone).timestamp() for at in (self.from_, self.to))
         return PlannedWork(self.name, begin, end, self.reason)
 
 
@@ -68,6 +68,11 @@ class PlannedWork:
     def covers(self, begin: float, end: float) -> bool:
         """Whether a downtime is inside, but for WINDOW_SLACK_SECONDS: what takes longer was not planned."""
         return begin >= self.begin - WINDOW_SLACK_SECONDS and end <= self.end + WINDOW_SLACK_SECONDS
+
+
+def as_local(at: datetime, zone: tzinfo | None) -> datetime:
+    """What the clock of a zone shows at a time that is written (None: of the machine's zone)."""
+    return at.astimezone(zone).replace(tzinfo=None) if at.tzinfo else at
 
 
 def windows_of(maintenances: Iterable[Maintenance], time_zone: str | None) -> tuple[PlannedWork, ...]:
@@ -97,7 +102,7 @@ def windows_are_sound(reading: Reading) -> Iterator[tuple[Key, str]]:
 
 def fault_of_window(begin: datetime, end: datetime) -> str:
     """What is wrong with a window; empty where nothing is."""
-    seconds = (end - begin).total_seconds()
+    seconds = end.timestamp() - begin.timestamp()
     if seconds <= 0:
         return f'expected a time after from, found "{_format_moment(end)}"'
     if seconds > LONGEST_WINDOW_SECONDS:

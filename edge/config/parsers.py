@@ -142,19 +142,19 @@ def parse_certificate(value: object) -> str:
 def parse_date(value: object) -> str:
     """`2026-12-25`, or `12-25` for that day of each year."""
     text = value.isoformat() if isinstance(value, date) else parse_text(value)
+    is_yearly = len(text) <= len("12-25")
     try:
-        date.fromisoformat(text if len(text) > 5 else f"2024-{text}")
+        found = date.fromisoformat(f"2024-{text}" if is_yearly else text).isoformat()
     except ValueError:
         raise ValueError from None
-    return text
+    return found.removeprefix("2024-") if is_yearly else found
 
 
 def parse_date_and_time(value: object) -> datetime:
-    """Local time of the site, as `2026-12-05 22:00`; a time with an offset is converted to the machine's zone."""
+    """Local time of the site, as `2026-12-05 22:00`; one with an offset is that moment (edge.config.maintenance)."""
     try:
         found = datetime.fromisoformat(parse_text(value))
-        found = found.astimezone().replace(tzinfo=None) if found.tzinfo else found
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ValueError from None
     require(found.year in _YEARS, f"; a year from {_YEARS[0]} to {_YEARS[-1]}")
     return found

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from edge.console.access import ConsolePage
 from edge.errors import EdgeError
-from edge.monitor.monthly import month_of, monthly_report
+from edge.monitor.monthly import latest_months, month_of, monthly_report
 from edge.monitor.monthly_text import report_csv, report_tables, summary_lines
 from edge.spool.room import disk_of
 from edge.store import samples
@@ -69,18 +69,9 @@ class Charts(ConsolePage):
             report=found,
             tables=report_tables(found),
             lines=summary_lines(found),
-            months=list(_months(month_of(time.strftime("%Y-%m"), config.calendar, now).begin)),
+            months=latest_months(config.calendar, now, REPORT_MONTHS),
             fault=fault,
         )
-
-
-def _months(begin: float) -> Iterator[str]:
-    """The months of a report, as `2026-11`, the latest first."""
-    at = begin
-    for _ in range(REPORT_MONTHS):
-        yield time.strftime("%Y-%m", time.localtime(at + 12 * 3600))
-        at -= 20 * _DAY
-        at = time.mktime((*time.localtime(at)[:2], 1, 0, 0, 0, 0, 0, -1))
 
 
 def _parts(conn: Transaction, begin: float, now: float, label: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:

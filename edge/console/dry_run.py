@@ -219,7 +219,10 @@ def compare_routes(samples: Sequence[Sample], before: RoutingRules, after: Routi
 
 
 def candidate_of(config: Config, text: str) -> Config:
-    """Return the running configuration with the routes (and destinations) of a text. Raises ConfigError."""
+    """Return the running configuration with the routes (and destinations) of a text. Raises ConfigError.
+
+    A destination that the text only names is the running one.
+    """
     given = parse_toml(text)
     with tempfile.TemporaryDirectory(prefix="edge-dry-run-") as name:
         folder = Path(name)
@@ -227,18 +230,24 @@ def candidate_of(config: Config, text: str) -> Config:
         (folder / "known.toml").write_text(_missing_tables(config, given))
         found = configuration.load_config(folder)
     coercions = found.coercions if "coerce" in given else config.coercions
-    return replace(
-        config, routes=found.routes, destinations=config.destinations | found.destinations, coercions=coercions
-    )
+    edited = {name: found.destinations[name] for name in _names_in(given)}
+    return replace(config, routes=found.routes, destinations=config.destinations | edited, coercions=coercions)
+
+
+def _names_in(given: Mapping[str, Any]) -> set[str]:
+    """Return the names of the destinations of a text."""
+    found = given.get("destination")
+    return set(found) if isinstance(found, dict) else set()
 
 
 def _missing_tables(config: Config, given: Mapping[str, Any]) -> str:
     """Return what a complete configuration needs besides a text: [site], and the destinations that are not in it."""
     lines = [] if "site" in given else ["[site]", f"id = {toml_of(config.site.id)}", 'data_dir = "data"']
-    for each in config.destinations.values():
-        if each.name not in given.get("destination", {}):
-            lines.append(f"[destination.{toml_of(each.name)}]")
-            lines += [f"{key} = {toml_of(getattr(each, key))}" for key in ("ae_title", "host", "port")]
+    for name in sorted(config.destinations.keys() - _names_in(given)):
+        each = config.destinations[name]
+        lines.append(f"[destination.{toml_of(name)}]")
+        where = ("kind", "url") if each.is_web else ("ae_title", "host", "port")
+        lines += [f"{key} = {toml_of(getattr(each, key))}" for key in where]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ What was refused is added to the configuration in one step.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from edge.model import UNNAMED_CALLER
 from edge.monitor.announcement import ANNOUNCED_KINDS
 from edge.store import equipment
 from edge.store.web_clients import CLIENT_PREFIX
-from edge.text import amount
+from edge.text import amount, printable
 from edge.web.guard import visitor_of
 from edge.web.listing import SortKeys, cut_page, read_view
 
@@ -48,9 +49,15 @@ _COLUMNS: SortKeys[Mapping[str, Any]] = {
 
 class EquipmentPage(ConsolePage):
     def index(
-        self, request: Request, *, fault: str = "", problems: list[str] | None = None, code: int = 200
+        self,
+        request: Request,
+        *,
+        fault: str = "",
+        problems: list[str] | None = None,
+        code: int = 200,
+        given: Mapping[str, Any] | None = None,
     ) -> Response:
-        """GET /equipment."""
+        """GET /equipment. `given`: what a person has typed, which stays in its form after a fault."""
         config, seen = self._access.config(), self._access.status()["modalities"]
         view = read_view(request, "/equipment", _COLUMNS, ("state",))
         with self._access.db.reading() as conn:
@@ -67,6 +74,7 @@ class EquipmentPage(ConsolePage):
             announced=announced,
             kinds=[(kind, kind.capitalize()) for kind in ANNOUNCED_KINDS],
             services=SERVED,
+            given=given or {},
             fault=fault,
             problems=problems or [],
         )
@@ -74,25 +82,27 @@ class EquipmentPage(ConsolePage):
     def add(self, request: Request) -> Response:
         """POST /equipment/add: a [modality.NAME], or another address of one that is there."""
         visitor = visitor_of(request)
-        change, fields = _change(visitor.form)
-        reason = read_reason(visitor)
+        given: dict[str, Any] = {name: visitor.field(name) for name in _TYPED}
+        given["service"] = visitor.form.get("service", [])
         try:
-            self._access.command(f"configuration-{change}", {**fields, "who": visitor.name, "reason": reason})
+            change, fields = _change(given)
+            fields |= {"who": visitor.name, "reason": read_reason(visitor)}
+            self._access.command(f"configuration-{change}", fields)
         except ConfigError as error:
-            return self.index(request, problems=error.problems, code=422)
-        except (EdgeError, ValueError) as error:
-            return self.index(request, fault=str(error), code=422)
+            return self.index(request, problems=error.problems, code=422, given=given)
+        except EdgeError as error:
+            return self.index(request, fault=str(error), code=422, given=given)
         visitor.leave_notice(f"[modality.{fields['name']}] is written, and its next call is admitted.")
         return RedirectResponse("/equipment", 303)
 
     def announce(self, request: Request) -> Response:
         """POST /equipment/announce."""
         visitor = visitor_of(request)
-        fields = {name: visitor.field(name).strip() for name in ("kind", "from_date", "expects", "said")}
+        fields = {name: visitor.field(name) for name in ("kind", "from_date", "expects", "said")}
         try:
             answer = self._access.command("announce", {**fields, "who": visitor.name})
         except EdgeError as error:
-            return self.index(request, fault=str(error), code=422)
+            return self.index(request, fault=str(error), code=422, given=fields)
         channels = answer["channels"]
         visitor.leave_notice(
             f"Announced by {amount(len(channels), 'channel')}." if channels else "Recorded; no channel is configured."
@@ -114,20 +124,22 @@ def list_caller(each: Mapping[str, Any], config: Config) -> dict[str, Any]:
     }
 
 
-def _change(form: Mapping[str, list[str]]) -> tuple[str, dict[str, Any]]:
-    """The change that a form asks for, and its fields."""
+#: Fields of the form that adds a caller, each with one value.
+_TYPED = ("what", "ae_title", "address", "name", "host", "port", "certificate", "reason")
 
-    def text(name: str) -> str:
-        return (form.get(name) or [""])[0].strip()
 
-    if text("what") == "host":
-        return "modality-add-host", {"name": text("name"), "host": text("host")}
-    port = text("port")
+def _change(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The change that a form asks for, and its fields. Raises EdgeError."""
+    if given["what"] == "host":
+        return "modality-add-host", {"name": given["name"], "host": given["host"]}
+    port = given["port"]
+    if not re.fullmatch("[0-9]{0,5}", port):
+        raise EdgeError(f'Port: expected a number such as 104, found "{printable(port)}".')
     return "modality-add", {
-        "name": text("name"),
-        "ae_title": text("ae_title"),
-        "hosts": [each.strip() for each in text("host").split(",") if each.strip()],
-        "services": form.get("service", []),
+        "name": given["name"],
+        "ae_title": given["ae_title"],
+        "hosts": [each.strip() for each in given["host"].split(",") if each.strip()],
+        "services": given["service"],
         "port": int(port) if port else None,
-        "certificate": text("certificate"),
+        "certificate": given["certificate"],
     }

@@ -92,6 +92,7 @@ class Configuring:
             raise EdgeError("say why: a change of the configuration needs its reason")
         with self._lock:
             before, current = self._current()
+            self._require_read(before)
             if name == "rollback":
                 after = dict(self._version(int(fields["version"])).files)
             else:
@@ -112,6 +113,16 @@ class Configuring:
         except ConfigError as error:
             text = f"the files in {self._directory} have mistakes: correct these first"
             raise ConfigError([text, *error.problems]) from None
+
+    def _require_read(self, files: Files) -> None:
+        """Raise EdgeError where the running gateway has not read these files: a person decides when it does."""
+        with self._read:
+            is_read = self._digest in ("", edit.digest_files(files))
+        if not is_read:
+            raise EdgeError(
+                f"the files in {self._directory} have changed since the gateway read them, and somebody may be editing"
+                " them: `edge check`, `systemctl reload edge`, then try again"
+            )
 
     def _version(self, number: int) -> ConfigurationVersion:
         if self._store is None:
@@ -162,12 +173,15 @@ def record_state(conn: Transaction, files: Files, author: Author) -> None:
 # -- the files ---------------------------------------------------------------------------------------------------------
 
 
-def write_files(directory: Path, before: Files, after: Files) -> None:
-    """Write what differs, each file whole or not at all, and sync the directory. Raises EdgeError."""
+def write_files(directory: Path, before: Files, after: Files, *, mode: int = 0o640) -> None:
+    """Write what differs, each file whole or not at all, and sync the directory. Raises EdgeError.
+
+    `mode`: of new files; the others keep their own.
+    """
     try:
         for name, text in after.items():
             if before.get(name) != text:
-                _write(directory / name, text)
+                _write(directory / name, text, mode)
         for name in before.keys() - after.keys():
             (directory / name).unlink()
         sync_folder(directory)
@@ -179,8 +193,9 @@ def write_files(directory: Path, before: Files, after: Files) -> None:
         ) from None
 
 
-def _write(path: Path, text: str) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
+def _write(path: Path, text: str, mode: int) -> None:
+    if path.exists():
+        mode = path.stat().st_mode & 0o777
     part = path.with_name(f".{path.name}.new")
     with part.open("w", encoding="utf-8") as out:
         os.fchmod(out.fileno(), mode)

@@ -17,7 +17,6 @@ from edge.messaging import Channel, Rejected, notice, smtp
 from edge.messaging import syslog as rfc5424
 from edge.messaging.https import Endpoint, Upstream, WebhookSender
 from edge.messaging.line import Trust
-from edge.monitor import heartbeat
 from edge.monitor.escalation import CLOSED
 from edge.store.outbox import Message
 
@@ -34,7 +33,7 @@ def build_channels(
     """
     made = for_subscribers(configured.subscribers(found), directory)
     if found.heartbeat.url:
-        made[heartbeat.HEARTBEAT_CHANNEL] = _upstream(found, found.heartbeat.url, directory, answered)
+        made[configured.HEARTBEAT_CHANNEL] = _upstream(found, found.heartbeat.url, directory, answered)
     return made
 
 

@@ -29,7 +29,7 @@ from edge.config.sections import Calendar, Config, SiteSection
 from edge.identity.checks import CheckResult
 from edge.monitor.alerts.decisions import NOT_HELD
 from edge.monitor.alerts.identity import FINDING_KINDS, NOT_HELD_ORDER
-from edge.monitor.escalation import CLOSED, ESCALATED, OpenCondition, notice_due
+from edge.monitor.escalation import CLOSED, ESCALATED, OpenCondition, escalates_at, notice_due
 from edge.monitor.notice_document import notice_json
 from edge.monitor.snapshot_model import Alert, Snapshot
 from edge.network.shares import HOUR_SECONDS, NOTICES_OF_OUTSIDERS
@@ -70,12 +70,17 @@ def transition(record: AlertRecord, alert: Alert | None, alarm: Alarm, calendar:
     if alert is None or not alarm.enabled:
         return _leave(record, alarm, now)
     record = replace(record, cleared_at=None, severity=alert.severity, what=alert.what, means=alert.means, do=alert.do)
-    event = notice_due(condition_of(record, alarm), calendar, now)
-    if event == ESCALATED and ALERT_SEVERITIES.index(record.severity) <= ALERT_SEVERITIES.index(record.notified):
+    condition = condition_of(record, alarm)
+    event = notice_due(condition, calendar, now)
+    if event == ESCALATED and not condition.is_escalated and now >= escalates_at(condition, calendar):
         record = replace(record, escalated_at=now)
-    elif event:
-        record = replace(record, notified=record.severity)
+    if event:
+        record = replace(record, notified=max(record.notified, record.severity, key=_SEVERITY_RANK.index))
     return Transition(record, event)
+
+
+#: A severity, and that of an alert of which nothing was notified yet.
+_SEVERITY_RANK = ("", *ALERT_SEVERITIES)
 
 
 def _leave(record: AlertRecord, alarm: Alarm, now: float) -> Transition:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple
+from fnmatch import fnmatchcase
 
 from edge.config.sections import LEARNED, Config
+from edge.model import UNNAMED_CALLER
 from edge.monitor.live import Usual
 from edge.monitor.snapshot_model import ModalityStatus
 from edge.monitor.usual_hours import GONE_DAYS, WEEKS, YEAR_DAYS, days_of, usual
@@ -14,6 +16,7 @@ from edge.store import equipment, peers
 from edge.store.database import Transaction
 from edge.store.equipment import Make
 from edge.store.samples import DAY
+from edge.store.web_clients import CLIENT_PREFIX
 from edge.text import printable
 
 #: More are not shown: a port scan must not fill each status.
@@ -100,13 +103,24 @@ def _completes(before: Make, now: Make) -> bool:
 
 
 def rhythms(conn: Transaction, config: Config, margin: float, now: float) -> dict[str, Usual]:
-    """The usual hours of every admitted AE title that has stored something."""
+    """The usual hours of every AE title that is admitted today and has stored something."""
     found = {}
     back = YEAR_DAYS if config.calendar.holidays else WEEKS * 7 + GONE_DAYS + 1
     for ae_title, modality, last in peers.admitted_senders(conn):
+        if not _may_send(config, ae_title, modality):
+            continue  # it was removed, and cannot be late any more
         given = config.modalities.get(modality)
         hours = peers.calling_hours(conn, ae_title, now - back * DAY)
         if hours:
             sends_by, days = given.sends_by if given else LEARNED, days_of(config.calendar, hours)
             found[ae_title] = usual(config.calendar, days, last, now, margin, sends_by)
     return found
+
+
+def _may_send(config: Config, ae_title: str, name: str) -> bool:
+    """Does the configuration of today still have equipment that was admitted under a name of it when it called last?"""
+    if name.startswith(CLIENT_PREFIX):
+        return name.removeprefix(CLIENT_PREFIX) in config.clients
+    if name == UNNAMED_CALLER and config.listen.unknown == "accept":
+        return True
+    return any(fnmatchcase(ae_title, each.ae_title) for each in config.modalities.values())

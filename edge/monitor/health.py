@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 
 from edge import __version__
 from edge.config.alarms import ALERT_KINDS, alarms
+from edge.config.channels import all_queues
 from edge.config.maintenance import PlannedWork, windows_of
 from edge.config.sections import Config
 from edge.model import Disk
@@ -81,7 +82,7 @@ def snapshot(conn: Transaction, config: Config, disk: Disk, live: Live, now: flo
         deferred=tuple(backlog.list_deferred_work(conn, tally)),
         downtimes=downtime.latest_downtimes(conn),
         clock=live.machine.clock,
-        outbox=_outbox(conn, now),
+        outbox=_outbox(conn, config, now),
         ledger_seq=head.seq,
         ledger_head=head.hash.hex() if head.seq else "",
         versions=_versions(conn),
@@ -159,10 +160,13 @@ def _last_alive(conn: Transaction) -> float | None:
     return max((float(each) for each in marks if each is not None), default=None)
 
 
-def _outbox(conn: Transaction, now: float) -> dict[str, ChannelBacklog]:
+def _outbox(conn: Transaction, config: Config, now: float) -> dict[str, ChannelBacklog]:
+    configured = all_queues(config)
     return {
-        channel: ChannelBacklog(found.count, now - (found.oldest_at or now), found.last_error, found.parked)
-        for channel, found in outbox.backlogs(conn).items()
+        name: ChannelBacklog(
+            found.count, now - (found.oldest_at or now), found.last_error, found.parked, name in configured
+        )
+        for name, found in outbox.backlogs(conn).items()
     }
 
 

@@ -18,6 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from edge.config.channels import HEARTBEAT_CHANNEL, NOTICES
 from edge.store import ledger, ledger_rows, outbox, queued_heartbeats
 from edge.store.database import Transaction
 from edge.store.gateway_values import count_up, recall, remember
@@ -26,8 +27,6 @@ from edge.store.samples import DAY, HOUR
 from edge.text import iso
 
 HEARTBEAT_SCHEMA = "edge-heartbeat/1"
-#: The outbox's channels: of the documents, and of the notices that the next document takes along.
-HEARTBEAT_CHANNEL, NOTICES = "heartbeat", "heartbeat.notices"
 #: Kinds of message in HEARTBEAT_CHANNEL.
 WITHOUT_NOTICES, WITH_NOTICES = "heartbeat", "heartbeat+notices"
 #: The header that carries the signature.

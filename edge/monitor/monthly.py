@@ -7,9 +7,10 @@ capacity is a straight line through the days that were measured, from LEAST_MEAS
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 
 from edge.config.maintenance import PlannedWork, windows_of
@@ -17,7 +18,7 @@ from edge.config.sections import Calendar, Config
 from edge.errors import EdgeError
 from edge.model import Disk
 from edge.monitor.downtime import apply_plan
-from edge.monitor.workdays import local
+from edge.monitor.workdays import ONE_DAY, day_moment, local
 from edge.store import alert_records, downtimes, peers, samples
 from edge.store.database import Transaction
 from edge.store.downtimes import Downtime
@@ -30,6 +31,8 @@ LEAST_MEASURED_DAYS, PROJECTED_YEARS = 14, (1, 2, 3, 4, 5)
 DAYS_A_YEAR = 365.25
 #: The report of a month is mailed from this hour of the site's day on.
 MAIL_HOUR = 7
+#: Moments are seconds since then.
+_FIRST_YEAR = 1970
 #: Most rows of each part.
 MOST_REPORT_ROWS = 100
 
@@ -133,20 +136,32 @@ class MonthlyReport:
 
 def month_of(text: str, calendar: Calendar, now: float) -> Month:
     """A month such as "2026-11"; empty: the last whole one. Raises EdgeError."""
-    here = local(calendar, now)
-    this = here.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    if text:
-        try:
-            begin = datetime.strptime(text, "%Y-%m").replace(tzinfo=here.tzinfo)
-        except ValueError:
-            raise EdgeError(f'expected a month such as "{this:%Y-%m}", found "{text}"') from None
-    else:
-        begin = (this - timedelta(days=1)).replace(day=1)
-    after = (begin + timedelta(days=32)).replace(day=1)
-    if begin > here:
-        raise EdgeError(f"{begin:%Y-%m} has not begun")
-    is_over = after.timestamp() <= now
-    return Month(f"{begin:%Y-%m}", begin.timestamp(), min(after.timestamp(), now), is_over)
+    today = local(calendar, now).date()
+    first = _first_day(text, today) if text else (today.replace(day=1) - ONE_DAY).replace(day=1)
+    if first > today:
+        raise EdgeError(f"{first:%Y-%m} has not begun")
+    after = (first + timedelta(days=32)).replace(day=1)
+    begin, end = (day_moment(calendar, day, 0.0) for day in (first, after))
+    return Month(f"{first:%Y-%m}", begin, min(end, now), is_over=end <= now)
+
+
+def _first_day(text: str, today: date) -> date:
+    try:
+        first = date(*time.strptime(text, "%Y-%m")[:3])
+    except ValueError:
+        first = None
+    if first is None or first.year < _FIRST_YEAR:
+        raise EdgeError(f'expected a month such as "{today:%Y-%m}", found "{text}"')
+    return first
+
+
+def latest_months(calendar: Calendar, now: float, count: int) -> list[str]:
+    """The months of the site, the present one first."""
+    first, found = local(calendar, now).date().replace(day=1), []
+    for _ in range(count):
+        found.append(f"{first:%Y-%m}")
+        first = (first - ONE_DAY).replace(day=1)
+    return found
 
 
 def mail_is_due(last: str, calendar: Calendar, now: float) -> bool:

@@ -180,6 +180,7 @@ class ChannelBacklog:
     oldest_seconds: float
     last_error: str
     parked: int = 0  # refused permanently: they wait for a person
+    configured: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,3 +149,48 @@ def test_other_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
     (tmp_path / "mail.key").chmod(0o644)
     code, told = check(tmp_path)
     assert (code, "email.x.password" in told) == (2, True)
+
+
+# -- a new site --------------------------------------------------------------------------------------------------------
+
+
+def add_site(directory: Path, *words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, ["central", "--config", str(directory), "site", "add", *words])
+    return done.exit_code, done.output
+
+
+def test_a_site_that_the_configuration_would_refuse_is_not_written(tmp_path: Path) -> None:
+    conf = tmp_path / "conf.d"
+    write_config(conf, some_sites(1)).central.data_dir.mkdir()
+    for words in (("0068", "--link", "edge.example.org"), ("two words",)):
+        code, told = add_site(conf, *words)
+        assert (code, "50-sites.toml:1" in told or "50-sites.toml:3" in told) == (2, True), told
+    assert not (conf / "50-sites.toml").exists()
+    assert list((conf / "data").iterdir()) == []
+
+
+def test_a_site_that_was_removed_is_added_again_with_another_key(tmp_path: Path) -> None:
+    """The file is for the service, whose user is dynamic: others may read it."""
+    conf = tmp_path / "conf.d"
+    write_config(conf, some_sites(1)).central.data_dir.mkdir()
+    keys = []
+    for _ in range(2):
+        code, told = add_site(conf, "0068", "--name", "New Clinic")
+        assert code == 0, told
+        keys.append(config.load(conf).read_keys()["0068"])
+        assert (conf / "50-sites.toml").stat().st_mode & 0o777 == 0o644
+        (conf / "50-sites.toml").unlink()
+    assert keys[0] != keys[1]
+
+
+def test_a_command_finds_the_credentials_that_the_unit_hands_in(tmp_path: Path) -> None:
+    """As docs/central.md lays them out: keys/1.key is the credential keys_1.key."""
+    conf, held = tmp_path / "conf.d", tmp_path / "keys"
+    write_config(conf, some_sites(2).replace('"1.key"', '"keys_1.key"'), 'database_password = "keys_database"')
+    held.mkdir()
+    (conf / "keys_1.key").rename(held / "1.key")
+    write_secret(held / "database", b"secret")
+    assert check(conf)[0] == 0
+    (held / "1.key").unlink()
+    code, told = check(conf)
+    assert (code, f"{conf / 'keys_1.key'} cannot be read" in told) == (2, True)

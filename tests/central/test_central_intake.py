@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge.central.heartbeat import HeartbeatError, parse
 from edge.central.intake import refuse_signature
 from edge.central.sequence import SequenceResult
+from edge.config.sections import SiteSection
+from edge.monitor.engine import body
+from edge.monitor.escalation import CLOSED, ESCALATED, OPENED
+from edge.store.alert_records import AlertRecord
+from edge.store.central import incidents
 from edge.store.central.history import SPANS
+from edge.store.engine import do
+from edge.store.sqlite_file import migrations
 from edge.text import iso
 from tests.support.central_office import (
     MORNING,
@@ -122,7 +131,8 @@ def test_history_is_kept_by_minute_hour_and_day(office: Office) -> None:
 DOWN_FROM, DOWN_TO = MORNING + 10 * MINUTE + 20, MORNING + 20 * MINUTE
 
 
-def downtime_notice(event: str = "closed") -> dict[str, object]:
+def downtime_notice(event: str = "opened") -> dict[str, object]:
+    """Of a downtime there is one notice, when it is over."""
     return {
         "notice": 1,
         "event": event,
@@ -201,6 +211,47 @@ def test_notices_open_and_close_incidents(office: Office) -> None:
     assert incident["escalated_at"] == DOWN_TO
     office.hear("1", 3, MORNING + 2 * MINUTE, notices=[{**opened, "event": "closed", "ended": iso(DOWN_TO)}])
     assert [each["closed_at"] for each in office.incidents()] == [DOWN_TO]
+
+
+def notice_of(number: int, event: str, *, alert: int = 12, since: float = MORNING, **changed: Any) -> dict[str, Any]:
+    """What a gateway sends of one of its alerts: each notice has a number of its own."""
+    found = AlertRecord(alert, "destination-down", "archive", "major", since, since, "It does not answer", "", "wait")
+    ended = MORNING + 90 if event == CLOSED else None
+    return body(number, event, replace(found, **changed), MORNING + 60, SiteSection("1", "Site 1", Path("data")), ended)
+
+
+def test_each_notice_of_one_alert_is_about_the_same_incident(office: Office) -> None:
+    office.hear("1", 1, MORNING, notices=[notice_of(31, OPENED)])
+    office.hear("1", 2, MORNING + MINUTE, notices=[notice_of(40, ESCALATED, severity="critical")])
+    office.hear("2", 1, MORNING + MINUTE, notices=[notice_of(1, OPENED)])
+    (incident, other) = office.incidents(open_only=True)
+    assert (incident["severity"], incident["escalated_at"]) == ("critical", MORNING + 60)
+    office.hear("1", 3, MORNING + 2 * MINUTE, notices=[notice_of(41, CLOSED)])
+    assert [(each["site"], each["closed_at"]) for each in office.incidents()] == [("1", MORNING + 90), ("2", None)]
+    office.hear("1", 4, MORNING + 3 * MINUTE, notices=[notice_of(42, OPENED, alert=13)])
+    assert [each["site"] for each in office.incidents(open_only=True)] == ["2", "1"], "the same again is another alert"
+    assert len(office.incidents()) == 3
+    again = notice_of(7, OPENED, alert=13, since=MORNING + MINUTE, subject="reader")
+    office.hear("1", 5, MORNING + 4 * MINUTE, notices=[again])
+    assert len(office.incidents()) == 4, "a site that has lost its catalog counts its alerts from the beginning"
+    assert other["closed_at"] is None
+
+
+def test_incidents_that_stayed_open_are_closed_by_an_upgrade(office: Office) -> None:
+    kept = {"opened_at": MORNING, "severity": "major", "text": "x"}
+    with office.store.writing() as conn:
+        for number, subject in enumerate(("over", "over", "over", "open", "open", "alone"), 1):
+            incidents.open_incident(conn, "lost", site="1", subject=subject, notice=str(number), **kept)
+        incidents.close(conn, 3, MORNING + 60, "over")
+        incidents.open_incident(conn, "site-down", subject="over", **kept)
+        for statement in migrations("edge.store.central")[17].split(";"):
+            if statement.strip():
+                do(conn, statement)
+    found = office.rows("SELECT id, closed_at, merged_into FROM incident ORDER BY id")
+    assert [each["closed_at"] for each in found] == [MORNING + 60] * 3 + [None, MORNING, None, None]
+    assert [each["merged_into"] for each in found] == [None] * 4 + [4, None, None]
+    office.hear("1", 1, MORNING + 60, notices=[notice_of(9, CLOSED, kind="lost", subject="open")])
+    assert [each["subject"] for each in office.incidents(open_only=True)] == ["alone", "over"]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from edge.central import fleet
-from edge.central.planning import choose_sites
+from edge.central.planning import choose_sites, parse_moment
 from edge.central.reports import QUESTIONS
 from edge.errors import EdgeError
 from edge.store.central import maintenance
 from edge.text import iso
 from tests.support.central_office import MORNING, Office, OpenDatabase, some_sites, status, write_config
+from tests.support.zones import CENTRAL_EUROPE, in_zone
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -79,6 +80,16 @@ def test_planned_downtime_does_not_lessen_the_availability(office: Office) -> No
     (row,) = months(office, MORNING + 2 * HOUR)
     assert row["planned_seconds"] == pytest.approx(HOUR, abs=120)
     assert row["down_seconds"] == pytest.approx(HOUR, abs=120)
+
+
+def test_a_typed_time_is_that_of_its_own_day_and_an_offset_counts(office: Office) -> None:
+    typed = {"2026-07-01 22:00": "20:00", "2026-12-01T22:00": "21:00", "2026-07-01 22:00+00:00": "22:00"}
+    with in_zone(CENTRAL_EUROPE):
+        found = {text: iso(parse_moment(office.config, text).timestamp())[11:16] for text in typed}
+    assert found == typed
+    for text in ("", "tomorrow", "0001-01-01 00:00"):
+        with pytest.raises(EdgeError):
+            parse_moment(office.config, text)
 
 
 def test_sites_are_chosen_by_number_and_tag(office: Office) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from edge.central import export, simulate
 from edge.central.availability import months_back
+from edge.central.question_pages import show
 from edge.central.reports import QUESTIONS
 from edge.monitor import announcement
 from edge.store.central import history
@@ -118,6 +119,13 @@ def test_sites_fill_up_by_their_own_word_or_by_their_week(office: Office) -> Non
     assert found[0]["name"] == "Clinic B"
 
 
+def test_a_disk_that_was_freed_does_not_fill_up(office: Office) -> None:
+    for day, used in enumerate((0.9, 0.9, 0.88, 0.6, 0.6, 0.5, 0.5, 0.5)):
+        told = {"used_fraction": used, "free_bytes": 1, "total_bytes": TB, "full_in_seconds": None}
+        office.hear("b", day + 1, MORNING + day * DAY, status=status(storage=told))
+    assert ask(office, "filling", MORNING + 7 * DAY) == []
+
+
 def outage(office: Office, site: str, begin: float, end: float, cause: str = "down") -> None:
     sql = """
     INSERT INTO outage (site, silent_from, returned_at, cause, down_from, down_to, why)
@@ -161,6 +169,17 @@ def test_capacity_is_projected_from_measured_growth(office: Office) -> None:
     assert (found["full_at"] - MORNING) / DAY == pytest.approx(3000, rel=0.001)
     assert found["intake_per_day_in_3_years_bytes"] == pytest.approx(1e9, rel=0.001)
     assert found["keeps_in_3_years_days"] == pytest.approx(4000, rel=0.001)
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.7, 1000.0])
+def test_a_disk_that_hardly_grows_is_full_on_no_date_and_shown_all_the_same(office: Office, growth: float) -> None:
+    for day in range(20):
+        told = {"used_fraction": (TB / 3 + day * growth) / TB, "free_bytes": 1, "total_bytes": TB}
+        office.hear("a", day + 1, MORNING + day * DAY, status=status(storage=told))
+    (found,) = ask(office, "capacity", MORNING + 20 * DAY)
+    assert found["full_at"] is None
+    assert "/site/a" in "".join(str(show(each, found)) for each in QUESTIONS["capacity"].columns)
+    assert json.loads(export.as_json([found]))[0]["full_at"] is None
 
 
 def test_thirteen_months_of_history_cost_each_question_few_rows(office: Office, tmp_path: Path) -> None:

@@ -54,6 +54,25 @@ def test_any_name_of_data_dir_is_used_as_it_is(tmp_path: Path, running: ExitStac
     salvage.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["worklist", "list"], 0),
+        (["queries", "list"], 0),
+        (["alerts", "ack", "1", "--note", "x"], 1),
+        (["drill", "--done", "x"], 1),
+        (["notify", "retry", "webhook.chat"], 1),
+    ],
+)
+def test_a_command_before_the_first_start_makes_no_catalog(tmp_path: Path, words: list[str], code: int) -> None:
+    """It is often root who types it, and the gateway could not write what root has made."""
+    config = configuration(tmp_path, CONFIG)
+    config.site.data_dir.mkdir(exist_ok=True)
+    done = CliRunner().invoke(cli, [*words, "--config", str(tmp_path / "conf.d")])
+    assert (done.exit_code, "has never run" in done.output) == (code, True), done.output
+    assert list(config.site.data_dir.iterdir()) == []
+
+
 @pytest.mark.parametrize("key", ["listen", "console"])
 def test_a_link_local_address_without_its_interface_is_remarked(tmp_path: Path, key: str) -> None:
     text = CONFIG.replace("[listen]\n", '[listen]\nhost = "fe80::1"\n') if key == "listen" else CONFIG

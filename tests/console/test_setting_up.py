@@ -50,6 +50,20 @@ def test_a_refused_scanner_is_added_from_the_list(desk: Desk) -> None:
     assert heard == []
 
 
+def test_what_was_typed_about_a_scanner_stays_after_a_mistake(desk: Desk) -> None:
+    assert echoscu(desk.edge.port, calling="CT9", check=False).returncode != 0
+    wait_until(lambda: "CT9" in str(desk.edge.api_status()["modalities"]), 10, "it is noted")
+    page = desk.go("/equipment")
+    page.get_by_text("Add it as a scanner").click()
+    page.get_by_label("Port for storage commitment").fill("104x")
+    page.get_by_label("worklist", exact=True).check()
+    page.get_by_label("Reason").fill("a loan")
+    page.get_by_role("button", name="Add the scanner").click()
+    expect(page.get_by_text('Port: expected a number such as 104, found "104x"')).to_be_visible()
+    expect(page.get_by_label("Reason")).to_have_value("a loan")
+    expect(page.get_by_label("worklist", exact=True)).to_be_checked()
+
+
 def test_a_tried_route_is_applied_and_taken_back(desk: Desk) -> None:
     storescu(ct_files(desk.edge.directory / "ct", 3, 16 * 1024), desk.edge.port)
     wait_until(lambda: desk.edge.api_status()["destinations"]["archive"]["confirmed"] == 3, 30, "they are there")
@@ -123,6 +137,17 @@ def test_a_change_beside_a_mistake_is_refused(desk: Desk) -> None:
     assert done.returncode == 2
     assert "90-broken.toml:2: listen.ae_titel: unknown key" in done.stderr
     broken.unlink()
+
+
+def test_a_change_beside_files_that_the_gateway_has_not_read_is_refused(desk: Desk) -> None:
+    """Somebody is in the middle of it: a new scanner must not have it used."""
+    half = desk.edge.config_dir / "90-half.toml"
+    half.write_text('[retention]\nkeep = "1d"\n')
+    add = ("modality", "add", "CT5", "--host", "127.0.0.1", "--reason", "fifth CT")
+    done = desk.edge.cli(*add)
+    assert (done.returncode, "systemctl reload edge" in done.stderr) == (1, True), done.stderr
+    half.unlink()
+    assert desk.edge.cli(*add).returncode == 0
 
 
 def test_the_month_is_shown_on_the_page_and_on_paper(desk: Desk) -> None:

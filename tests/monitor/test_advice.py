@@ -427,12 +427,33 @@ def reported(site: Site) -> None:
     site.db.write(work)
 
 
+AUDITED = CONFIG + '[audit]\nhost = "repository.example.org"\n'
+
+
 def parked(site: Site) -> None:
+    site.write(AUDITED)
+    site.reload()
+
     def work(conn: Any) -> None:
         outbox.post(conn, "audit", "x", site.clock(), "{}")
         outbox.park(conn, outbox.oldest(conn, "audit", 1)[0], site.clock(), "refused")
 
     site.db.write(work)
+
+
+def unreachable(channel: str, config: str) -> Callable[[Site], None]:
+    """A message that waits for a day."""
+
+    def stage(site: Site) -> None:
+        site.write(config)
+        site.reload()
+        site.db.write(lambda conn: outbox.post(conn, channel, "x", site.clock() - DAY, "{}"))
+
+    return stage
+
+
+def delivered(site: Site) -> None:
+    site.execute("DELETE FROM message")
 
 
 HL7 = CONFIG + '[hl7]\nport = 2575\n[feed.his]\nhosts = ["10.10.9.5"]\nauthority = "MTF0067"\n'
@@ -630,6 +651,9 @@ CASES = [
     Case("hl7-control-id-reused", lambda s: receive_hl7(s, update("M1", "T1", "A^B"), update("M1", "T1", "A^C"))),
     Case("charset-wrong", doubtful, with_charset),
     Case("channel-stuck", parked, without=frozenset({"retry"}), name="discard"),
+    Case("channel-stuck", unreachable("audit", AUDITED), delivered, name="audit"),
+    Case("channel-stuck", unreachable("webhook.chat", CONFIG), words=("put its table back",), name="removed"),
+    Case("channel-stuck", unreachable("heartbeat.notices", CONFIG), name="no heartbeat"),
 ]  # fmt: skip
 
 

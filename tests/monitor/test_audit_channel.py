@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edge.config.audit import Audit
+from edge.config.channels import AUDIT_CHANNEL
 from edge.errors import Transient
 from edge.messaging import Courier, Rejected
-from edge.messaging.audit import AUDIT_CHANNEL
 from edge.messaging.audit.channel import GRACE_SECONDS, AuditChannel
 from edge.messaging.channels import open_syslog
 from edge.messaging.syslog import Syslog

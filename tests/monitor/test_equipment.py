@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.model import Disk
+from edge.config import load_config
+from edge.model import UNNAMED_CALLER, Disk
 from edge.monitor import equipment, health
 from edge.monitor.live import Live, Usual
 from edge.monitor.sampler import Gauges
@@ -178,6 +179,32 @@ def test_ten_weeks_in_the_catalog_are_a_rhythm_and_a_silence_in_the_status(fille
     called(filled, "CT1", now)
     with filled.db.reading() as conn:
         assert equipment.rhythms(conn, filled.config, HOUR, now)["CT1"].missed_at is None
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "expected"),
+    [
+        ("ct1", '[modality.ct1]\nae_title = "CT1"\n', True),
+        ("ct1", '[modality.renamed]\nae_title = "CT*"\n', True),
+        ("ct1", '[modality.mr1]\nae_title = "MR1"\n', False),
+        ("ct1", '[listen]\nunknown = "accept"\n', False),
+        (UNNAMED_CALLER, '[listen]\nunknown = "accept"\n', True),
+        (UNNAMED_CALLER, "", False),
+        ("client.ai", '[client.ai]\ntoken = "ai"\nservices = ["store"]\n', True),
+        ("client.ai", "", False),
+    ],
+)
+def test_equipment_that_was_removed_is_not_silent(filled: Filled, name: str, config: str, expected: bool) -> None:
+    """A scanner is sold, its table goes: it cannot call any more, and nobody waits for it."""
+    folder = filled.tmp_path / "today"
+    folder.mkdir()
+    (folder / "site.toml").write_text(f'[site]\nid = "1"\ndata_dir = "data"\n{config}')
+    now = time.time() // DAY * DAY + 20 * HOUR
+    for day in range(70, 0, -1):
+        called(filled, "CT1", now - day * DAY - 12 * HOUR, name)
+    with filled.db.reading() as conn:
+        found = equipment.rhythms(conn, load_config(folder), HOUR, now)
+    assert ("CT1" in found) is expected
 
 
 # The history.

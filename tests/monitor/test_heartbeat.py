@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge.config.channels import HEARTBEAT_CHANNEL, NOTICES
 from edge.monitor import heartbeat
 from edge.monitor.heartbeat import (
-    HEARTBEAT_CHANNEL,
-    NOTICES,
     document,
     post_heartbeat,
     schema,

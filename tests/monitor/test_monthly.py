@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from edge.messaging.notice import LETTER
 from edge.model import Disk
 from edge.monitor import health
 from edge.monitor.live import Live
-from edge.monitor.monthly import MonthlyReport, growth_of, month_of, monthly_report, project
+from edge.monitor.monthly import MonthlyReport, growth_of, latest_months, month_of, monthly_report, project
 from edge.monitor.monthly_text import report_csv, report_letter, report_tables, summary_lines
 from edge.monitor.sampler import Gauges
 from edge.monitor.snapshot_model import Snapshot
@@ -27,7 +28,9 @@ from edge.store import downtimes, outbox, samples
 from edge.store.database import Store
 from edge.store.downtimes import Downtime
 from edge.store.samples import DAY, HOUR
+from edge.text import iso
 from tests.support.gateway import CONFIG, configuration
+from tests.support.zones import CENTRAL_EUROPE, in_zone
 
 UTC = Calendar(time_zone="UTC")
 #: 2026-11-01, 00:00 UTC.
@@ -43,9 +46,23 @@ def test_a_month_is_that_of_the_site() -> None:
     assert (november.begin, november.end, november.is_over) == (NOVEMBER, NOVEMBER + 30 * DAY, True)
     assert month_of("", UTC, NOW).name == "2026-11"
     assert month_of("2026-12", UTC, NOW).end == NOW
-    for wrong in ("2026-13", "november", "2027-01"):
+    for wrong in ("2026-13", "november", "2027-01", "9999-12", "0001-01"):
         with pytest.raises(EdgeError):
             month_of(wrong, UTC, NOW)
+
+
+def test_a_month_before_the_clocks_changed_begins_and_ends_at_its_own_midnight() -> None:
+    april = datetime(2026, 4, 5, 12, tzinfo=timezone.utc).timestamp()
+    with in_zone(CENTRAL_EUROPE):
+        march = month_of("2026-03", Calendar(), april)
+    assert (iso(march.begin), iso(march.end)) == ("2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z")
+
+
+def test_the_months_are_those_of_the_site_whatever_the_machine_is_set_to() -> None:
+    """Where the machine's month has begun and the site's has not, its report is not offered."""
+    first = datetime(2026, 12, 1, 3, tzinfo=timezone.utc).timestamp()
+    assert latest_months(Calendar(time_zone="America/Chicago"), first, 3) == ["2026-11", "2026-10", "2026-09"]
+    assert latest_months(UTC, first, 12)[::11] == ["2026-12", "2026-01"]
 
 
 def test_a_sum_that_begins_again_goes_on() -> None:

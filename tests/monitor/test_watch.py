@@ -91,6 +91,16 @@ def test_the_same_news_is_told_once_and_worse_news_again() -> None:
     assert at(3 * HOUR, record, replace(CAUSE, severity=CRITICAL))[1] == ""
 
 
+def test_what_gets_worse_after_the_term_of_its_new_severity_is_notified_once() -> None:
+    minor, worse = replace(TOLD, severity=MINOR, notified=MINOR), replace(CAUSE, severity=CRITICAL)
+    record, event = at(5 * HOUR, minor, worse)
+    assert (record.notified, record.escalated_at, event) == (CRITICAL, NOW + 5 * HOUR, ESCALATED)
+    assert at(5 * HOUR + 5, record, worse)[1] == "", "not again at the next look"
+    record, event = at(HOUR, minor, worse)
+    assert (record.escalated_at, event) == (None, ESCALATED)
+    assert at(4 * HOUR, record, worse)[1] == ESCALATED, "it stays"
+
+
 @pytest.mark.parametrize(
     ("severity", "hours"),
     [(CRITICAL, 4), (MAJOR, 72), (MINOR, 7 * 24)],  # NOW is a Friday: one business day, five business days

@@ -862,6 +862,20 @@ def test_where_a_key_stands_makes_no_configuration_different(conf: Directory) ->
 # The sample
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("2026-12-25", "2026-12-25"), ("12-25", "12-25"), ("02-29", "02-29"), (dt.date(2026, 12, 25), "2026-12-25")],
+)
+def test_a_day_off_is_kept_as_it_is_compared(written: object, read: str) -> None:
+    assert kinds.DATES.read([written]) == (read,)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 reads one form of a date")
+@pytest.mark.parametrize(("written", "read"), [("20261225", "2026-12-25"), ("2026-W52-5", "2026-12-25")])
+def test_a_day_off_in_another_form_of_iso_8601_is_that_day(written: str, read: str) -> None:
+    assert kinds.DATES.read([written]) == (read,)
+
+
 def test_the_sample_runs_as_it_is() -> None:
     config = load_config(SAMPLE)
     assert config.site.data_dir == SAMPLE.parent / ".edge"

@@ -114,6 +114,12 @@ def test_maintenance_is_planned_and_removed() -> None:
         change("maintenance-add", **{"from": "2026-12-05 22:00", "to": "2026-12-05 21:00"})
 
 
+def test_planned_work_with_an_offset_is_written_in_the_time_of_the_site() -> None:
+    files = {**FILES, "15.toml": '[calendar]\ntime_zone = "America/Chicago"\n'}
+    after = change("maintenance-add", files, **{"from": "2026-12-05T22:00+00:00", "to": "2026-12-05 23:00"})
+    assert 'from = "2026-12-05 16:00"\nto = "2026-12-05 23:00"' in after["60-maintenance.toml"]
+
+
 @pytest.mark.parametrize(
     ("title", "name"), [("CT 1", "ct-1"), ("MR_SÜD", "mr_s-d"), ("!!", "equipment"), ("CT1", "ct1-2")]
 )

@@ -33,6 +33,12 @@ def test_a_window_is_local_time_of_the_site() -> None:
     assert (chicago.end - chicago.begin) == 4 * 3600
 
 
+def test_a_time_with_an_offset_is_that_moment_in_any_zone() -> None:
+    begin = datetime.fromisoformat("2026-12-05 22:00+00:00")
+    for zone in ("America/Chicago", "UTC", None):
+        assert windows_of([Maintenance("switch", begin, END, "x")], zone)[0].begin == begin.timestamp()
+
+
 @pytest.mark.parametrize(
     ("begins", "lasts", "planned"),
     [(0, 3600, True), (3600, 3 * 3600, True), (-60, 3600, True), (3600, 5 * 3600, False), (-3600, 7200, False)],

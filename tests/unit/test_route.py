@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -27,6 +26,7 @@ from edge.errors import ConfigError
 from edge.intake.routing import RoutingRules, compile_rules
 from edge.model import Assignment, InstanceHeader, Origin, Priority, Values
 from tests.support.effort import count_calls
+from tests.support.zones import in_zone
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -35,16 +35,8 @@ NOON = datetime(2026, 1, 31, 12, 0, 59, tzinfo=timezone.utc).timestamp()
 
 @pytest.fixture(autouse=True, scope="module")
 def _in_utc() -> Iterator[None]:
-    yield from in_zone("UTC0")
-
-
-def in_zone(name: str) -> Iterator[None]:
-    """Let this be the local time zone for a while."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TZ", name)
-        time.tzset()
+    with in_zone("UTC0"):
         yield
-    time.tzset()
 
 
 def config(*routes: Route, holds: tuple[Hold, ...] = (), lines: dict[str, str] | None = None) -> Config:
@@ -238,7 +230,7 @@ def test_the_time_of_receiving(condition: Any, expected: bool) -> None:
 def test_clock_times_are_local() -> None:
     night = {"ReceivedAt": {"from": "18:00", "to": "07:00"}}
     assert not matches(night, facts(NOON))
-    for _ in in_zone("XYZ-8"):  # eight hours east
+    with in_zone("XYZ-8"):  # eight hours east
         assert matches(night, facts(NOON))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge.config.audit import Audit
+from edge.config.channels import AUDIT_CHANNEL
 from edge.config.sections import Config
 from edge.errors import place_of
 from edge.messaging import Courier
@@ -34,7 +35,6 @@ from edge.worker.roster import Roster, Wish
 
 log = logging.getLogger(__name__)
 
-AUDIT_CHANNEL = "audit"
 AUDIT_TICK_SECONDS = 1.0
 STUDY_QUIET_SECONDS, STUDY_PATIENCE_SECONDS = 10.0, 60.0
 URGENT = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge.config.alarms import MAJOR, MINOR
+from edge.config.channels import AUDIT_CHANNEL, NOTICES
 from edge.monitor.alerts.equipment import ACK, table_of
-from edge.monitor.alerts.observed import RELOAD, Observed, alert
+from edge.monitor.alerts.observed import CHECK, RELOAD, Observed, alert
 from edge.monitor.snapshot_model import Action, Alert
 from edge.network.tls import SOON_SECONDS
 from edge.text import amount, moment_text, printable, span
@@ -131,14 +132,29 @@ def configuration_rejected(seen: Observed) -> Iterator[Alert]:
         )
 
 
+#: No test message goes there: an audit trail is a record, and notices leave with a heartbeat.
+_UNTESTED = (AUDIT_CHANNEL, NOTICES)
+
+
 def channel_stuck(seen: Observed) -> Iterator[Alert]:
     limit = seen.threshold("channel-stuck")
     for channel, each in seen.outbox.items():
-        if each.waiting and each.oldest_seconds > limit:
+        if not each.configured:
+            waiting = each.waiting + each.parked
+            since, wait = seen.at - each.oldest_seconds, "waits" if waiting == 1 else "wait"
+            what = f"{amount(waiting, 'message')} {wait} for {channel}, which is not configured any more"
+            do = [
+                Action("put its table back"),
+                CHECK,
+                RELOAD,
+                Action("or {} deletes them", ("edge", "notify", "discard", channel, "--waiting")),
+            ]
+        elif each.waiting and each.oldest_seconds > limit:
             since, age = seen.at - each.oldest_seconds + limit, span(each.oldest_seconds)
             why = f" ({printable(each.last_error)})" if each.last_error else ""
             what = f"No message reaches {channel}: {amount(each.waiting, 'message')}, the oldest for {age}{why}"
-            do = [Action("{} says what is wrong", ("edge", "notify", "test", channel))]
+            probe = ("edge", "notify", "list") if channel in _UNTESTED else ("edge", "notify", "test", channel)
+            do = [Action("{} says what is wrong", probe)]
         elif each.parked:
             since, was = seen.at, "was" if each.parked == 1 else "were"
             what = f"{amount(each.parked, 'message')} to {channel} {was} refused permanently"

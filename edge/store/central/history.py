@@ -35,13 +35,6 @@ WHERE at >= :begin
 GROUP BY at
 ORDER BY at
 """
-_LAST_WEEK = """
-SELECT site, count(*) AS days, min(at) AS begin, max(at) AS until, min(used) AS least, max(used) AS most,
-       max(total) AS total
-FROM history_day
-WHERE at >= :begin AND used IS NOT NULL
-GROUP BY site
-"""
 _SUMS = """
 SELECT site, count(*) AS n, max(total) AS total, max(x) AS last,
        sum(x) AS sx, sum(x * x) AS sxx, sum(used) AS sy, sum(x * used) AS sxy,
@@ -71,11 +64,6 @@ def list_measurements(conn: EngineTransaction, table: str, site: str, begin: flo
     """One site's rows, in order."""
     sql = f"SELECT * FROM {table} WHERE site = :site AND at >= :begin ORDER BY at"
     return rows(conn, sql, site=site, begin=int(begin))
-
-
-def growth_since(conn: EngineTransaction, begin: float) -> dict[str, Row]:
-    """Growth of each site's disk by the day: the days, the least and the most that was used, and when."""
-    return {row["site"]: row for row in rows(conn, _LAST_WEEK, begin=int(begin))}
 
 
 def sums_since(conn: EngineTransaction, begin: float) -> dict[str, Row]:

@@ -17,9 +17,12 @@ INSERT INTO incident (kind, site, subject, severity, opened_at, text, means, tod
 VALUES (:kind, :site, :subject, :severity, :opened_at, :text, :means, :todo, :notice)
 RETURNING id
 """
-_SAME_NOTICE = """
+#: The last line: one that was opened before 0.2, by the number of its first notice.
+_OF_NOTICE = """
 SELECT id FROM incident
-WHERE site = :site AND notice = :notice AND kind = :kind AND (opened_at = :since OR closed_at IS NULL)
+WHERE site = :site AND kind = :kind AND subject = :subject
+  AND (notice = :notice AND (opened_at = :since OR closed_at IS NULL)
+       OR closed_at IS NULL AND opened_at = :since)
 ORDER BY CASE WHEN opened_at = :since THEN 0 ELSE 1 END, id DESC LIMIT 1
 """
 _FROM = """
@@ -79,9 +82,11 @@ def list_open_subjects(conn: EngineTransaction, kind: str) -> dict[str, int]:
     return {row["subject"]: row["id"] for row in rows(conn, sql, kind=kind)}
 
 
-def find_of_notice(conn: EngineTransaction, site: str, notice: str, kind: str, since: float) -> int | None:
-    """The number of the incident that a site's notice is about."""
-    return find_value(conn, _SAME_NOTICE, int, site=site, notice=notice, kind=kind, since=since)
+def find_of_notice(
+    conn: EngineTransaction, site: str, notice: str, kind: str, subject: str, since: float
+) -> int | None:
+    """The number of the incident that a site's notice is about; `notice`: what all notices about it have in common."""
+    return find_value(conn, _OF_NOTICE, int, site=site, notice=notice, kind=kind, subject=subject, since=since)
 
 
 def note(conn: EngineTransaction, incident: int, at: float, who: str, text: str) -> None:
