@@ -114,7 +114,9 @@ class Gateway:
         if self.config.site.standby:
             require_protection(data_dir)
         self.lock = claim(data_dir)
-        self.guard = DiskGuard(self.current_config, self.disk, owed=lambda: self.arrivals.owed_to_spool)
+        self.guard = DiskGuard(
+            self.current_config, self.disk, lambda: self.arrivals.owed_to_spool, lambda: self.arrivals.most_owed
+        )
         self.reserve = ReserveFile(data_dir, self.disk)
         self.reserve.drop_if_tight()
         self.spool = self.reserve.spend(lambda: Spool(data_dir, self.guard.check_room))
