@@ -108,8 +108,9 @@ def check_receivers(gateway: Gateway) -> None:
 
 def start_missing(gateway: Gateway) -> None:
     """What could not be started, for want of threads, memory or the catalog, is tried again."""
-    for each in (gateway.audit, gateway.outbound, gateway.notifications, gateway.relays):
-        each.start_missing()
+    outbound, notifications = gateway.outbound.stations, gateway.notifications.channels
+    for roster in (gateway.audit.repositories, outbound, notifications, gateway.relays.senders):
+        roster.start_missing()
 
 
 def mark_alive(gateway: Gateway) -> None:
