@@ -70,12 +70,13 @@ class Configuring:
 
     def author_of(self, files: Files) -> Author:
         """Who made this state of the files."""
-        return self._authors.pop(edit.digest_files(files), Author(BY_HAND, ""))
+        return self._authors.get(edit.digest_files(files), Author(BY_HAND, ""))
 
     def note_read(self, files: Files) -> None:
         """The gateway uses these files from now on."""
         with self._read:
             self._used, self._digest = files, edit.digest_files(files)
+            self._authors.pop(self._digest, None)
             self._read.notify_all()
 
     def files_in_use(self) -> Files:

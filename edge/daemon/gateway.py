@@ -114,7 +114,9 @@ class Gateway:
         if self.config.site.standby:
             require_protection(data_dir)
         self.lock = claim(data_dir)
-        self.guard = DiskGuard(self.current_config, self.disk, owed=lambda: self.arrivals.owed_to_spool)
+        self.guard = DiskGuard(
+            self.current_config, self.disk, lambda: self.arrivals.owed_to_spool, lambda: self.arrivals.most_owed
+        )
         self.reserve = ReserveFile(data_dir, self.disk)
         self.reserve.drop_if_tight()
         self.spool = self.reserve.spend(lambda: Spool(data_dir, self.guard.check_room))
@@ -174,6 +176,7 @@ class Gateway:
         self.queries = QueryRegister()
         self.answers = AnswerTimes()
         self.refusals, self._refused, self.callers = Refusals(), Register(), Callers()
+        self.unrecorded: list[Callable[[Transaction], None]] = []
         plan = lambda: (self.config, self.intake.policy.header)  # noqa: E731
         receivers = partial(Receivers, self._server, self.arrivals, plan=plan, lock=self.lock)
         self.doors = Doors(
@@ -299,9 +302,15 @@ class Gateway:
         self.rechecks.worker.wake()
 
     def take_records(self, *, last: bool = False) -> list[Callable[[Transaction], None]]:
-        """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later."""
+        """What is to be recorded of callers and refusals since the last time. `last`: nothing waits for later.
+
+        What could not be recorded then comes first, and alone: the registers have their own bounds meanwhile.
+        """
+        left, self.unrecorded = self.unrecorded, []
+        if left and not last:
+            return left
         found = self.callers.take(), self._refused.enter(self.refusals.take(), last=last), self.queries.take()
-        return [record for record in found if record is not None]
+        return left + [record for record in found if record is not None]
 
     def setup_link(self) -> str | None:
         """Where the first account is made; None: there is one."""

@@ -108,8 +108,9 @@ def check_receivers(gateway: Gateway) -> None:
 
 def start_missing(gateway: Gateway) -> None:
     """What could not be started, for want of threads, memory or the catalog, is tried again."""
-    for each in (gateway.audit, gateway.outbound, gateway.notifications, gateway.relays):
-        each.start_missing()
+    outbound, notifications = gateway.outbound.stations, gateway.notifications.channels
+    for roster in (gateway.audit.repositories, outbound, notifications, gateway.relays.senders):
+        roster.start_missing()
 
 
 def mark_alive(gateway: Gateway) -> None:
@@ -119,9 +120,10 @@ def mark_alive(gateway: Gateway) -> None:
 
 def record_due(gateway: Gateway) -> None:
     """One transaction: who called, who was refused, and deliveries that are due or whose lease lapsed."""
-    now, records = time.time(), gateway.take_records()
+    now = time.time()
     with gateway.db.reading() as conn:
         is_due = deliveries.anything_due(conn, now)
+    records = gateway.take_records()
 
     def work(conn: Transaction) -> list[str]:
         for record in records:
@@ -129,7 +131,12 @@ def record_due(gateway: Gateway) -> None:
         return deliveries.requeue_due(conn, now)
 
     if records or is_due:
-        gateway.outbound.wake(gateway.db.write(work))
+        try:
+            destinations = gateway.db.write(work)
+        except Hindered:
+            gateway.unrecorded = records
+            raise
+        gateway.outbound.wake(destinations)
 
 
 def record_alive(db: Store) -> None:

@@ -25,6 +25,7 @@ from edge.config.maintenance import windows_of
 from edge.daemon.configuring import record_state
 from edge.daemon.gateway import Gateway
 from edge.daemon.housekeeping import HOUSEKEEPING_THREAD, PERIODIC, TICK, Schedule, checkpoint, copy_ledger
+from edge.daemon.outbound import note_coercions
 from edge.daemon.reload import reload
 from edge.daemon.start import StartError, why_not
 from edge.errors import CatalogError, Cause, ConfigError, EdgeError, Hindered, StorageUnhealthy, place_of
@@ -112,8 +113,8 @@ class Lifecycle:
         if partials or leases:
             log.info("after an unclean end: %d partial files removed, %d leases ended", partials, leases)
         gateway.audit.begin()
-        gateway.db.write(self._record_start)
-        gateway.outbound.join_destinations(gateway.config)
+        since = gateway.db.write(self._record_start)
+        gateway.outbound.join_destinations(gateway.config, since)
         gateway.audit.start()
         gateway.notifications.join_channels(gateway.config)
         gateway.retention.worker.start()
@@ -144,12 +145,14 @@ class Lifecycle:
         if link := gateway.setup_link():
             log.warning("nobody can sign in at the console yet; make the first account within the hour at %s", link)
 
-    def _record_start(self, conn: Transaction) -> None:
+    def _record_start(self, conn: Transaction) -> dict[str, float]:
+        """Returns since when each [coerce] rule is what it is."""
         ledger.append(conn, time.time(), ledger.STARTED, ledger.EDGE, [], payload={"version": __version__})
         apply_holds(conn, self.gateway.config)
         files = self.gateway.configuring.files()
         record_state(conn, files, self.gateway.configuring.author_of(files))
         self.gateway.configuring.note_read(files)
+        return note_coercions(conn, self.gateway.config)
 
     def _note_start(self) -> None:
         """Record since when the scanners were not served, and why: they are again."""
@@ -184,19 +187,32 @@ class Lifecycle:
             signals, self._signals = self._signals, set()
             if signals & {signal.SIGTERM, signal.SIGINT}:
                 return
-            try:
-                if signals:
-                    reload(self.gateway)
-                self._tick.run_due()
-            except Hindered as error:
-                self.gateway.reception.note(error.cause)
-                log.error("housekeeping: %s", error)
-            except MemoryError:
-                self.gateway.reception.note(Cause.MEMORY)
-                log.error("housekeeping: the gateway is %s", words_of(Cause.MEMORY))
-            except (StorageUnhealthy, CatalogError, OSError) as error:
-                log.error("housekeeping: %s", error)
+            if signals:
+                self._attempt(self._reload)
+            self._attempt(self._tick.run_due)
             self._notify("WATCHDOG=1")
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        """Do a part of a tick; what hinders it stops no other."""
+        try:
+            work()
+        except Hindered as error:
+            self.gateway.reception.note(error.cause)
+            log.error("housekeeping: %s", error)
+        except MemoryError:
+            self.gateway.reception.note(Cause.MEMORY)
+            log.error("housekeeping: the gateway is %s", words_of(Cause.MEMORY))
+        except (StorageUnhealthy, CatalogError, OSError) as error:
+            log.error("housekeeping: %s", error)
+
+    def _reload(self) -> None:
+        """Where it is hindered nothing of the new configuration is used: the next tick tries again."""
+        try:
+            reload(self.gateway)
+        except (Hindered, MemoryError, OSError):
+            log.error("the configuration cannot be read again now, the running one stays active")
+            self._signals.add(signal.SIGHUP)
+            raise
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._signals.add(number)

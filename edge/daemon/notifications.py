@@ -55,20 +55,16 @@ class Notifications:
     def __init__(self, db: Store, directory: Path, status: Callable[[], dict[str, Any]]) -> None:
         """`directory`: where the configuration is, and its secrets."""
         self._db, self._directory, self._status = db, directory, status
-        self._channels: Roster[_Channels] = Roster()
+        self.channels: Roster[_Channels] = Roster()
         self.emergency_sent = False
 
     def stop(self) -> None:
         """What is under way may end, then it is cut off."""
-        self._channels.close()
+        self.channels.close()
 
     def join_channels(self, new: Config) -> None:
         """A courier for each channel of the outbox, and heartbeats where they are configured. Waits for no channel."""
-        self._channels.want({"channels": Wish(_channels_of(new), partial(self._make_channels, new))})
-
-    def start_missing(self) -> None:
-        """Try again to start what could not be started."""
-        self._channels.start_missing()
+        self.channels.want({"channels": Wish(_channels_of(new), partial(self._make_channels, new))})
 
     def _make_channels(self, config: Config) -> _Channels:
         made = channels.build_channels(config, self._directory, self._note_answer)
@@ -91,7 +87,7 @@ class Notifications:
 
     @property
     def _running(self) -> _Channels | None:
-        return self._channels.get("channels")
+        return self.channels.get("channels")
 
     @property
     def _couriers(self) -> Mapping[str, Courier]:

@@ -23,7 +23,7 @@ from edge.scp.admission import Caller as ReportCaller
 from edge.scp.admission import Resolver, reporter_fault
 from edge.spool import Spool
 from edge.store import commitments, sent_copies
-from edge.store.database import Store
+from edge.store.database import Store, Transaction
 from edge.store.returned import StudyIdentity, read_identity
 from edge.store.todays_facts import read_today
 from edge.transform import Transcoder
@@ -83,6 +83,12 @@ def _made_of(config: Config, destination: Destination, projects: _Projects) -> t
     return destination, bool(config.feeds), callers, config.coercions_for(destination.name), masks, known
 
 
+def note_coercions(conn: Transaction, new: Config) -> dict[str, float]:
+    """Since when each [coerce] rule is what it is."""
+    digests = {name: hashlib.sha256(repr(rule).encode()).hexdigest() for name, rule in new.coercions.items()}
+    return sent_copies.note_rules(conn, digests, time.time()) if digests else {}
+
+
 class Outbound:
     """See the module's docstring. The gateway's thread joins and stops; any thread may wake."""
 
@@ -92,25 +98,28 @@ class Outbound:
         self.tls = keyring(config)
         self._addresses_of = Resolver()
         self.transcoder = Transcoder()
-        self._stations: Roster[_Station] = Roster()
+        self.stations: Roster[_Station] = Roster()
         self._callers: dict[str, TlsClient] = {}
         self._copy_steps: dict[str, CopySteps] = {}
 
     def stop(self) -> None:
         """What is under way may end, then it is cut off."""
-        self._stations.close()
+        self.stations.close()
         self.transcoder.close()
 
     # -- destinations -------------------------------------------------------------------------------------------------
 
-    def join_destinations(self, new: Config) -> None:
-        """Have a station for each destination, with its configuration of now. Waits for no destination."""
+    def join_destinations(self, new: Config, since: Mapping[str, float]) -> None:
+        """Have a station for each destination, with its configuration of now. Waits for no destination.
+
+        `since`: of `note_coercions`.
+        """
         title, self._site = new.listen.ae_title, new.site.id
-        since, projects = self._rules_since(new), _read_projects(new)
+        projects = _read_projects(new)
         for name in self._callers.keys() - new.destinations.keys():
             self._callers.pop(name, None)
         self._copy_steps = {name: self._steps(new, name, since, projects) for name in new.destinations}
-        self._stations.want(
+        self.stations.want(
             {
                 name: Wish(
                     (title, _made_of(new, destination, projects)),
@@ -119,15 +128,6 @@ class Outbound:
                 for name, destination in new.destinations.items()
             }
         )
-
-    def start_missing(self) -> None:
-        """Try again to start what could not be started: a destination must not stand still."""
-        self._stations.start_missing()
-
-    def _rules_since(self, new: Config) -> dict[str, float]:
-        """Since when each [coerce] rule is what it is."""
-        digests = {name: hashlib.sha256(repr(rule).encode()).hexdigest() for name, rule in new.coercions.items()}
-        return self._db.write(lambda conn: sent_copies.note_rules(conn, digests, time.time())) if digests else {}
 
     def _steps(self, new: Config, name: str, since: Mapping[str, float], projects: _Projects) -> CopySteps:
         """What is done to the copies for one destination."""
@@ -197,17 +197,17 @@ class Outbound:
     def wake(self, destinations: Iterable[str]) -> None:
         """New or due work: wake what sends it."""
         for name in destinations:
-            station = self._stations.get(name)
+            station = self.stations.get(name)
             if station is not None:
                 station.forwarder.wake()
 
     def wake_all(self) -> None:
         """Work may have come for any destination."""
-        self.wake(self._stations.all())
+        self.wake(self.stations.all())
 
     def try_now(self, name: str) -> None:
         """Find out at once whether a destination that is down is back."""
-        if (station := self._stations.get(name)) is not None:
+        if (station := self.stations.get(name)) is not None:
             station.forwarder.try_now()
 
     def _prove(self, name: str) -> None:
@@ -217,7 +217,7 @@ class Outbound:
             confirmer.wake()
 
     def _confirmer(self, name: str) -> Confirmer | None:
-        station = self._stations.get(name)
+        station = self.stations.get(name)
         return station.confirmer if station else None
 
     def report(
@@ -238,7 +238,7 @@ class Outbound:
 
     def describe(self) -> dict[str, Health]:
         """The state of each destination."""
-        return {name: station.forwarder.describe() for name, station in self._stations.all().items()}
+        return {name: station.forwarder.describe() for name, station in self.stations.all().items()}
 
     @property
     def is_busy(self) -> bool:
@@ -292,7 +292,7 @@ class Outbound:
     def certificates(self) -> dict[str, float]:
         """When each certificate ends that a connection needs: by destination, "listen" for our own."""
         found = {name: caller.expires for name, caller in self._callers.items()}
-        for name, station in self._stations.all().items():
+        for name, station in self.stations.all().items():
             found.setdefault(name, station.forwarder.certificate_expires)
         found["listen"] = self.tls.expires if self.tls else None
         return {name: expires for name, expires in found.items() if expires is not None}

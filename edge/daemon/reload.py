@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from edge import config
 from edge.config.sections import Config
 from edge.daemon.configuring import BY_HAND, record_state
 from edge.daemon.gateway import Gateway
+from edge.daemon.outbound import note_coercions
 from edge.errors import CatalogError, ConfigError, Hindered, StorageUnhealthy, place_of
 from edge.intake.policy import Policy
+from edge.messaging.audit import begin_audit
 from edge.storage.retention import apply_holds
 from edge.store import destinations, ledger
 from edge.store.database import Transaction
+from edge.store.destinations import DestinationCounts
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,8 @@ def reload(gateway: Gateway) -> list[str]:
     """Read the configuration again, and use it from the next association on.
 
     Returns its faults: with any, the running configuration stays active. Type=notify of systemd: no READY before the
-    reload is done, and none is missed whatever happens. Raises what hinders the gateway (edge.daemon.lifecycle).
+    reload is done, and none is missed whatever happens. Raises what hinders the gateway: then nothing of the new one is
+    used, and it may be tried again (edge.daemon.lifecycle).
     """
     gateway.notify("RELOADING=1")
     try:
@@ -52,38 +57,55 @@ def _reject(gateway: Gateway, problems: list[str]) -> list[str]:
 
 
 def _reload(gateway: Gateway) -> list[str]:
+    """What may fail comes first, then one transaction, then the use: behind the transaction nothing may fail."""
     files = gateway.configuring.files()
     new = config.load_config(gateway.directory)
     policy = Policy.from_config(new)
     gateway.outbound.use_certificates(new)
-    gateway.rejected_at = None
     if fixed := need_restart(gateway.config, new):
         log.warning("%s changed: restart to use it", ", ".join(fixed))
     new = keep_bound(gateway.config, new)
-    changed = config.changes(gateway.config, new)
-    # In this order: who acts by the new configuration (the review of retention) has its policy.
-    gateway.intake.policy, gateway.config = policy, new
-    gateway.answerer.configure()
-    gateway.importer.recorder.search = gateway.fetched.recorder.search = policy.header
-    gateway.doors.configure()
-    gateway.audit.begin()
+    changed, author = config.changes(gateway.config, new), gateway.configuring.author_of(files)
 
-    author = gateway.configuring.author_of(files)
-
-    def apply(conn: Transaction) -> None:
+    def apply(conn: Transaction) -> tuple[Mapping[str, float], list[DestinationCounts]]:
+        begin_audit(conn, new.audit)
         apply_holds(conn, new)
         _record_configured(conn, change_payload(changed, author.reason), author.who)
         record_state(conn, files, author)
+        gateway.intake.policy = policy  # here: what is entered behind these holds is held by the same rules
+        return note_coercions(conn, new), destinations.list_removed_destinations(conn, list(new.destinations))
 
-    gateway.db.write(apply)
+    before = gateway.intake.policy
+    try:
+        since, removed = gateway.db.write(apply)
+    except BaseException:
+        gateway.intake.policy = before
+        raise
+    _use(gateway, new, since)
     gateway.configuring.note_read(files)
-    gateway.audit.join()
-    gateway.outbound.join_destinations(new)
-    gateway.notifications.join_channels(new)
-    gateway.relays.join(new)
-    _warn_of_unconfigured(gateway)
+    _warn_of_removed(removed)
     log.info("the configuration has been read again")
     return []
+
+
+def _use(gateway: Gateway, new: Config, since: Mapping[str, float]) -> None:
+    """Have every part use it. What fails nevertheless, by a fault of ours, keeps no other part from it."""
+    # Who acts by the new configuration (the review of retention) has its policy.
+    gateway.config, gateway.rejected_at = new, None
+    gateway.importer.recorder.search = gateway.fetched.recorder.search = gateway.intake.policy.header
+    uses: dict[str, Callable[[], None]] = {
+        "what answers queries": gateway.answerer.configure,
+        "the doors": gateway.doors.configure,
+        "the audit trail": gateway.audit.join,
+        "destinations": partial(gateway.outbound.join_destinations, new, since),
+        "channels": partial(gateway.notifications.join_channels, new),
+        "relays": partial(gateway.relays.join, new),
+    }
+    for name, use in uses.items():
+        try:
+            use()
+        except Exception as error:  # noqa: BLE001 - see above
+            log.critical("%s cannot use the new configuration, restart the gateway: %s", name, place_of(error))
 
 
 def change_payload(changed: Sequence[str], reason: str = "") -> ledger.Payload:
@@ -102,16 +124,15 @@ def _record_configured(conn: Transaction, payload: ledger.Payload, who: str = BY
     ledger.append(conn, time.time(), ledger.CONFIGURED, by, [], payload=payload)
 
 
-def _warn_of_unconfigured(gateway: Gateway) -> None:
+def _warn_of_removed(removed: Sequence[DestinationCounts]) -> None:
     """Log what can be done about a destination whose table is gone, and that has work left."""
-    with gateway.db.reading() as conn:
-        for each in destinations.list_removed_destinations(conn, list(gateway.config.destinations)):
-            log.warning(
-                "%d deliveries are left for destination %s, which is not configured: put its table back, or type"
-                " `edge destination rename` or `retire`",
-                each.left,
-                each.name,
-            )
+    for each in removed:
+        log.warning(
+            "%d deliveries are left for destination %s, which is not configured: put its table back, or type"
+            " `edge destination rename` or `retire`",
+            each.left,
+            each.name,
+        )
 
 
 def keep_bound(old: Config, new: Config) -> Config:

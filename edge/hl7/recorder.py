@@ -44,7 +44,7 @@ class FrameRecorder:
             raise hindrance.error_for(cause, f"what came {FRAME_LAG_SECONDS:.0f} s ago is not stored away yet")
 
     def _append(self, data: bytes, draft: Draft) -> None:
-        slot = self._journal.slots.take(SLOT_WAIT_SECONDS)
+        slot = self._journal.take_slot(SLOT_WAIT_SECONDS)
         file: BodyFile | None = None
         is_given = False
         try:

@@ -17,6 +17,7 @@ from edge.dicom.header import read_header
 from edge.dicom.items import MAX_DATA_SET
 from edge.dicom.rejection import KEY_OBJECT_SELECTION, RejectionNote, read_note
 from edge.errors import Hindered, StorageUnhealthy, Unreadable, place_of
+from edge.errors.hindrance import raise_passing
 from edge.intake.check_memory import CheckMemory
 from edge.intake.entries import CatalogEntry, InstanceEntry, QuarantineEntry, enter_or_quarantine
 from edge.intake.policy import Policy
@@ -162,14 +163,17 @@ class Intake:
 
         Returns None when it is not ours to read; it is left where it is, and the caller says so.
         """
+        path = self.spool.path_of(name)
         try:
-            meta = self.spool.read_meta(name)
+            meta, found = self.spool.read_meta(name), path.stat()
+            digest = self.spool.digest(name, meta.dataset_offset)
         except Unreadable:
             return None
-        path = self.spool.path_of(name)
-        origin = meta.origin or Origin("", "", "", path.stat().st_mtime)
-        digest = self.spool.digest(name, meta.dataset_offset)
-        stored = Stored(name, path.stat().st_size, meta.dataset_offset, digest, Bucket(path.parent))
+        except OSError as error:  # of this file: it stops no other
+            raise_passing(error)
+            return None
+        origin = meta.origin or Origin("", "", "", found.st_mtime)
+        stored = Stored(name, found.st_size, meta.dataset_offset, digest, Bucket(path.parent))
         policy = self.policy
         try:
             facts = self.reread_header(name, meta.context_key, meta.sop_instance_uid, origin, policy)

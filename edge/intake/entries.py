@@ -84,8 +84,6 @@ class InstanceEntry:
         self._intake, self._stored, self._facts, self._policy, self._event = intake, stored, facts, policy, event
         self._is_cached = bool(facts.origin.fetched_from)
         self._decision = CACHED if self._is_cached else raise_priority(policy.rules.decide(facts), facts)
-        self._hold = "" if self._is_cached else policy.rules.hold_reason(facts)
-        self._rule = "" if self._is_cached else policy.rules.retention_rule(facts)
         self._references = intake.read_references(stored.path) if self._decision.takes_along else ()
         self._note = None if self._is_cached else intake.read_rejection(stored, facts)
         self._said = Memory.said_by(facts)
@@ -100,7 +98,9 @@ class InstanceEntry:
         facts, stored, policy, assignments = self._facts, self._stored, self._policy, self._decision.assignments
         known = self._known or (nearby.find(self._said) if nearby else None)
         self._more, self._joins = [], False
-        added = self._added = catalog.add(conn, facts, stored, self._hold, known, self._rule)
+        kept_by = self._intake.policy.rules  # of now: what is new in them keeps what was on its way, too
+        hold, rule = ("", "") if self._is_cached else (kept_by.hold_reason(facts), kept_by.retention_rule(facts))
+        added = self._added = catalog.add(conn, facts, stored, hold, known, rule)
         _set_damaged_aside(self._intake.spool, added)
         if nearby is not None:
             nearby.note(self._said, added.placed)

@@ -15,13 +15,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from edge.errors import Cause
+from edge.errors import Cause, Shortage
+from edge.journal.record import BLOCK
 
 CONTROL_FILE = "control"
 _WORDS = 7
 _STATE, _GENERATION, _WRITTEN, _APPLIED, _WRITTEN_END, _SPOOLED, _SPOOLED_END = range(_WORDS)
 #: Behind the words of the segments: of all.
-_FAILED, _WAITING_SINCE, _CAUSE = range(3)
+_FAILED, _WAITING_SINCE, _CAUSE, _SEGMENT_BYTES = range(4)
 _NOTHING = memoryview(bytes((_WORDS - _WRITTEN) * 8)).cast("Q")
 _CAUSES: tuple[Cause | None, ...] = (None, *Cause)
 
@@ -46,9 +47,14 @@ class Owed(NamedTuple):
 class RingControl:
     """See the module's docstring. Segments are numbered from 0 on."""
 
-    def __init__(self, folder: Path | None, segments: int = 0) -> None:
-        """`segments`: a new file for this number; 0: map the one that is there. No folder: memory without a file."""
+    def __init__(self, folder: Path | None, segments: int = 0, segment_bytes: int = 0) -> None:
+        """`segments`: a new file for this number, each of `segment_bytes`; 0: map the one that is there.
+
+        No folder: memory without a file.
+        """
         self._map_words(_open_file(folder, segments) if folder is not None else _create_memory(segments))
+        if segments:
+            self._words[self._of_all + _SEGMENT_BYTES] = segment_bytes
 
     @classmethod
     def attach(cls, fd: int) -> RingControl:
@@ -86,6 +92,10 @@ class RingControl:
 
     def set_cause(self, cause: Cause | None) -> None:
         self._words[self._of_all + _CAUSE] = _CAUSES.index(cause)
+
+    def why_late(self, text: str) -> Shortage:
+        """Build the error of a door that has waited for apply in vain: what hinders that, or else it is only behind."""
+        return Shortage(text, self.cause or Cause.BUSY)
 
     def state(self, number: int) -> SegmentState:
         return SegmentState(self._words[number * _WORDS + _STATE])
@@ -126,6 +136,12 @@ class RingControl:
             sum(self._column(word)) for word in (_SPOOLED, _WRITTEN, _SPOOLED_END, _WRITTEN_END)
         )
         return Owed(max(0, written - spooled), max(0, written_end - spooled_end))
+
+    @property
+    def most_owed(self) -> Owed:
+        """What `owed_to_spool` is never above: a ring that is full of records of one block."""
+        size = self.segments * self._words[self._of_all + _SEGMENT_BYTES]
+        return Owed(size // BLOCK, size)
 
     def begin(self, number: int, generation: int, state: SegmentState) -> None:
         """A segment with a new generation; its state is said last."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edge.errors import Cause
+from edge.errors import Cause, Shortage
 from edge.journal.control import RingControl
 from edge.journal.notices import Notices
 from edge.journal.ring import Claims
-from edge.journal.slots import SlotPool
+from edge.journal.slots import Slot, SlotPool
 from edge.journal.writer import Writers
 
 
@@ -58,6 +58,13 @@ class JournalDoor:
     def cause(self) -> Cause | None:
         """Why the current batch could not be applied yet."""
         return self.control.cause
+
+    def take_slot(self, patience: float) -> Slot:
+        """A receive buffer, in the order of arrival. Raises Shortage where apply keeps them all for these seconds."""
+        try:
+            return self.slots.take(patience)
+        except Shortage as error:
+            raise self.control.why_late(str(error)) from None
 
     def close(self) -> None:
         """Close its segments in order."""

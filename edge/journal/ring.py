@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import Cause, EdgeError, StorageFull
+from edge.errors import EdgeError
 from edge.journal import segment
 from edge.journal.control import RingControl, SegmentState
 from edge.journal.record import RecordIdentity
@@ -23,7 +23,9 @@ from edge.journal.segment import RingSize, SegmentHeader
 JOURNAL_FOLDER = "journal"
 #: Files beside the segments: files of longer objects, and what is kept as damaged.
 BESIDE_SUFFIXES = (".part", segment.DAMAGED_SUFFIX)
-#: A writer asks again after this time whether a segment has become free.
+#: A writer waits this long for a free segment, and so slows its sender, as it does for a receive buffer.
+CLAIM_WAIT_SECONDS = 10.0
+#: It asks again after this time whether one has become free.
 RECYCLE_PAUSE_SECONDS = 0.01
 
 
@@ -71,7 +73,7 @@ class Ring:
             segment.number_of(path): segment.read_segment_header(path) for path in segment.list_segments(self.folder)
         }
         segments = max([self.size.segments - 1, *there]) + 1
-        control = RingControl(self.folder if self._has_file else None, segments)
+        control = RingControl(self.folder if self._has_file else None, segments, self.size.segment_bytes)
         for number, header in there.items():
             generation = header.generation if header else 0
             self._generation = max(self._generation, generation)
@@ -113,6 +115,10 @@ class Ring:
                 fd, _ = segment.open_for_append(self.path_of(number))
             except BlockingIOError:  # a writer has it
                 continue
+            except FileNotFoundError:  # a person has deleted it; its writer may live, for the lock was in the file
+                if self.control.applied_count(number) < self.control.written_count(number):
+                    raise
+                continue  # nothing of it is needed: only its place is, until the next start
             is_open = self.control.state(number) is SegmentState.OPEN
             if is_open:
                 self.control.set_state(number, SegmentState.CLOSED)
@@ -215,13 +221,13 @@ class Claimed:
 class Claims:
     """A door's side of the ring: it knows the journal's directory, and nothing of the catalog."""
 
-    def __init__(self, folder: Path, patience: float = 2.0, control: RingControl | None = None) -> None:
+    def __init__(self, folder: Path, patience: float = CLAIM_WAIT_SECONDS, control: RingControl | None = None) -> None:
         """`patience`: seconds that a claim waits for a free segment, while its sender waits. `control`: the ring's."""
         self.folder, self._patience = folder, patience
         self.control = control or RingControl(folder)
 
     def claim(self) -> Claimed:
-        """A free segment, the oldest generation first. Raises StorageFull when there is none."""
+        """A free segment, the oldest generation first. Raises Shortage when there is none: the journal is full."""
         end = time.monotonic() + self._patience
         while True:
             for number in self.control.numbers(SegmentState.FREE):
@@ -229,7 +235,7 @@ class Claims:
                 if claimed is not None:
                     return claimed
             if time.monotonic() >= end:
-                raise StorageFull("the journal is full: what was received is not stored away yet", Cause.BYTES)
+                raise self.control.why_late("the journal is full: what was received is not stored away yet")
             time.sleep(RECYCLE_PAUSE_SECONDS)
 
     def _try(self, number: int) -> Claimed | None:

@@ -184,6 +184,10 @@ class JournalService:
         return self.ring.control.owed_to_spool()
 
     @property
+    def most_owed(self) -> Owed:
+        return self.ring.control.most_owed
+
+    @property
     def lag_seconds(self) -> float:
         """How long the oldest record waits to be applied; 0: none does."""
         oldest = self.ring.control.waiting_since

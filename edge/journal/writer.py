@@ -1,7 +1,7 @@
 """Append to the journal. `SegmentWriter.append` returns when the record is durable: its return is the acknowledgement.
 
 One association uses a writer at a time; a writer has a segment of its own, so no lock is shared with others. What
-fails raises, and never becomes a success: StorageFull when no segment is free or the disk has no room, Shortage, and
+fails raises, and never becomes a success: Shortage when no segment is free, StorageFull when the disk has no room, and
 StorageUnhealthy after a failed flush. The segment of a failed flush is poisoned, for nobody knows what its end is;
 after StorageUnhealthy the writer stops.
 """
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edge.errors import Cause, Permanent, Shortage, StorageUnhealthy
+from edge.errors import Permanent, StorageUnhealthy
 from edge.journal import record, segment
 from edge.journal.body_file import BodyFile
 from edge.journal.control import SegmentState
@@ -221,7 +221,7 @@ class Writers:
         """A writer, in the order of arrival. Raises Shortage when there is none for this number of seconds."""
         with self._line.stand(patience) as is_first, self._given_back:
             if not (is_first and self._given_back.wait_for(lambda: self._idle or self._may_make(), patience)):
-                raise Shortage("the journal is written too slowly", Cause.BUSY)
+                raise self._claims.control.why_late("the journal is written too slowly")
             if self._idle:
                 return self._idle.pop()
             self._all.append(SegmentWriter(self._claims, self._notify))

@@ -107,7 +107,8 @@ class OrderedProcess:
         self._keyring = Keyring(plan.config.tls) if plan.config.tls.is_on else None
         self._journal = JournalDoor.attach(plan.door, shared)
         disk = lambda: disk_of(plan.config.site.data_dir)  # noqa: E731
-        self._guard = DiskGuard(lambda: self._config, disk, owed=self._journal.control.owed_to_spool)
+        control = self._journal.control
+        self._guard = DiskGuard(lambda: self._config, disk, control.owed_to_spool, lambda: control.most_owed)
         self._link = RemoteLink(link)
         self._door = self._make_door(feed, plan)
         missing = keep_from_writing(plan.door.folder, self._list_programs())

@@ -47,7 +47,7 @@ class Recording:
     ) -> None:
         """`patience`: how long to wait for a receive buffer, in seconds. Raises Shortage."""
         self._journal, self.prefix, self._check_room = journal, prefix, check_room
-        self._slot: Slot | None = journal.slots.take(patience)
+        self._slot: Slot | None = journal.take_slot(patience)
         self._used = 0  # of the slot
         self._file: BodyFile | None = None  # once the slot was full
         self._room_at = 0

@@ -301,12 +301,11 @@ class Spool:
         return sorted(folder.name for folder in self.root.iterdir())
 
     def files(self, bucket: str) -> Iterator[tuple[str, os.stat_result]]:
-        """List the files of one bucket as (name below the spool, stat); none when the bucket is not there."""
-        folder = self.root / bucket
-        if folder.is_dir():
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".dcm"):
+        """List the files of one bucket as (name below the spool, stat), without those that are removed meanwhile."""
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / bucket) as entries:
+            for entry in entries:
+                if entry.name.endswith(".dcm"):
+                    with suppress(FileNotFoundError):
                         yield f"{bucket}/{entry.name}", entry.stat()
 
     def read_meta(self, name: str) -> part10.Meta:

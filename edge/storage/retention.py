@@ -203,21 +203,18 @@ class Retention:
         return count, needed, files
 
     def delete_discarded(self) -> int:
-        """Delete what was discarded long ago. Returns how many files went.
-
-        The file goes before its row: a crash in between leaves a row whose file is deleted again, which is none.
-        """
+        """Delete what was discarded long ago, as what is evicted. Returns how many files went."""
         if self._doubts_clock():
             return 0
         now = self._clock()
         with self._db.reading() as conn:
             found = operator_actions.discarded_before(conn, now - self._config().quarantine.keep, EVICT_AT_ONCE)
-        for each in found:
-            self._spool.remove(each.path)
-        if found:
-            self._db.write(lambda conn: operator_actions.note_deleted(conn, found, now))
-            log.info("deleted %d discarded instances", len(found))
-        return len(found)
+        gone = self._db.write(lambda conn: operator_actions.note_deleted(conn, found, now)) if found else []
+        for each in gone:
+            self._remove(each.path)
+        if gone:
+            log.info("deleted %d discarded instances", len(gone))
+        return len(gone)
 
     def _evict(
         self, chosen: list[Candidate], evict: Callable[[Transaction, int], Evicted | None], disk: Disk
@@ -233,14 +230,14 @@ class Retention:
 
         gone = self._db.write(work)
         for each in gone:
-            self._remove(each)
+            self._remove(each.path)
         return gone
 
-    def _remove(self, evicted: Evicted) -> None:
+    def _remove(self, path: str) -> None:
         try:
-            self._spool.remove(evicted.path)
+            self._spool.remove(path)
         except OSError as error:
-            log.error("%s stays until the next start: %s", evicted.path, error.strerror or error)
+            log.error("%s stays until the next start: %s", path, error.strerror or error)
 
 
 def _evict_by_age(

@@ -78,7 +78,7 @@ def add(
         if row["sha256"] == stored.sha256:
             if row["state"] in (InstanceState.STORED, InstanceState.CONFLICT) and not _is_replaced(row, facts):
                 return _duplicate(row)
-            return _return(conn, row, facts, stored, known, rule)
+            return _return(conn, row, facts, stored, hold, known, rule)
     kind = kind_id(conn, ContextKey(facts.sop_class_uid, facts.transfer_syntax_uid))
     study, placed = _place(conn, facts, known)
     is_cached = bool(facts.origin.fetched_from)
@@ -132,18 +132,25 @@ def has_rival(conn: Transaction, sop_instance_uid: str, sha256: bytes, instance:
 
 
 def _return(
-    conn: Transaction, row: sqlite3.Row, facts: InstanceHeader, stored: Stored, known: Placement | None, rule: str
+    conn: Transaction,
+    row: sqlite3.Row,
+    facts: InstanceHeader,
+    stored: Stored,
+    hold: str,
+    known: Placement | None,
+    rule: str,
 ) -> Added:
     """The same bytes as an instance whose file was gone, that could not be read then, or that a person had refused.
 
-    A new custody begins, and with it every question that an arrival raises.
+    A new custody begins, and with it every question that an arrival raises. A hold that it had keeps it on.
     """
     study, placed = _place(conn, facts, known)
     source = facts.origin.fetched_from
     conflict = not source and has_rival(conn, facts.sop_instance_uid, stored.sha256, row["id"])
     if not source and not is_routed(conn, row["id"]):
         count_fetched(conn, row["fetched_from"], -1, -row["size"])
-    conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), rule, row["id"]))
+    hold = legal_holds.hold_of_arrival(conn, facts.first("StudyInstanceUID"), hold)
+    conn.execute(_RETURN, (*_new_values(facts, stored, study, placed), *_kept_as(conflict), rule, hold, row["id"]))
     conn.execute("DELETE FROM delivery WHERE instance_id = ? AND destination = ''", (row["id"],))
     arrival = Arrival.CONFLICT if conflict else Arrival.RETURNED
     return Added(arrival, row["id"], study, row["kind_id"], stored.path, placed, *_former(row, stored))
@@ -195,7 +202,8 @@ _NEW = (*_ARRIVED, "sop_instance_uid", "sha256", "kind_id", "hold", "retention")
 _INSERT = f"INSERT INTO instance ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))}) RETURNING id"
 _RETURN = (
     f"UPDATE instance SET {', '.join(f'{name} = ?' for name in _ARRIVED)},"
-    " retention = ?, discarded_at = NULL, deleted_at = NULL, released_as = NULL WHERE id = ?"
+    " retention = ?, hold = CASE WHEN hold IN ('', 'legal:') THEN ? ELSE hold END, discarded_at = NULL,"
+    " deleted_at = NULL, released_as = NULL WHERE id = ?"
 )
 
 

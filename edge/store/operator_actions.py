@@ -260,18 +260,22 @@ def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Disca
     return [Discarded(*row) for row in rows]
 
 
-def note_deleted(conn: Transaction, found: Sequence[Discarded], now: float) -> None:
+def note_deleted(conn: Transaction, found: Sequence[Discarded], now: float) -> list[Discarded]:
     """Record that the files of discarded instances are gone; what they were stays provable by their digests.
 
-    One that came again since they were listed has another file, and is not deleted.
+    Returns those whose files are to be removed now: not of one that has been released, held or received again since.
     """
+    gone = []
     for each in found:
         sql = (
             "UPDATE instance SET deleted_at = ?, size = 0 WHERE path = ? AND state = 'discarded' AND deleted_at IS NULL"
+            " AND substr(hold, 1, 6) <> 'legal:'"
         )
         if conn.execute(sql, (now, each.path)).rowcount:
             payload, ids = {"sha256": each.sha256.hex()}, [each.instance_id]
             ledger.append(conn, now, ledger.DELETED, ledger.EDGE, ids, study_id=each.study_id, payload=payload)
+            gone.append(each)
+    return gone
 
 
 def note_released(conn: Transaction, instance: int, target: int, now: float) -> None:

@@ -1,7 +1,7 @@
 """Named workers that are replaced when their configuration changes. Nobody waits for a peer here but at the very end.
 
 Promise: `want` returns at once. What has changed or gone is stopped by a thread of its own, and only then is its
-successor started, made of the newest wish: there are never two of one name. What cannot be started is logged, and
+successor started, made of the newest wish: there are never two of one name. What cannot be started is logged, once, and
 `start_missing` tries it again. `close` waits for all, each within the bound of its own `stop`.
 """
 
@@ -27,6 +27,8 @@ class Runner(Protocol):
 
 
 R = TypeVar("R", bound=Runner)
+#: What one is made of that has started in part.
+_HALF_STARTED = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,14 @@ class Roster(Generic[R]):
         self._wanted: Mapping[str, Wish[R]] = {}
         self._running: dict[str, tuple[object, R]] = {}
         self._ending: dict[str, threading.Thread] = {}
+        self._faults: dict[str, str] = {}  # why one is not as it is wanted, as logged
         self._closed = False
 
     def want(self, wanted: Mapping[str, Wish[R]]) -> None:
         """Have exactly these run."""
         with self._lock:
             self._wanted = dict(wanted)
+            self._faults.clear()
             self._bring_about()
 
     def start_missing(self) -> None:
@@ -95,17 +99,17 @@ class Roster(Generic[R]):
             self._start(name, self._wanted[name])
         except Exception as error:  # noqa: BLE001 - it must stop no other, and may have passed the next time
             why = str(error) if isinstance(error, EdgeError | OSError) else place_of(error)
-            log.error("%s cannot be started, and is tried again: %s", name, why)
+            self._note(name, f"cannot be started, and is tried again: {why}")
+        else:
+            if self._faults.pop(name, None) is not None:
+                log.info("%s has been started", name)
 
     def _start(self, name: str, wish: Wish[R]) -> None:
         runner = wish.make()
+        # A part of it may start. Where the rest does not, the next try ends it, as one that is not wanted so.
+        self._running[name] = (_HALF_STARTED, runner)
+        runner.start()
         self._running[name] = (wish.made_of, runner)
-        try:
-            runner.start()
-        except BaseException:
-            del self._running[name]
-            runner.stop()  # a part of it may have started
-            raise
 
     def _end(self, name: str) -> None:
         """Have one stopped and replaced. Where the system gives no thread for that, it goes on until the next try."""
@@ -114,10 +118,16 @@ class Roster(Generic[R]):
         try:
             thread.start()
         except RuntimeError:
-            log.error("%s goes on as it was: the gateway is %s", name, hindrance.words_of(Cause.THREADS))
+            self._note(name, f"goes on as it was: the gateway is {hindrance.words_of(Cause.THREADS)}")
             return
         del self._running[name]
         self._ending[name] = thread
+
+    def _note(self, name: str, fault: str) -> None:
+        """Log a fault once, however often it is met."""
+        if self._faults.get(name) != fault:
+            log.error("%s %s", name, fault)
+        self._faults[name] = fault
 
     def _replace(self, name: str, runner: R) -> None:
         try:

@@ -24,7 +24,7 @@ from edge.scp.recorder import Recording
 from edge.scp.response import StoreResponse
 from edge.spool import Spool, Stored
 from edge.storage.release import Releaser
-from edge.store import catalog, leases
+from edge.store import catalog, leases, legal_holds
 from edge.store.ledger import check
 from tests.support.gateway import CONFIG, Receiving, configuration
 from tests.support.objects import ct_files, dataset, read_meta, sop_instance_uid
@@ -429,6 +429,60 @@ def test_holds_are_noted(tmp_path: Path, slice_: Path) -> None:
     with Receiving(tmp_path, CONFIG + '[hold.trial]\nwhen = { Modality = "CT" }\n') as edge:
         accept(edge, slice_)
         assert edge.rows("SELECT hold FROM instance") == [("hold.trial",)]
+
+
+HOLD = CONFIG + '[hold.trial]\nwhen = { Modality = "CT" }\n'
+
+
+@pytest.mark.parametrize("is_legal", [False, True])
+@pytest.mark.parametrize("state", ["evicted", "lost", "discarded"])
+def test_what_comes_again_is_held_as_what_comes_for_the_first_time(
+    edge: Receiving, tmp_path: Path, slice_: Path, state: str, is_legal: bool
+) -> None:
+    accept(edge, slice_)
+    edge.db.write(lambda conn: conn.execute("UPDATE instance SET state = ?", (state,)).rowcount)
+    ((study,),) = edge.rows("SELECT study_uid FROM study")
+    if is_legal:  # placed while the study was in a yearly file
+        edge.db.write(lambda conn: legal_holds.place_hold(conn, study, 1.0, "sa", "court"))
+        edge.db.write(lambda conn: conn.execute("UPDATE instance SET hold = ''").rowcount)
+    edge.intake.policy = Policy.from_config(configuration(tmp_path, HOLD))
+    assert accept(edge, slice_).status == 0
+    assert edge.rows("SELECT state, hold FROM instance") == [("stored", "legal:" * is_legal + "hold.trial")]
+
+
+def test_what_comes_again_keeps_the_hold_that_it_had(tmp_path: Path, slice_: Path) -> None:
+    with Receiving(tmp_path, HOLD) as edge:
+        accept(edge, slice_)
+        edge.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'lost'").rowcount)
+        edge.intake.policy = Policy.from_config(configuration(tmp_path, HOLD.replace('"CT"', '"MR"')))
+        accept(edge, slice_)
+        assert edge.rows("SELECT state, hold FROM instance") == [("stored", "hold.trial")]
+
+
+def test_a_hold_that_is_new_keeps_what_is_on_its_way(
+    edge: Receiving, tmp_path: Path, slice_: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter_all, new = Intake.enter_all, Policy.from_config(configuration(tmp_path, HOLD))
+
+    def reload_first(intake: Intake, *given: Any) -> None:
+        intake.policy = new
+        enter_all(intake, *given)
+
+    monkeypatch.setattr(Intake, "enter_all", reload_first)
+    accept(edge, slice_)
+    assert edge.rows("SELECT hold FROM instance") == [("hold.trial",)]
+
+
+def test_a_file_that_cannot_be_read_stops_no_adoption(edge: Receiving, slice_: Path) -> None:
+    accept(edge, slice_)
+    (path,) = edge.files()
+    (path.parent / "0.dcm").mkdir()  # as any that the system refuses to read
+    edge.db.write(lambda conn: conn.execute("DELETE FROM delivery").rowcount)
+    edge.db.write(lambda conn: conn.execute("DELETE FROM instance").rowcount)
+    edge.settle()
+    edge.crash()
+    edge.restart()
+    assert edge.rows("SELECT state FROM instance") == [("stored",)]
 
 
 def test_an_evicted_instance_that_comes_again_begins_a_new_custody(edge: Receiving, slice_: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from edge.errors import Permanent, Shortage, StorageFull
+from edge.errors import Cause, Permanent, Shortage, StorageFull
 from edge.journal import record, segment
 from edge.journal.apply import AppliedProgress, Batches
 from edge.journal.control import SegmentState
@@ -22,8 +24,9 @@ from edge.journal.replay import BodyDamaged, DamagedPart, JournalRecord, RecordD
 from edge.journal.ring import Claims, Ring
 from edge.journal.segment import RingSize, ring_size
 from edge.journal.slots import SlotPool
-from edge.journal.writer import Writers
+from edge.journal.writer import SegmentWriter, Writers
 from edge.model import InstanceHeader, Origin
+from edge.scp.recorder import BUFFER_WAIT_SECONDS
 from edge.text import MIB
 from tests.support.journaling import SMALL, Bench, Kept, append, damage_of, found, replay_into
 from tests.support.peers import wait_until
@@ -143,8 +146,13 @@ def test_a_full_ring_refuses_and_takes_again_what_comes_after_it_was_applied(ben
     bodies = [os.urandom(100_000) for _ in range(8)]
     for body in bodies:
         bench.append(body)
-    with pytest.raises(StorageFull):
+    with pytest.raises(Shortage) as refused:
         bench.append(bodies[0])
+    assert refused.value.cause is Cause.BUSY, "apply is behind: the disk is not full"
+    bench.ring.control.set_cause(Cause.LOCKED)
+    with pytest.raises(Shortage) as refused:
+        bench.append(bodies[0])
+    assert refused.value.cause is Cause.LOCKED, "what hinders apply"
     assert bench.ring.free_segments == 0
     assert not bench.ring.prepare()  # nothing is applied, so nothing is recycled
     kept = Kept()
@@ -246,6 +254,16 @@ def test_a_free_segment_that_a_person_has_deleted_stops_no_writer(bench: Bench) 
     (bench.folder / segment.file_name(number)).unlink()
     assert bench.append(b"x").head.segment == others[0]
     assert bench.ring.control.state(number) is SegmentState.BROKEN
+
+
+def test_an_open_segment_that_a_person_has_deleted_is_left_where_all_of_it_is_applied(bench: Bench) -> None:
+    """Its door may have died; another door's records are applied on. What is gone unapplied is not passed over."""
+    head = bench.append(b"x").head
+    (bench.folder / segment.file_name(head.segment)).unlink()
+    with pytest.raises(FileNotFoundError):
+        bench.ring.close_abandoned()
+    bench.ring.mark_applied(head.generation, 1)
+    assert bench.ring.close_abandoned() is None
 
 
 def test_a_segment_whose_writer_lives_is_not_closed_for_it(bench: Bench) -> None:
@@ -372,6 +390,7 @@ def test_what_is_appended_and_not_in_the_spool_is_counted_in_files_and_bytes(ben
     control = bench.ring.control
     batches = Batches(Kept(), bench.ring.mark_applied, bench.ring.mark_spooled)
     items = [JournalRecord(bench.folder, bench.append(os.urandom(60_000)).head) for _ in range(5)]  # of two segments
+    assert control.most_owed == (256, 4 * 256 << 10), "of any records"
     assert control.owed_to_spool().files == 5
     assert 300_000 <= control.owed_to_spool().bytes <= 360_000
     batches.add(items[0])
@@ -386,6 +405,31 @@ def test_what_is_appended_and_not_in_the_spool_is_counted_in_files_and_bytes(ben
     while bench.ring.prepare():
         pass
     assert control.owed_to_spool() == (0, 0)
+
+
+def test_a_writer_waits_for_a_segment_as_long_as_its_sender_waits_for_a_buffer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(8):
+        bench.append(bytes(100_000))
+    bench.writer.close()
+    now = [0.0]
+
+    def pass_time(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > BUFFER_WAIT_SECONDS - 1:  # apply was behind, or the catalog was locked
+            for each in bench.heard:
+                bench.ring.mark_applied(each.head.generation, each.head.index + 1)
+            while bench.ring.prepare():
+                pass
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=pass_time, time_ns=time.time_ns)
+    monkeypatch.setattr("edge.journal.ring.time", clock)
+    claims = Claims(bench.folder)
+    writer = SegmentWriter(claims)
+    assert append(writer, bench.slots, b"late").head.index == 0
+    writer.close()
+    claims.close()
 
 
 def test_a_start_applies_what_is_left_once_and_recycles(tmp_path: Path) -> None:
@@ -411,6 +455,6 @@ def test_a_start_applies_what_is_left_once_and_recycles(tmp_path: Path) -> None:
 def test_a_door_does_not_claim_what_an_earlier_run_has_left(tmp_path: Path) -> None:
     Bench(tmp_path / "journal").append(b"x")
     ring = Ring(tmp_path / "journal", SMALL)
-    with pytest.raises(StorageFull):
+    with pytest.raises(Shortage):
         Claims(tmp_path / "journal", 0.0).claim()
     ring.close()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from edge.daemon import housekeeping
+from edge.errors import Cause, Shortage
 from edge.journal import service
 from edge.journal.door import JournalDoor
 from edge.journal.segment import RingSize
@@ -59,6 +60,19 @@ def test_a_door_keeps_its_buffers_however_many_others_come_and_go(
     assert list(kept.bodies.values())[5:] == [b"lasting %d" % number for number in range(4)]
     assert count_used(lasting.slots) == 0
     lasting.close()
+
+
+def test_a_door_whose_buffers_apply_keeps_says_what_hinders_it(journal: JournalService) -> None:
+    door = journal.open_door(1)
+    slot = door.take_slot(0.0)
+    for hindered in (None, Cause.LOCKED):
+        journal.ring.control.set_cause(hindered)
+        with pytest.raises(Shortage) as refused:
+            door.take_slot(0.0)
+        assert refused.value.cause is (hindered or Cause.BUSY), "no memory is short"
+    journal.ring.control.set_cause(None)
+    door.slots.give_back(slot.number)
+    door.close()
 
 
 def test_a_pool_that_cannot_be_made_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:

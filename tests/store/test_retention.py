@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from edge.spool.room import DiskGuard, disk_of
 from edge.storage import recovery, retention
 from edge.storage.reserve import ReserveFile
 from edge.storage.retention import BELOW_WARN, Retention, apply_holds, plan, to_free
-from edge.store import catalog, database, deliveries, eviction, leases, ledger
+from edge.store import catalog, database, deliveries, eviction, leases, ledger, operator_actions
 from edge.store.database import Store, Transaction
 from edge.store.eviction import Candidate
 from tests.support.ledger_rows import with_words
@@ -349,20 +350,30 @@ def test_many_go_in_batches(store: StoredObjects, monkeypatch: pytest.MonkeyPatc
     assert store.files() == set()
 
 
-def test_what_comes_again_while_its_discarded_file_is_deleted_is_not_deleted(
-    store: StoredObjects, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "meanwhile",
+    {
+        "released": "UPDATE instance SET state = 'stored', discarded_at = NULL",
+        "received again": "UPDATE instance SET state = 'stored', path = '2.dcm', discarded_at = NULL",
+        "held": "UPDATE instance SET hold = 'legal:'",
+    }.items(),
+    ids=lambda each: each[0],
+)
+def test_what_is_kept_after_all_while_discarded_files_are_deleted_stays(
+    store: StoredObjects, monkeypatch: pytest.MonkeyPatch, meanwhile: tuple[str, str]
 ) -> None:
     store.take()
     store.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'discarded', discarded_at = -1e9").rowcount)
-    really = store.spool.remove
+    listed = operator_actions.discarded_before
 
-    def remove(name: str) -> None:
-        really(name)
-        back = "UPDATE instance SET state = 'stored', path = '2.dcm', discarded_at = NULL"
-        store.db.write(lambda conn: conn.execute(back).rowcount)
+    def decide(*args: Any) -> list[operator_actions.Discarded]:
+        found = listed(*args)
+        store.db.write(lambda conn: conn.execute(meanwhile[1]).rowcount)
+        return found
 
-    monkeypatch.setattr(store.spool, "remove", remove)
-    assert store.retention.delete_discarded() == 1
+    monkeypatch.setattr(operator_actions, "discarded_before", decide)
+    assert store.retention.delete_discarded() == 0
+    assert len(store.files()) == 1
     with store.db.reading() as conn:
         assert conn.execute("SELECT count(*) FROM ledger WHERE event = 'deleted'").fetchone()[0] == 0
     assert list(store.rows("deleted_at").values()) == [None]
@@ -393,6 +404,32 @@ def test_a_crash_between_commit_and_unlink_leaves_what_the_next_start_removes(
     found = [recovery.compare(*recovery.read_bucket(store.db, store.spool, each, 1e12)) for each in buckets]
     assert [(each.orphans, each.lost) for each in found] == [((), ())] * len(buckets)
     assert {name for each in found for name in each.leftovers} == set(files)
+
+
+def test_a_crash_before_a_discarded_file_is_removed_leaves_what_the_next_start_removes(
+    store: StoredObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.take()
+    store.db.write(lambda conn: conn.execute("UPDATE instance SET state = 'discarded', discarded_at = -1e9").rowcount)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.spool, "remove", Mock(side_effect=Crash))
+        with pytest.raises(Crash):
+            store.retention.delete_discarded()
+    (file,) = store.files()
+    found = recovery.compare(*recovery.read_bucket(store.db, store.spool, file.partition("/")[0], 1e12))
+    assert found == recovery.Differences((), (file,), ())
+
+
+def test_the_comparison_goes_on_where_files_are_evicted_meanwhile(store: StoredObjects) -> None:
+    """The oldest go first, in both."""
+    store.proved(3)
+    (bucket,) = store.spool.bucket_names()
+    listing = store.spool.files(bucket)
+    first, _ = next(listing)
+    for name in store.files() - {first}:
+        store.spool.remove(name)
+    assert list(listing) == []
+    assert list(store.spool.files("1999010100")) == [], "its folder has gone"
 
 
 def test_a_file_that_cannot_be_removed_stops_nothing(

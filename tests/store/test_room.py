@@ -7,6 +7,7 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -107,6 +108,23 @@ def test_what_the_gate_refuses_for(disk: Disk, owed: tuple[int, int], cause: Cau
         with pytest.raises(StorageFull) as refused:
             gate.check_room()
         assert refused.value.cause is cause
+
+
+@pytest.mark.parametrize(
+    ("disk", "is_added_up"),
+    [
+        (Disk(100, 50, 1000, 500), False),
+        (Disk(100, 26, 1000, 500), False),
+        (Disk(100, 25, 1000, 500), True),  # a ring full of records would be refused
+        (Disk(100, 50, 1000, 70), True),
+        (Disk(100, 50, 0, 0), False),
+    ],
+)
+def test_what_is_owed_is_added_up_only_where_it_can_matter(disk: Disk, *, is_added_up: bool) -> None:
+    """There are hundreds of segments, and each object asks."""
+    owed = Mock(return_value=(0, 0))
+    DiskGuard(config, lambda: disk, owed, lambda: (20, 20)).check_room()
+    assert owed.called is is_added_up
 
 
 # -- a start on a full file system ------------------------------------------------------------------------------------

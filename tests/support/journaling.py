@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge.errors import StorageFull
+from edge.errors import Hindered, StorageFull
 from edge.journal import segment
 from edge.journal.apply import Batches
 from edge.journal.body_file import BodyFile
@@ -155,7 +155,7 @@ def main(folder: Path, seed: int, seconds: float) -> None:
         try:
             is_long = len(bodies) > 1
             appended = append_long(writer, slots, folder, *bodies) if is_long else append(writer, slots, *bodies)
-        except StorageFull:
+        except Hindered:
             break
         identity = appended.head.identity
         digest = hashlib.sha256(b"".join(bodies)).hexdigest()

@@ -55,6 +55,12 @@ REPOSITORY_SECONDS = 1.0
 AUDIT_THREAD = ThreadSpec("audit", __name__, "outbox, its watermark", "after its transaction; then posts the rest")
 
 
+def begin_audit(conn: Transaction, audit: Audit) -> None:
+    """Where audit is configured for the first time, it begins with what the ledger says from now on."""
+    if audit.is_enabled:
+        audit_trail.begin(conn, REPORTED_AGAIN_SECONDS)
+
+
 class AuditTrailProjector:
     """See the module's promise."""
 
@@ -67,15 +73,15 @@ class AuditTrailProjector:
     ) -> None:
         """`directory` is where relative paths of the configuration begin."""
         self._db, self._config, self._directory, self._monotonic = db, config, directory, monotonic
-        self._repositories: Roster[_Sending] = Roster()
+        self.repositories: Roster[_Sending] = Roster()
         self._worker = Worker(AUDIT_THREAD, self._step, longest_pause_seconds=STUDY_QUIET_SECONDS)
         self._head, self._grew_at = 0, 0.0
         self._waiting_since: float | None = None
 
     def begin(self) -> None:
-        """Where audit is configured for the first time, it begins with what the ledger says from now on."""
-        if self._config().audit.is_enabled:
-            self._db.write(lambda conn: audit_trail.begin(conn, REPORTED_AGAIN_SECONDS))
+        """See `begin_audit`."""
+        audit = self._config().audit
+        self._db.write(lambda conn: begin_audit(conn, audit))
 
     def start(self) -> None:
         """Begin to read the ledger, and to send to the repository that is configured."""
@@ -86,15 +92,11 @@ class AuditTrailProjector:
         """Send to the repository that is configured now, once the one before has let go: nothing is lost between."""
         audit = self._config().audit
         wish = Wish(audit, lambda: _Sending(self._db, audit, self._directory))
-        self._repositories.want({AUDIT_CHANNEL: wish} if audit.is_enabled else {})
-
-    def start_missing(self) -> None:
-        """Try again to start what could not be started."""
-        self._repositories.start_missing()
+        self.repositories.want({AUDIT_CHANNEL: wish} if audit.is_enabled else {})
 
     @property
     def _sending(self) -> _Sending | None:
-        return self._repositories.get(AUDIT_CHANNEL)
+        return self.repositories.get(AUDIT_CHANNEL)
 
     def stop(self) -> None:
         """Post what the ledger has without waiting for more; the repository has REPOSITORY_SECONDS to take it."""
@@ -103,7 +105,7 @@ class AuditTrailProjector:
             self.flush()
         if self._sending is not None:
             self._sending.drain(REPOSITORY_SECONDS)
-        self._repositories.close()
+        self.repositories.close()
 
     def flush(self) -> None:
         """Post everything that the ledger has and was not reported."""

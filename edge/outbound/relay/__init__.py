@@ -102,14 +102,10 @@ class Relays:
     def __init__(self, db: Store, secure_for: Callable[[str], BeginTls | None]) -> None:
         """`secure_for` makes what begins TLS with a host."""
         self._db, self._secure_for = db, secure_for
-        self._senders: Roster[RelaySender] = Roster()
+        self.senders: Roster[RelaySender] = Roster()
 
     def join(self, config: Config) -> None:
-        self._senders.want({name: Wish(relay, partial(self._make, relay)) for name, relay in config.relays.items()})
-
-    def start_missing(self) -> None:
-        """Try again to start what could not be started."""
-        self._senders.start_missing()
+        self.senders.want({name: Wish(relay, partial(self._make, relay)) for name, relay in config.relays.items()})
 
     def _make(self, relay: Relay) -> RelaySender:
         secure = self._secure_for(relay.tls_name or relay.host) if relay.tls else None
@@ -117,8 +113,8 @@ class Relays:
 
     def wake(self) -> None:
         """Look for messages now."""
-        for sender in self._senders.all().values():
+        for sender in self.senders.all().values():
             sender.worker.wake()
 
     def stop(self) -> None:
-        self._senders.close()
+        self.senders.close()
