@@ -73,6 +73,7 @@ class HttpStream:
         """What was not read ends the connection; the next request opens another one."""
         if not self._answer.isclosed() or self._answer.will_close:
             self._client.close()
+        self._answer.close()  # it holds the connection's descriptor
 
 
 def phrase_of(status: int) -> str:

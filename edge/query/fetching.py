@@ -21,7 +21,7 @@ from edge.dicom import items
 from edge.dicom.acse import MAX_CONTEXTS, Context, Role
 from edge.dicom.command import CommandField, Element
 from edge.dicom.dialogue import Deadline, DimseMessage
-from edge.dicom.failures import ServiceRefused
+from edge.dicom.failures import RequestFailed, ServiceRefused
 from edge.dicom.pdu import Aborted
 from edge.dicom.pdu_reader import Sink
 from edge.dicom.scu import Association, Patience, Secure
@@ -56,6 +56,8 @@ OPEN_SECONDS, FETCH_SECONDS, MESSAGE_SECONDS = 10.0, 600.0, 60.0
 _COMPRESSED = (JPEG_LOSSLESS, JPEG_2000, JPEG_LS, RLE, JPEG_BASELINE, JPEG_EXTENDED)
 _FIRST_STORAGE = 5  # context
 MOVE_DESTINATION_UNKNOWN = 0xA801
+#: HTTP statuses that concern the server, not what was asked for: too many requests, and those of gateways and overload.
+_OF_SERVER = frozenset({429, 502, 503, 504})
 
 #: Hands the data set of an object to a sink.
 ReadInto = Callable[[Sink], None]
@@ -251,7 +253,7 @@ class MoveFetcher:
 
 
 class WebFetcher:
-    """WADO-RS, one object a request: an outage costs the object under way. See Fetcher."""
+    """WADO-RS, one object a request: an outage, or one that the server cannot give, costs that object. See Fetcher."""
 
     is_recorded_by_door = False
 
@@ -260,7 +262,17 @@ class WebFetcher:
         self.close = self.abort = self._exchange.close
 
     def fetch(self, instances: Sequence[Located], take: TakeObject) -> int:
-        return sum(self._fetch_one(each, take) for each in instances)
+        count, failure = 0, None
+        for each in instances:
+            try:
+                count += self._fetch_one(each, take)
+            except RequestFailed as error:
+                if error.status in _OF_SERVER:
+                    raise
+                failure = error
+        if failure is not None and not count:
+            raise failure
+        return count
 
     def _fetch_one(self, instance: Located, take: TakeObject) -> bool:
         source = self._exchange.open_object(instance)

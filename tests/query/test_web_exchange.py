@@ -11,9 +11,11 @@ import pytest
 
 from edge.config.sections import Destination
 from edge.dicom import items
-from edge.dicom.failures import ServiceRefused
+from edge.dicom.failures import RequestFailed, ServiceRefused
 from edge.dicom.part10 import parse_meta
 from edge.errors import EdgeError, PeerError
+from edge.model import ContextKey
+from edge.query.fetching import ReadInto, WebFetcher
 from edge.query.located import Located
 from edge.query.web_exchange import WebExchange
 from tests.support.objects import ct_files, sop_instance_uid
@@ -126,6 +128,31 @@ def _open(archive: WebArchive, exchange: WebExchange, said: Said) -> Any:
     assert source is not None
     source.close()
     return source
+
+
+def test_an_object_that_cannot_be_given_holds_up_no_other(tmp_path: Path, archive: WebArchive) -> None:
+    """One that is damaged there; where none comes, the server is what fails."""
+    path, *_ = ct_files(tmp_path, 1, 4096)
+    whole = multipart(b"--xyz\r\nContent-Type: application/dicom\r\n\r\n" + path.read_bytes() + b"\r\n--xyz--\r\n")
+    archive.script = lambda request: Said(500) if request.path.endswith("/1.5") else whole
+    fetcher = WebFetcher(Destination("archive", kind="dicomweb", url=archive.url))
+    wanted = [Located(uid, "", "", study_uid="1.3", series_uid="1.4") for uid in ("1.5", sop_instance_uid(path))]
+    taken = []
+
+    def take(_: ContextKey, uid: str, read_into: ReadInto) -> int:
+        read_into(lambda _: None)
+        taken.append(uid)
+        return 0
+
+    assert fetcher.fetch(wanted, take) == 1
+    assert taken == [sop_instance_uid(path)]
+    with pytest.raises(RequestFailed):
+        fetcher.fetch(wanted[:1], take)
+    archive.script, before = lambda _: Said(503), len(archive.received)
+    with pytest.raises(RequestFailed):
+        fetcher.fetch(wanted, take)
+    assert len(archive.received) == before + 1, "one that is overloaded is left alone"
+    fetcher.close()
 
 
 def test_what_is_cut_or_no_object_is_never_taken(tmp_path: Path, archive: WebArchive, exchange: WebExchange) -> None:
