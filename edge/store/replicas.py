@@ -58,7 +58,8 @@ SELECT d.id, d.instance_id, i.study_id FROM
   (SELECT id, instance_id, route FROM delivery WHERE destination = :name AND state = :state ORDER BY id LIMIT :limit) d
 JOIN instance i ON i.id = d.instance_id
 WHERE d.route = '' AND i.received_at < :before AND i.open_deliveries = 1
-  AND EXISTS (SELECT 1 FROM delivery o WHERE o.instance_id = i.id AND o.state = 'confirmed')
+  AND EXISTS (SELECT 1 FROM delivery o WHERE o.instance_id = i.id AND o.state = 'confirmed'
+    AND NOT EXISTS (SELECT 1 FROM sent_copy c WHERE c.delivery_id = o.id AND c.sop_instance_uid <> ''))
 """
 _WAITING = (DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD, DeliveryState.SENT)
 

@@ -332,6 +332,16 @@ def test_one_that_is_there_already_is_compared(box: Outbox, archive: MakeArchive
         assert box.row(uid)["reason"] == "the destination has other bytes under its SOP Instance UID"
 
 
+@pytest.mark.parametrize("reason", [0, 0x0107, 45071])  # the last one is Azure's: it is being created
+def test_what_is_named_as_failed_was_not_stored_whatever_the_reason(
+    box: Outbox, archive: MakeArchive, reason: int
+) -> None:
+    (uid,) = box.make(1)
+    forward(box, archive(lambda _: Said(409, stored(failed={uid: reason}), JSON)))
+    box.wait(deferred=1)
+    assert box.row(uid)["reason"] == f"the destination names it as failed, with Failure Reason {reason:04X}"
+
+
 def test_a_copy_that_is_there_already_is_compared_as_it_was_sent(
     box: Outbox, archive: MakeArchive, tmp_path: Path
 ) -> None:

@@ -76,3 +76,16 @@ def test_what_was_cancelled_elsewhere_stays_owed(sites: TwoSites) -> None:
     number = sites.one("SELECT id FROM delivery WHERE destination = 'archive'")
     sites.db.write(lambda conn: operator_actions.cancel(conn, [number], time.time(), "anna", "not there"))
     assert sites.step_at(400) == 1
+
+
+def test_what_another_has_without_identity_stays_owed(sites: TwoSites) -> None:
+    """A project has a pseudonymous copy: the second site would be the only one with the original."""
+    sites.receive(1)
+    sites.settle("archive", 10)
+    sites.db.write(
+        lambda conn: conn.execute(
+            "INSERT INTO sent_copy SELECT id, instance_id, 1.0, x'', '1.2', '', '2.25.1', '2.25.2', '2.25.3', 1, 1"
+            " FROM delivery WHERE destination = 'archive'"
+        )
+    )
+    assert sites.step_at(400) == 1

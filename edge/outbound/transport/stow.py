@@ -21,8 +21,9 @@ import xxhash
 
 from edge.config.sections import Destination
 from edge.dicom.part10 import plain_head
+from edge.dicom.status import meaning_of
 from edge.errors import PeerError, Unavailable, Unreadable, hindrance
-from edge.model import ContextKey, Parameter, Reason, ReasonCode
+from edge.model import ContextKey, Outcome, Parameter, Reason, ReasonCode
 from edge.network.http_client import FileSlice, HttpResult
 from edge.network.multipart import PartDelimiters
 from edge.network.sites import PASSED_HEADER, PRIORITY_HEADER, add_site, has_passed, read_site
@@ -318,6 +319,9 @@ class StowSender(TransportSender[WebSession]):
             self._scheduler.note_answer(job, report.stored[uid], "", seconds, waited)
         elif report.failed.get(uid) in EXISTS:
             self._compare(session, parcel, seconds)
+        elif uid in report.failed and meaning_of(report.failed[uid]).outcome is Outcome.SENT:
+            why = f"the destination names it as failed, with Failure Reason {report.failed[uid]:04X}"
+            self._scheduler.fail(job, {"error": why})  # of a C-STORE it would be a success or a warning
         elif uid in report.failed:
             self._scheduler.note_answer(job, report.failed[uid], "", seconds, waited)
         else:
