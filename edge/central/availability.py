@@ -26,12 +26,13 @@ def read_outages(conn: EngineTransaction, now: float) -> Outages:
     )
 
 
-def list_downtime(found: Outages, config: CentralConfig, now: float) -> Answer:
-    """Each site's outages by month, of the last 13 months: how often, how long down, how long only unreachable.
+def list_downtime(found: Outages, config: CentralConfig, now: float, begin: float | None = None) -> Answer:
+    """Each site's outages by month: how often, how long down, how long only unreachable.
 
-    Downtime in planned work is counted as planned, and does not lessen the availability.
+    From `begin` on; omitted: of the last 13 months. Downtime in planned work is counted as planned, and does not lessen
+    the availability.
     """
-    begin = months_back(now, 12)
+    begin = months_back(now, 12) if begin is None else begin
     listed, known, windows = found
     planned: dict[str, list[tuple[float, float]]] = {}
     for window in windows:

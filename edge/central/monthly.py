@@ -67,7 +67,7 @@ def fleet_month(found: _Found, config: CentralConfig, month: Month, now: float) 
     names = [{"id": row["id"], "name": row["name"]} for row in fleet]
     downs = {
         each["site"]: each
-        for each in availability.list_downtime((listed, names, windows), config, now)
+        for each in availability.list_downtime((listed, names, windows), config, now, month.begin)
         if each["month"] == month.name
     }
     came = {row["site"]: row for row in volumes}

@@ -15,9 +15,11 @@ import pytest
 
 from edge.central import export, simulate
 from edge.central.availability import months_back
+from edge.central.monthly import fleet_month, read_month
 from edge.central.question_pages import show
 from edge.central.reports import QUESTIONS
 from edge.monitor import announcement
+from edge.monitor.monthly import month_of
 from edge.store.central import history
 from edge.store.engine import do
 from edge.store.equipment import Announcement
@@ -144,6 +146,17 @@ def test_downtime_by_site_and_month(office: Office) -> None:
     assert rows == [("2026-02", 2, 1200.0, 300.0), ("2026-01", 1, 600.0, 0.0)]
     assert found[0]["available"] == pytest.approx(1 - 1200 / 10_000)
     assert percent_exact(0.999999) == "99.999 %"
+
+
+def test_a_month_of_years_ago_has_its_downtime(office: Office) -> None:
+    february, now = months_back(MORNING, -1), MORNING + 800 * DAY
+    office.hear("a", 1, february)
+    outage(office, "a", february + DAY, february + DAY + 3600)
+    month = month_of("2026-02", office.config.calendar, now)
+    with office.store.reading() as conn:
+        found = fleet_month(read_month(conn, month, now), office.config, month, now)
+    (row,) = found.rows
+    assert (row["outages"], row["down_seconds"], row["available"]) == (1, 3600.0, pytest.approx(1 - 1 / (28 * 24)))
 
 
 def test_capacity_is_projected_from_measured_growth(office: Office) -> None:
