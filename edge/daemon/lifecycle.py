@@ -180,30 +180,25 @@ class Lifecycle:
             log.error("the failure could not be recorded: %s", problem)
 
     def loop(self) -> None:
-        """Tick once a second until a signal ends it."""
+        """Tick once a second until a signal ends it. What hinders a part of a tick stops no other."""
         while True:
             self._signalled.wait(TICK_SECONDS)
             self._signalled.clear()
             signals, self._signals = self._signals, set()
             if signals & {signal.SIGTERM, signal.SIGINT}:
                 return
-            if signals:
-                self._attempt(self._reload)
-            self._attempt(self._tick.run_due)
+            for work in (self._reload, self._tick.run_due) if signals else (self._tick.run_due,):
+                try:
+                    work()
+                except Hindered as error:
+                    self.gateway.reception.note(error.cause)
+                    log.error("housekeeping: %s", error)
+                except MemoryError:
+                    self.gateway.reception.note(Cause.MEMORY)
+                    log.error("housekeeping: the gateway is %s", words_of(Cause.MEMORY))
+                except (StorageUnhealthy, CatalogError, OSError) as error:
+                    log.error("housekeeping: %s", error)
             self._notify("WATCHDOG=1")
-
-    def _attempt(self, work: Callable[[], object]) -> None:
-        """Do a part of a tick; what hinders it stops no other."""
-        try:
-            work()
-        except Hindered as error:
-            self.gateway.reception.note(error.cause)
-            log.error("housekeeping: %s", error)
-        except MemoryError:
-            self.gateway.reception.note(Cause.MEMORY)
-            log.error("housekeeping: the gateway is %s", words_of(Cause.MEMORY))
-        except (StorageUnhealthy, CatalogError, OSError) as error:
-            log.error("housekeeping: %s", error)
 
     def _reload(self) -> None:
         """Where it is hindered nothing of the new configuration is used: the next tick tries again."""

@@ -12,7 +12,7 @@ from edge.journal.kinds import hl7_frame
 from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.journal.writer import Draft
 
-#: A frame waits this long for a receive buffer: others wait meanwhile, as all are recorded in one order.
+#: A frame waits this long for a receive buffer, and for a segment: others wait meanwhile, for all have one order.
 SLOT_WAIT_SECONDS = 2.0
 #: Frames are not taken while the oldest record has waited this long.
 FRAME_LAG_SECONDS = 60.0
@@ -24,6 +24,7 @@ class FrameRecorder:
     def __init__(self, journal: JournalDoor, check_room: Callable[[], None], fail: Callable[[str], None]) -> None:
         """`check_room` raises StorageFull. `fail` takes the reason when nothing can be written any more."""
         self._journal, self._check_room, self._fail = journal, check_room, fail
+        journal.claims.patience = SLOT_WAIT_SECONDS
 
     def record(self, data: bytes, frame: Hl7Frame) -> None:
         """Make a frame durable. Raises Hindered, StorageUnhealthy or MemoryError: then it may not be answered."""

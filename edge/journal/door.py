@@ -35,7 +35,8 @@ class JournalDoor:
     def __init__(self, plan: DoorPlan, control: RingControl, notices: Notices, slots: SlotPool) -> None:
         self.plan, self.folder, self.slots, self.control = plan, plan.folder, slots, control
         self.descriptors = (control.fd, notices.writer, *slots.descriptors)
-        self.writers = Writers(Claims(plan.folder, control=control), partial(notices.send, pool=plan.pool))
+        self.claims = Claims(plan.folder, control=control)
+        self.writers = Writers(self.claims, partial(notices.send, pool=plan.pool))
 
     @classmethod
     def attach(cls, plan: DoorPlan, descriptors: Sequence[int]) -> JournalDoor:

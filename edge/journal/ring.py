@@ -223,12 +223,12 @@ class Claims:
 
     def __init__(self, folder: Path, patience: float = CLAIM_WAIT_SECONDS, control: RingControl | None = None) -> None:
         """`patience`: seconds that a claim waits for a free segment, while its sender waits. `control`: the ring's."""
-        self.folder, self._patience = folder, patience
+        self.folder, self.patience = folder, patience
         self.control = control or RingControl(folder)
 
     def claim(self) -> Claimed:
         """A free segment, the oldest generation first. Raises Shortage when there is none: the journal is full."""
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + self.patience
         while True:
             for number in self.control.numbers(SegmentState.FREE):
                 claimed = self._try(number)

@@ -205,10 +205,16 @@ class Spool:
     def take(self, path: Path, name: str) -> None:
         """Move a file of this file system under its name in the spool; durable after `sync_all`."""
         final = self.path_of(name)
+
+        def move() -> None:
+            _make_folder(final.parent)
+            path.rename(final)
+
         with _storage_errors("move a file into the spool", self.root):
             try:
-                hindrance.retry_shortages(lambda: _make_folder(final.parent))
-                path.rename(final)
+                with suppress(FileNotFoundError):  # an empty directory of long ago may be removed between the two
+                    return hindrance.retry_shortages(move)
+                hindrance.retry_shortages(move)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise

@@ -336,6 +336,23 @@ def test_a_directory_that_another_thread_makes_hides_no_fault_of_the_disk(
         spool.put("1", 1.0, b"", [])
 
 
+def test_a_file_that_came_long_ago_is_moved_though_its_empty_directory_is_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, path, rename = Spool(tmp_path), tmp_path / "1.part", Path.rename
+    path.write_bytes(b"x")
+
+    def remove_first(source: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        spool.drop_empty_buckets()
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", remove_first)
+    spool.take(path, "2020010100/1.dcm")
+    assert spool.path_of("2020010100/1.dcm").read_bytes() == b"x"
+    spool.close()
+
+
 def test_a_leftover_of_an_eviction_is_removed(edge: Receiving, slice_: Path) -> None:
     accept(edge, slice_)
     edge.settle()

@@ -12,8 +12,10 @@ import pytest
 
 from edge.daemon import housekeeping
 from edge.errors import Cause, Shortage
+from edge.hl7.recorder import SLOT_WAIT_SECONDS, FrameRecorder
 from edge.journal import service
 from edge.journal.door import JournalDoor
+from edge.journal.ring import CLAIM_WAIT_SECONDS
 from edge.journal.segment import RingSize
 from edge.journal.service import JournalService
 from edge.journal.slots import SlotPool
@@ -72,6 +74,14 @@ def test_a_door_whose_buffers_apply_keeps_says_what_hinders_it(journal: JournalS
         assert refused.value.cause is (hindered or Cause.BUSY), "no memory is short"
     journal.ring.control.set_cause(None)
     door.slots.give_back(slot.number)
+    door.close()
+
+
+def test_a_frame_waits_for_a_segment_no_longer_than_for_a_buffer(journal: JournalService) -> None:
+    """All feeds share one loop: they wait for each other."""
+    door = journal.open_door(1)
+    FrameRecorder(door, lambda: None, pytest.fail)
+    assert door.claims.patience == SLOT_WAIT_SECONDS < CLAIM_WAIT_SECONDS
     door.close()
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from edge.dicom.part10 import IMPLEMENTATION_VERSION
-from edge.errors import CatalogDamaged, StorageUnhealthy
+from edge.errors import CatalogDamaged, StorageFull, StorageUnhealthy
 from edge.model import ContextKey, Origin
 from edge.storage import verify
 from edge.storage.repair import Repairer
@@ -256,6 +257,24 @@ def test_what_a_retrieval_found_damaged_is_examined_before_the_round(filled: Fil
     assert states == ["lost", "evicted"]
     assert not filled.spool.path_of(cached.path).exists()
     assert events(filled)[-2:] == [("lost", "edge"), ("evicted", "edge")]
+
+
+def test_what_a_retrieval_found_damaged_is_examined_once_nothing_hinders_that(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.receive(1)
+    (row,) = rows(filled)
+    repairer = Repairer(filled.db, filled.spool, lambda: filled.config)
+    scrub = Scrub(filled.db, filled.spool, repairer, lambda: False, Clock())
+    scrub.place = Place(1_000_000.0, finished_at=1_000_000.0)
+    flip(filled.spool.path_of(row.path), 8 * (row.dataset_offset + 100))
+    scrub.examine(row.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(filled.db, "write", Mock(side_effect=StorageFull("no room")))
+        with pytest.raises(StorageFull):
+            scrub.step()
+    scrub.step()
+    assert filled.one("SELECT state FROM instance") == "lost"
 
 
 def test_the_scrub_waits_while_the_gateway_is_busy_but_not_for_ever(

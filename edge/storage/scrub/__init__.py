@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+from edge.errors import Hindered
 from edge.spool import Spool
 from edge.storage import verify
 from edge.storage.repair import Repairer
@@ -164,10 +165,14 @@ class Scrub:
     def _examine_doubted(self) -> None:
         while self._doubted and not self.worker.is_stopping:
             path = self._doubted.popleft()
-            with self._db.reading() as conn:
-                instance = kept_files.instance_at(conn, path)
-            if instance is not None:
-                self._repairer.repair(instance)
+            try:
+                with self._db.reading() as conn:
+                    instance = kept_files.instance_at(conn, path)
+                if instance is not None:
+                    self._repairer.repair(instance)
+            except Hindered:
+                self._doubted.appendleft(path)
+                raise
 
     def _check_file(self, row: FileRow) -> None:
         damage = verify.check_file(self._spool.path_of(row.path), row, self._versions)
