@@ -125,7 +125,7 @@ SABOTAGES = (
     Sabotage(
         "rows go before their files",
         "edge/storage/retention.py",
-        "        gone = self._db.write(work)\n        for each in gone:\n            self._remove(each)\n"
+        "        gone = self._db.write(work)\n        for each in gone:\n            self._remove(each.path)\n"
         "        return gone",
         "        for each in chosen:\n            with self._db.reading() as conn:\n"
         "                row = conn.execute('SELECT path FROM instance WHERE id = ?', (each.instance_id,)).fetchone()\n"
