@@ -80,7 +80,7 @@ def _kinds(conn: Transaction, record: Record) -> dict[int, int]:
 
 
 def _has_delivery(conn: Transaction, row: Mapping[str, Any]) -> bool:
-    """Is the delivery here that a row is about, if any? A rebuilt catalog may have queued it anew."""
+    """Is the delivery here that a row is about, if any? A rebuilt catalog may have queued it again."""
     number = row.get("delivery_id")
     return number is None or conn.execute("SELECT 1 FROM delivery WHERE id = ?", (number,)).fetchone() is not None
 
