@@ -84,6 +84,16 @@ def test_a_query_by_the_name_of_today_finds_what_came_under_the_old_one(filled: 
     assert not find(filled, "STUDY", PatientName="OLD^PAT-A")
 
 
+@pytest.mark.parametrize(
+    "keys", [{"PatientBirthDate": "19991231"}, {"PatientBirthDate": "19990101-", "PatientSex": "M"}]
+)
+def test_a_query_by_birth_date_and_sex_of_today_finds_what_says_otherwise(filled: Filled, keys: dict[str, str]) -> None:
+    """Also a study that a person assigned to the patient, whose images name another."""
+    hear(filled, adt("A08", "born", "PID|1||PAT-C^^^MTF0067^MR||MARRIED^NAME||19991231|M"))
+    answers = find(filled, "STUDY", AccessionNumber="", **keys)
+    assert [each[0] for each in texts(answers, "AccessionNumber")] == ALL
+
+
 def test_a_number_of_two_authorities_is_never_chosen(filled: Filled) -> None:
     answers = find(filled, "STUDY", PatientID="PAT-X", PatientName="", IssuerOfPatientID="", AccessionNumber="")
     assert texts(answers, "PatientName", "IssuerOfPatientID", "AccessionNumber") == [("OLD^PAT-X", "", "S4")]
