@@ -103,9 +103,12 @@ _BY_NAME_PART = (
     " WHERE p.folded_name IS NULL OR instr(p.folded_name, :part) > 0"
 ) + _OF_KNOWN.format(condition="k.folded_name IS NULL OR instr(k.folded_name, :part) > 0")
 #: The latest first. A study may have said two dates: its number comes twice then, and is answered once.
+#: One that is written with points (ACR-NEMA) has no place among the others.
 _BY_DATE = (
-    "SELECT study_id FROM study_facts WHERE study_date BETWEEN :first AND :last ORDER BY study_date DESC,"
-    " study_time DESC"
+    "SELECT study_id, study_date, study_time FROM study_facts WHERE study_date BETWEEN :first AND :last"
+    " UNION ALL SELECT study_id, study_date, study_time FROM study_facts INDEXED BY study_facts_point_date"
+    " WHERE instr(study_date, '.') = 5"
+    " ORDER BY 2 DESC, 3 DESC"
 )
 #: What no index finds is looked for in its column: a million rows take a fraction of a second.
 TEXT_COLUMNS = {

@@ -230,3 +230,13 @@ def test_each_question_is_asked_of_a_catalog_in_memory_as_well() -> None:
     with Overlay().reading() as conn:
         assert list_studies_before(conn, lookup_of(question), 1 << 62) == (array("q"), 0)
         assert conn.execute("SELECT lower('ÄRZTE^HÄNS')").fetchone()[0] == "ärzte^häns"
+
+
+@pytest.mark.parametrize(
+    ("dates", "count"), [("20261103", 1), ("20261101-20261130", 1), ("-20261102", 0), ("20261104-", 0)]
+)
+def test_a_study_is_found_by_a_date_as_acr_nema_wrote_it(tmp_path: Path, dates: str, count: int) -> None:
+    with Filled(tmp_path, CONFIG) as made:
+        made.receive(1)
+        made.execute("UPDATE study_facts SET study_date = '2026.11.03'")
+        assert len(find(made, "STUDY", StudyDate=dates)) == count
