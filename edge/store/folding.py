@@ -1,9 +1,10 @@
 """Folding: long-evicted studies leave the catalog for the yearly files (edge.store.folded_files), one by one.
 
-A study is folded when nothing of it is kept here, nothing of it is to go anywhere, and no row of the ledger has named
-it for FOLD_AFTER_SECONDS. Its rows are written to a file first; then the catalog refers to them there; then they are
-deleted, a few in each transaction. At every moment each row is in the catalog, or in a file to which the catalog
-refers, or in both. edge.store.unfolding brings them back. The caller owns the transaction.
+A study is folded when nothing of it is kept here, nothing of it is to go anywhere, no person has assigned it to a
+patient, and no row of the ledger has named it for FOLD_AFTER_SECONDS. Its rows are written to a file first; then the
+catalog refers to them there; then they are deleted, a few in each transaction. At every moment each row is in the
+catalog, or in a file to which the catalog refers, or in both. edge.store.unfolding brings them back. The caller owns
+the transaction.
 
 Numbers are never used twice: the study with the greatest number of any kind stays.
 """
@@ -26,6 +27,13 @@ FOLD_AFTER_SECONDS = 365 * 86400.0
 #: Instances deleted in one transaction: receivers wait while it runs.
 DROP_CHUNK = 100
 
+#: What else is kept of instances and comes back with them: table -> its column with their numbers.
+OF_INSTANCES = {
+    "rejection_note": "instance_id",
+    "rejection_reference": "note_id",
+    "sent_copy": "instance_id",
+    "pixel_approval": "instance_id",
+}
 #: Tables of a record, by the number of its study; in the order in which they come back.
 _OF_STUDY = {
     "study": "SELECT * FROM study WHERE id = :study",
@@ -42,6 +50,12 @@ _OF_STUDY = {
     "instance": "SELECT * FROM instance WHERE study_id = :study ORDER BY id",
     "delivery": "SELECT * FROM delivery WHERE instance_id IN (SELECT id FROM instance WHERE study_id = :study)"
     " ORDER BY id",
+    "identity_check": "SELECT * FROM identity_check WHERE study_facts_id IN"
+    " (SELECT id FROM study_facts WHERE study_id = :study)",
+    **{
+        table: f"SELECT * FROM {table} WHERE {key} IN (SELECT id FROM instance WHERE study_id = :study)"
+        for table, key in OF_INSTANCES.items()
+    },
     "ledger": "SELECT * FROM ledger WHERE study_id = :study ORDER BY seq",
 }
 _RIPE = """
@@ -51,6 +65,7 @@ SELECT s.id FROM study s WHERE s.id IN (SELECT value FROM json_each(:some))
   AND EXISTS (SELECT 1 FROM instance WHERE study_id = s.id)
   AND NOT EXISTS (SELECT 1 FROM ledger WHERE study_id = s.id AND at >= :quiet)
   AND NOT EXISTS (SELECT 1 FROM folded_study WHERE study_id = s.id)
+  AND NOT EXISTS (SELECT 1 FROM study_assignment WHERE study_id = s.id)
   AND s.id < (SELECT max(id) FROM study)
   AND (SELECT max(id) FROM study_facts WHERE study_id = s.id) IS NOT (SELECT max(id) FROM study_facts)
   AND (SELECT max(r.id) FROM series r JOIN study_facts f ON f.id = r.study_facts_id WHERE f.study_id = s.id)
@@ -187,7 +202,8 @@ def drop_some(conn: Transaction, folded: Folded) -> bool:
         f"DELETE FROM series_facts WHERE series_id IN (SELECT id FROM series WHERE study_facts_id IN ({said}))",
         given,
     )
-    conn.execute(f"DELETE FROM series WHERE study_facts_id IN ({said})", given)
+    for table in ("series", "identity_check", "identity_recheck"):
+        conn.execute(f"DELETE FROM {table} WHERE study_facts_id IN ({said})", given)
     for table in ("study_facts", "study_patient", "study_guess"):
         conn.execute(f"DELETE FROM {table} WHERE study_id = :study", given)
     conn.execute("DELETE FROM study WHERE id = :study", given)
@@ -196,6 +212,11 @@ def drop_some(conn: Transaction, folded: Folded) -> bool:
 
 
 _THESE = "(SELECT value FROM json_each(:ids))"
+#: Each behind what it refers to.
+_WITH_INSTANCES = {
+    **dict.fromkeys(("instance_header", "settled", "delivery"), "instance_id"),
+    **OF_INSTANCES,
+}
 
 
 def _drop_instances(conn: Transaction, ids: str) -> None:
@@ -213,7 +234,7 @@ def _drop_instances(conn: Transaction, ids: str) -> None:
         " GROUP BY 1 ON CONFLICT DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes",
         given,
     )
-    for table, key in (("delivery", "instance_id"), ("settled", "instance_id"), ("instance_header", "instance_id")):
+    for table, key in reversed(_WITH_INSTANCES.items()):
         conn.execute(f"DELETE FROM {table} WHERE {key} IN {_THESE}", given)
     conn.execute(f"DELETE FROM instance WHERE id IN {_THESE}", given)
 

@@ -379,12 +379,14 @@ def find_patients(conn: Transaction, text: str, limit: int = 20) -> list[DiscPat
         " coalesce(s.birth_date, p.birth_date) AS birth_date, coalesce(s.sex, p.sex) AS sex"
         " FROM patient_identifier i JOIN assigning_authority a ON a.id = i.authority_id"
         " JOIN known_patient p ON p.id = i.patient_key LEFT JOIN known_patient s ON s.id = p.survivor_id"
-        " WHERE p.survivor_id IS NULL AND (i.number = :text OR instr(lower(p.name), lower(:text))) LIMIT :limit",
+        " WHERE p.survivor_id IS NULL AND (i.number = :text"
+        " OR instr(lower(replace(p.name, '^', ' ')), lower(replace(:text, '^', ' ')))) LIMIT :limit",
         {"text": text, "limit": limit},
     ).fetchall()
     of_images = conn.execute(
         "SELECT patient_id, issuer, name AS patient_name, birth_date, sex FROM patient"
-        " WHERE patient_id <> '' AND (patient_id = :text OR instr(lower(replace(name, '^', ' ')), lower(:text)))"
+        " WHERE patient_id <> '' AND (patient_id = :text"
+        " OR instr(lower(replace(name, '^', ' ')), lower(replace(:text, '^', ' '))))"
         " LIMIT :limit",
         {"text": text, "limit": limit},
     ).fetchall()

@@ -77,7 +77,7 @@ _LIST = ListSql(
 _FOUND = f"""o.id IN (SELECT o.id FROM imaging_order o
     JOIN patient_identifier mine ON mine.id = o.identifier_id {RESOLVE}
     WHERE o.accession = :text OR i.number = :text OR mine.number = :text OR o.study_uid = :text
-    OR lower(s.name) LIKE :found)"""
+    OR instr(lower(replace(s.name, '^', ' ')), lower(replace(:text, '^', ' '))))"""
 ORDER_COLUMNS = _LIST.orders.keys()
 
 
@@ -88,8 +88,7 @@ def list_orders(conn: Transaction, *, text: str = "", status: str = "", only_ope
         return read_orders(conn, [row[0]])[0]
 
     conditions = {_FOUND: text, "o.status = :status": status, "o.status IN ('open', 'in-progress')": only_open}
-    values = {"text": text, "found": f"%{text.lower()}%", "status": status}
-    return Listing(conn, _LIST, make, conditions, values)
+    return Listing(conn, _LIST, make, conditions, {"text": text, "status": status})
 
 
 def has_orders(conn: Transaction) -> bool:

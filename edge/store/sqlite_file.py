@@ -57,7 +57,7 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
     if read_only:
         use_as_reader(conn)
     else:
-        conn.row_factory = sqlite3.Row
+        _prepare_statements(conn)
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
@@ -69,8 +69,13 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
 
 def use_as_reader(conn: sqlite3.Connection) -> None:
     """Make a connection one that reads."""
-    conn.row_factory = sqlite3.Row
+    _prepare_statements(conn)
     conn.execute("PRAGMA query_only = ON")
+
+
+def _prepare_statements(conn: sqlite3.Connection) -> None:
+    """What statements rely on, whichever connection they come to: a question is asked of a catalog in memory, too."""
+    conn.row_factory = sqlite3.Row
     conn.create_function("lower", 1, _lower, deterministic=True)
     conn.create_function("folded", 1, _fold_cached, deterministic=True)
 

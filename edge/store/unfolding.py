@@ -16,7 +16,7 @@ from edge.model import ContextKey
 from edge.store import catalog, folded_ledger, patients
 from edge.store.database import Transaction, insert_row
 from edge.store.folded_files import DamagedFold, FoldedFiles, Record
-from edge.store.folding import Folded, record_in, rows_of
+from edge.store.folding import OF_INSTANCES, Folded, record_in, rows_of
 from edge.store.identity import Patient
 from edge.store.sqlite_file import open_empty_catalog
 
@@ -63,6 +63,10 @@ def unfold(conn: Transaction, record: Record, *, was_counted: bool = True) -> No
         if _put(conn, "delivery", [kept]) and was_counted:
             of = {name: kept[name] for name in ("destination", "state", "kind_id", "priority")}
             _count(conn, "folded_tally", "tally", of, kept["bytes"])
+    for table in OF_INSTANCES:
+        _put(conn, table, (row for row in rows_of(record, table) if _has_delivery(conn, row)))
+    checks = [_renumber(row, study_facts_id=said) for row in rows_of(record, "identity_check")]
+    _put(conn, "identity_check", [row | {"order_id": _find_order(conn, row["order_id"])} for row in checks])
     folded_ledger.restore_rows(conn, rows_of(record, "ledger"), hashes_by_seq([record]))
     forget_study(conn, record["study_uid"])
 
@@ -73,6 +77,18 @@ def _kinds(conn: Transaction, record: Record) -> dict[int, int]:
         row["id"]: catalog.kind_id(conn, ContextKey(row["sop_class_uid"], row["transfer_syntax_uid"]))
         for row in rows_of(record, "kind")
     }
+
+
+def _has_delivery(conn: Transaction, row: Mapping[str, Any]) -> bool:
+    """Is the delivery here that a row is about, if any? A rebuilt catalog may have queued it again."""
+    number = row.get("delivery_id")
+    return number is None or conn.execute("SELECT 1 FROM delivery WHERE id = ?", (number,)).fetchone() is not None
+
+
+def _find_order(conn: Transaction, number: int | None) -> int | None:
+    """The order of a check, where it is known here: not in a catalog in memory."""
+    row = conn.execute("SELECT id FROM imaging_order WHERE id = ?", (number,)).fetchone()
+    return row[0] if row else None
 
 
 def restore_study(conn: Transaction, folded: Folded, data_dir: Path) -> None:

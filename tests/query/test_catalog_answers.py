@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from edge.query import levels
 from edge.query.catalog import CatalogSource, lookup_of
 from edge.query.levels import Level, QueryRefused, read_question, read_retrieval, tag_of
 from edge.query.matching import PLAIN_RULES
-from edge.store.queried import HERE_AND_THERE
+from edge.query.unapplied import Overlay
+from edge.store.queried import HERE_AND_THERE, list_studies_before
 from tests.support.filled import CONFIG, Filled
 from tests.support.objects import new_uid
 
@@ -219,3 +221,22 @@ def test_the_best_index_is_chosen() -> None:
     assert lookup(StudyDescription="*orax*").texts == (("StudyDescription", "orax"),)
     assert lookup(StudyDescription='""').texts == ()
     assert lookup(StudyDate="20261101-").dates == ("20261101", "99991231")
+
+
+def test_each_question_is_asked_of_a_catalog_in_memory_as_well() -> None:
+    """What is answered and not applied yet is read from one."""
+    keys = {"PatientSex": "F", "PatientBirthDate": "19600501", "StudyTime": "10", "ReferringPhysicianName": "*rube*"}
+    question = read_question(identifier("STUDY", **keys), Level.PATIENT, is_relational=True)
+    with Overlay().reading() as conn:
+        assert list_studies_before(conn, lookup_of(question), 1 << 62) == (array("q"), 0)
+        assert conn.execute("SELECT lower('ÄRZTE^HÄNS')").fetchone()[0] == "ärzte^häns"
+
+
+@pytest.mark.parametrize(
+    ("dates", "count"), [("20261103", 1), ("20261101-20261130", 1), ("-20261102", 0), ("20261104-", 0)]
+)
+def test_a_study_is_found_by_a_date_as_acr_nema_wrote_it(tmp_path: Path, dates: str, count: int) -> None:
+    with Filled(tmp_path, CONFIG) as made:
+        made.receive(1)
+        made.execute("UPDATE study_facts SET study_date = '2026.11.03'")
+        assert len(find(made, "STUDY", StudyDate=dates)) == count

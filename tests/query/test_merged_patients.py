@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from edge.query.catalog import CatalogSource
 from edge.query.levels import Level, read_retrieval
 from edge.store import assignments
 from edge.store.audit_trail import studies_of_patient
+from edge.store.imports import find_patients
+from edge.store.orders import list_orders
 from edge.store.patient_search import list_same_numbers
 from edge.store.studies import Search, find_studies, latest_studies
 from edge.store.waiting import study_facts
 from tests.query.test_catalog_answers import find, identifier, texts
 from tests.support.filled import CONFIG, Filled
-from tests.support.hl7 import adt, merge, update
+from tests.support.hl7 import adt, merge, order, update
 
 
 def hear(filled: Filled, *messages: bytes) -> None:
@@ -84,6 +87,16 @@ def test_a_query_by_the_name_of_today_finds_what_came_under_the_old_one(filled: 
     assert not find(filled, "STUDY", PatientName="OLD^PAT-A")
 
 
+@pytest.mark.parametrize(
+    "keys", [{"PatientBirthDate": "19991231"}, {"PatientBirthDate": "19990101-", "PatientSex": "M"}]
+)
+def test_a_query_by_birth_date_and_sex_of_today_finds_what_says_otherwise(filled: Filled, keys: dict[str, str]) -> None:
+    """Also a study that a person assigned to the patient, whose images name another."""
+    hear(filled, adt("A08", "born", "PID|1||PAT-C^^^MTF0067^MR||MARRIED^NAME||19991231|M"))
+    answers = find(filled, "STUDY", AccessionNumber="", **keys)
+    assert [each[0] for each in texts(answers, "AccessionNumber")] == ALL
+
+
 def test_a_number_of_two_authorities_is_never_chosen(filled: Filled) -> None:
     answers = find(filled, "STUDY", PatientID="PAT-X", PatientName="", IssuerOfPatientID="", AccessionNumber="")
     assert texts(answers, "PatientName", "IssuerOfPatientID", "AccessionNumber") == [("OLD^PAT-X", "", "S4")]
@@ -139,3 +152,14 @@ def test_the_audit_report_of_a_patient_has_the_studies_of_every_number(filled: F
         lines = list(report(conn, ReportRequest(numbers), chosen))
     assert {"PAT-A", "PAT-B", "PAT-C"} <= {each.patient_id for each in lines}
     assert len(chosen) >= 4
+
+
+@pytest.mark.parametrize("text", ["GROSS^ÄNNE", "groß änne", "Groß^Änne", "ß Ä"])
+def test_people_find_orders_and_patients_by_a_name_however_they_write_it(tmp_path: Path, text: str) -> None:
+    with Filled(tmp_path, CONFIG) as made:
+        message = order("o1", "NW", "77", "G1", name="Groß^Änne")
+        hear(made, message.replace(b"|2.3.1", b"|2.3.1||||||UNICODE UTF-8"))
+        with made.db.reading() as conn:
+            assert [each.accession for each in list_orders(conn, text=text).read()] == ["A77"]
+            assert [each.patient_id for each in find_patients(conn, text)] == ["G1"]
+            assert list_orders(conn, text="G%").count() == 0

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from edge.daemon.changes import CHANGES
+from edge.intake.hl7_entry import enter_message, read_frame
 from edge.intake.policy import Policy
+from edge.journal.kinds.hl7_frame import Hl7Frame
 from edge.messaging.audit.report import ReportRequest, folded_report, folded_studies, report
 from edge.model import AttemptResult, Outcome
 from edge.monitor.custody import custody
@@ -27,6 +29,8 @@ from edge.store.database import Store, Transaction
 from edge.store.folded_files import DamagedFold, FoldedFiles
 from edge.store.ledger_copy import Journal
 from tests.support.filled import CT1, Filled
+from tests.support.hl7 import order, update
+from tests.support.objects import ct_files, rejection_note
 
 YEAR = 365 * 86400.0
 NOW = time.time()
@@ -71,8 +75,8 @@ class Clinic(Filled):
         again = Filled(self.tmp_path)
         self.db, self.spool, self.intake = again.db, again.spool, again.intake
 
-    def fold(self) -> None:
-        made = Ageing(self.db, lambda: NOW)
+    def fold(self, at: float = NOW) -> None:
+        made = Ageing(self.db, lambda: at)
         while made.step():
             pass
 
@@ -412,3 +416,70 @@ def test_headers_of_folded_studies_go_too(clinic: Clinic) -> None:
     assert clinic.rows("SELECT count(*) FROM instance_header") == [(2,)]
     clinic.fold()
     assert clinic.rows("SELECT count(*) FROM instance_header") == [(0,)]
+
+
+def hear(clinic: Clinic, *messages: bytes) -> None:
+    for number, data in enumerate(messages):
+        frame = Hl7Frame("his", "10.10.9.5", NOW - 5 * YEAR, "MTF0067")
+        for each in read_frame(f"record{number}", frame, data):
+            clinic.db.write(lambda conn, each=each: enter_message(conn, each, {}))  # type: ignore[misc]
+
+
+def test_what_was_checked_and_decided_is_folded_with_its_study(clinic: Clinic) -> None:
+    """A check of identity that a person has settled, a copy with other bytes, pixels that a person has inspected."""
+    hear(clinic, order("M1", "NW", "1001", "T1", "2.999.1"))
+    uid = clinic.live(NOW - 3 * YEAR, patient="T1", StudyInstanceUID="2.999.1")
+    clinic.execute("UPDATE identity_check SET settled_at = 7.0, images = 3")
+    clinic.execute("INSERT INTO pixel_approval VALUES (1, 'archive')")
+    clinic.execute(
+        "INSERT INTO sent_copy SELECT id, instance_id, 5.0, x'AA', '1.2', '[\"r\"]', '', '', '', 9, 8 FROM delivery"
+    )
+    clinic.receive(1)
+    tables = ("identity_check", "pixel_approval", "sent_copy")
+    before = {each: clinic.rows(f"SELECT * FROM {each} ORDER BY 1, 2") for each in tables}
+    assert [row[2] for row in before["identity_check"]] == ["matched", "no-order"]
+    clinic.fold()
+    assert clinic.rows("SELECT count(*) FROM study, folded_study WHERE is_whole = 1") == [(1,)]
+    assert clinic.rows("SELECT result FROM identity_check") == [("no-order",)]
+    clinic.check()
+    assert clinic.proved(uid)
+    CHANGES["study-hold"](clinic.db, {"study_uid": uid, "who": "anna", "reason": "case 17"})
+    again = {each: clinic.rows(f"SELECT * FROM {each} ORDER BY 1, 2") for each in tables}
+    assert {key: len(rows) for key, rows in again.items()} == {key: len(rows) for key, rows in before.items()}
+    (checked,) = [row for row in again["identity_check"] if row[2] == "matched"]
+    assert checked[1:] == before["identity_check"][0][1:]
+    assert clinic.rows("SELECT 1 FROM study_facts WHERE id = ? AND study_id = ?", checked[0], checked[1]) == [(1,)]
+    assert (again["pixel_approval"], again["sent_copy"]) == (before["pixel_approval"], before["sent_copy"])
+
+
+def test_a_rejection_note_is_folded_with_its_study(clinic: Clinic) -> None:
+    images = ct_files(clinic.tmp_path / "rejected", 1, size=1024)
+    note = rejection_note(clinic.tmp_path / "note.dcm", images)
+    origin = type(CT1)(CT1.calling_ae, CT1.called_ae, CT1.address, NOW - 3 * YEAR)
+    for path in (*images, note):
+        assert clinic.accept(path.read_bytes(), origin).status == 0
+    kept = clinic.rows("SELECT * FROM rejection_note"), clinic.rows("SELECT * FROM rejection_reference")
+    assert kept[0][0][0] == kept[1][0][0] == 2
+    clinic.settle_at(1, origin.received_at)
+    clinic.execute("UPDATE delivery SET state = 'cancelled', cancelled_at = 1.0 WHERE instance_id = 2")
+    clinic.db.write(lambda conn: [eviction.evict(conn, number, 1e12) for number in (1, 2)])
+    (uid,) = clinic.rows("SELECT study_uid FROM study")[0]
+    clinic.receive(1)
+    clinic.fold(NOW + 2 * YEAR)
+    assert clinic.rows("SELECT count(*) FROM study, folded_study WHERE is_whole = 1") == [(1,)]
+    assert clinic.rows("SELECT 1 FROM rejection_note") == clinic.rows("SELECT 1 FROM rejection_reference") == []
+    clinic.check()
+    CHANGES["study-hold"](clinic.db, {"study_uid": uid, "who": "anna", "reason": "case 17"})
+    assert (clinic.rows("SELECT * FROM rejection_note"), clinic.rows("SELECT * FROM rejection_reference")) == kept
+
+
+def test_a_study_that_a_person_has_assigned_stays(clinic: Clinic) -> None:
+    """Whose its images are is asked by the patient, and copied beside the catalog: a decision in force."""
+    hear(clinic, update("M1", "T1", "TEST^ALICE"))
+    uid = clinic.live(NOW - 3 * YEAR)
+    clinic.execute("INSERT INTO study_assignment VALUES (1, 1, 'anna', 'says CT', 1.0)")
+    clinic.live(NOW - 3 * YEAR)
+    clinic.receive(1)
+    clinic.fold()
+    assert clinic.rows("SELECT count(*) FROM folded_study") == [(1,)]
+    assert clinic.rows("SELECT id FROM study WHERE study_uid = ?", uid) == [(1,)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,15 @@ from edge.monitor.sampler import Gauges
 from edge.storage import recovery, scrub
 from edge.storage.repair import Repairer
 from edge.storage.scrub import Scrub
-from edge.store import gateway_values, header_progress, kept_files, rejection_notes
+from edge.store import (
+    gateway_values,
+    header_progress,
+    hl7_messages,
+    identity_checks,
+    kept_files,
+    performed_steps,
+    rejection_notes,
+)
 from edge.store.database import Transaction
 from tests.support.effort import counted_steps
 from tests.support.filled import Filled
@@ -117,3 +125,48 @@ def test_a_file_of_an_evicted_row_is_still_removed_and_one_that_is_missing_lost(
     assert not left.exists()
     assert [reason for each in found for _, _, reason in each.lost] == ["its file is gone"]
     assert grown.one("SELECT count(*) FROM instance WHERE state = 'lost'") == 1
+
+
+def years_of_messages(conn: Transaction) -> None:
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :most) "
+    for sql in (
+        "INSERT INTO patient (patient_id, issuer, name, birth_date, sex, responsible_person)"
+        " SELECT 'P' || i, '', '', '', '', '' FROM n WHERE i <= :most / 3",
+        "INSERT INTO study_facts (study_id, patient_key, accession, study_date, study_time, study_number, description,"
+        " referring_physician) SELECT 1, 1 + i % (:most / 3), i, '', '', '', '', '' FROM n",
+        "INSERT INTO known_patient (id, changed_at) SELECT 1, 1",
+        "INSERT INTO assigning_authority (id, namespace, universal_id, universal_type) SELECT 1, 'HIS', '', ''",
+        "INSERT INTO patient_identifier (number, authority_id, patient_key) SELECT 'P7', 1, 1",
+        "INSERT INTO hl7_message (record, position, feed, address, authority, control_id, event, digest, size, state,"
+        " received_at, applied_at) SELECT i, 0, 'his', '', '', i, 'ADT^A08', x'00', 9, 'applied', i, i FROM n",
+        "INSERT INTO performed_step (sop_instance_uid, state, digest, calling_ae, called_ae, address, modality_name,"
+        " station_ae, modality, step_id, study_uid, accession_number, created_at, ended_at)"
+        " SELECT i, 'COMPLETED', x'', '', '', '', '', '', '', '', '', '', i, i FROM n",
+        "INSERT INTO step_message (id, step_id, kind, is_final, record, sop_instance_uid, transfer_syntax, body,"
+        " received_at) SELECT i, i, 'create', 0, i, i, '', x'', i FROM n",
+        "INSERT INTO step_delivery (message_id, step_id, destination, state, not_before)"
+        " SELECT i, i, 'ris', 'sent', 0 FROM n",
+    ):
+        conn.execute(("" if " FROM n" not in sql else numbers) + sql, {"most": YEARS})
+
+
+@pytest.mark.parametrize(
+    ("work", "most"),
+    [
+        (lambda conn: identity_checks.queue_patients(conn, [1]), YEARS // 10),
+        (lambda conn: hl7_messages.forget_old_messages(conn, 21.0 + hl7_messages.ROW_KEPT_SECONDS), 2 * YEARS),
+        (lambda conn: performed_steps.forget_old_steps(conn, 21.0), 10 * YEARS),
+    ],
+)
+def test_a_patients_update_and_what_is_forgotten_ask_an_index(
+    grown: Filled, work: Callable[[Transaction], object], most: int
+) -> None:
+    """A look through all rows for each of twenty would be twenty times as many."""
+    grown.db.write(years_of_messages)
+
+    def counted(conn: Transaction) -> int:
+        with counted_steps(conn) as steps:
+            work(conn)
+        return steps[0]
+
+    assert grown.db.write(counted) < most
