@@ -94,7 +94,10 @@ class DryRun(ConsolePage):
             raise EdgeError("Another dry run is in progress; try again in a moment.")
         try:
             candidate = candidate_of(config, text)
-            return self._show(request, text, outcome=self._compare(compile_rules(config), candidate))
+            outcome = self._compare(compile_rules(config), candidate)
+            examples = {each.study for each in outcome.copies if each.study is not None}
+            self._access.views.record(visitor_of(request), "a dry run", studies=sorted(examples))
+            return self._show(request, text, outcome=outcome)
         except ConfigError as error:
             return self._show(request, text, problems=error.problems, code=422)
         finally:

@@ -37,6 +37,7 @@ class Hl7Page(ConsolePage):
             found = read_list_page(list_messages(conn, state=view.choice("state")), view)
             parked = read_list_page(list_messages(conn, state=MessageState.PARKED.value), parked_view, _UNDECIDED_SHOWN)
             relayed = read_list_page(list_relayed(conn), relay_view, _UNDECIDED_SHOWN)
+        self._access.views.record_page(visitor_of(request), "HL7 page")
         if not visitor_of(request).sees_patients:  # a receiver's words may name a patient
             relayed = relayed.map(lambda each: replace(each, peer_text=MASK if each.peer_text else ""))
         return self._pages.render(

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from edge.console.access import IMAGES, Access, ConsolePage
 from edge.console.document import DOCUMENT_HEADERS, EncapsulatedDocument, find_document
 from edge.dicom import part10
-from edge.errors import EdgeError, Unreadable
+from edge.errors import EdgeError, TransformError, Unreadable
 from edge.store import queries
 from edge.store.queries import Instance
 from edge.store.series_list import list_study_series
@@ -61,16 +61,24 @@ class Looker:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._transcoder = Transcoder(workers=1, timeout=DRAW_SECONDS, idle=_IDLE_SECONDS, largest=MOST_DECODED)
-        self._kept: OrderedDict[tuple[FrameSource, View], RenderedFrame | str] = OrderedDict()
+        self._kept: OrderedDict[tuple[FrameSource, View, int, int], RenderedFrame | str] = OrderedDict()
         self._lock = threading.Lock()
 
     def draw(self, source: FrameSource, view: View) -> RenderedFrame | str:
-        """Return a picture, or why there is none."""
-        key = source, view
-        with self._lock:
-            if (found := self._kept.get(key)) is not None:
-                return found
-        drawn = self._draw(source, view)
+        """Return a picture, or why there is none. What may pass is not kept, nor what holds for a former file."""
+        try:
+            file = source.path.stat()
+            key = source, view, file.st_ino, file.st_mtime_ns
+            with self._lock:
+                if (found := self._kept.get(key)) is not None:
+                    return found
+            drawn = self._draw(source, view)
+        except Unreadable:
+            return "its file cannot be read"
+        except OSError:
+            return "its file is not on this disk any more"
+        except EdgeError as error:
+            return str(error)
         with self._lock:
             self._kept[key] = drawn
             while len(self._kept) > _KEPT:
@@ -85,14 +93,10 @@ class Looker:
         return FrameSource(self._access.spool.path_of(instance.path), instance.transfer_syntax_uid)
 
     def _draw(self, source: FrameSource, view: View) -> RenderedFrame | str:
+        offset = _dataset_offset(source.path) if source.offset is None else source.offset
         try:
-            offset = _dataset_offset(source.path) if source.offset is None else source.offset
             return self._transcoder.render(source.path, offset, source.transfer_syntax_uid, view)
-        except Unreadable:
-            return "its file cannot be read"
-        except OSError:
-            return "its file is not on this disk any more"
-        except EdgeError as error:
+        except TransformError as error:
             return str(error)
 
 

@@ -41,6 +41,7 @@ class OrdersPage(ConsolePage):
             study_ids = numbers_of(conn, [*uids, *(each.study_uid for each in found.rows)])
         if visitor.sees_patients:
             self._access.views.record(visitor, "the list of orders", studies=sorted(set(study_ids.values())))
+            self._access.views.record_page(visitor, "orders page")  # most orders have no study yet
         else:
             found, checks = found.map(_mask_order), {name: page.map(mask_check) for name, page in checks.items()}
         return self._pages.render(

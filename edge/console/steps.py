@@ -30,6 +30,7 @@ class StepPage(ConsolePage):
             is_open = state == _NOT_SENT
             page = read_list_page(list_steps(conn, only_open=is_open, state="" if is_open else state), view)
             owed = step_deliveries.summarize_owed_steps(conn)
+        self._access.views.record_page(visitor_of(request), "performed steps page")
         if not visitor_of(request).sees_patients:
             page = page.map(_mask)
         return self._pages.render(

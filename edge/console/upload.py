@@ -1,11 +1,13 @@
 """Upload of files by drag and drop, in parts that may come again; then they are staged as `edge import` stages a path.
 
-An upload is a folder beside the staged files. It belongs to the session that began it, and is removed when it is
-staged, or a day after its last part.
+An upload is a folder beside the staged files. It belongs to the session that began it, and to the files that its page
+names: those of another disc, which have the same names, are another upload. It is removed when it is staged, or a day
+after its last part.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -23,17 +25,20 @@ from edge.web.guard import Visitor, visitor_of
 
 #: One part of a file, and one file, in bytes.
 MAX_PART, MAX_FILE = 8 * MIB, 64 * 1024 * MIB
-_UPLOAD = "upload"
+#: The uploads of a session: which files -> the name of the folder.
+_UPLOADS = "uploads"
+#: Characters of what a page says of its files.
+_MAX_FILES = 100
 
 
 class UploadPages(ConsolePage):
     def begin(self, request: Request) -> Response:
-        """POST /import/upload: begin an upload, or go on with that of the session."""
+        """POST /import/upload: begin an upload, or go on with that of the same files."""
         visitor, importer = visitor_of(request), self._importer()
-        assert visitor.session is not None
-        name = str(visitor.session.kept.get(_UPLOAD, ""))
+        files, uploads = visitor.field("files")[:_MAX_FILES], _uploads_of(visitor)
+        name = uploads.get(files, "")
         if not name or not (importer.uploads_folder / name).is_dir():
-            name = visitor.session.kept[_UPLOAD] = secrets.token_hex(8)
+            name = uploads[files] = secrets.token_hex(8)
             (importer.uploads_folder / name).mkdir(mode=0o700, parents=True)
         return JSONResponse({"upload": name})
 
@@ -58,10 +63,10 @@ class UploadPages(ConsolePage):
     def finish(self, request: Request) -> Response:
         """POST /import/upload/NAME/finish: stage what has come."""
         visitor, importer = visitor_of(request), self._importer()
-        folder = self._folder(request)
-        assert visitor.session is not None
+        folder, uploads = self._folder(request), _uploads_of(visitor)
         importer.submit(folder, visitor.name)
-        del visitor.session.kept[_UPLOAD]
+        for files in [each for each, name in list(uploads.items()) if name == folder.name]:
+            uploads.pop(files, None)
         visitor.leave_notice("The files are received, and are being read; they are listed here when that is done.")
         return JSONResponse({"submitted": folder.name})
 
@@ -85,9 +90,8 @@ class UploadPages(ConsolePage):
 
     def _folder(self, request: Request) -> Path:
         """The folder of an upload of this session. Raises EdgeError."""
-        visitor: Visitor = visitor_of(request)
         name = request.path_params["name"]
-        if visitor.session is None or visitor.session.kept.get(_UPLOAD) != name:
+        if name not in _uploads_of(visitor_of(request)).values():
             raise EdgeError("this upload has ended: begin it again")
         return self._importer().uploads_folder / str(name)
 
@@ -100,10 +104,17 @@ class UploadPages(ConsolePage):
         return self._folder(request).joinpath(*parts)
 
 
+def _uploads_of(visitor: Visitor) -> dict[str, str]:
+    assert visitor.session is not None
+    uploads: dict[str, str] = visitor.session.kept.setdefault(_UPLOADS, {})
+    return uploads
+
+
 def _plain(name: str) -> str:
-    """One component of a path, as it is kept."""
-    return (
+    """One component of a path, as it is kept; no two names are kept as one."""
+    kept = (
         "".join(each if each.isprintable() and each != "/" else "_" for each in name)[:120]
         .encode()[:200]
         .decode("utf-8", "ignore")
     )
+    return kept if kept == name else f"{hashlib.sha256(name.encode()).hexdigest()[:12]}-{kept}"

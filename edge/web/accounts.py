@@ -93,6 +93,12 @@ class Account:
             return "disabled" if self.disabled else "expired"
         return "locked" if self.use.is_locked(now) else "active"
 
+    def with_password(self, former: str, new: str) -> Account:
+        """Return it with a new hash. Raises AccountError if its hash is not `former` any more, which was checked."""
+        if self.password != former:
+            raise AccountError("the password was changed meanwhile; sign in with the new one")
+        return replace(self, password=new)
+
     def summary(self) -> str:
         """Return role, state and last day, for the record of a change."""
         until = f", until {last_day(self.expires_at)}" if self.expires_at is not None else ""
@@ -140,6 +146,32 @@ class Accounts:
     def put(self, account: Account, who: str, what: str = "") -> None:
         """Add or replace an account, and unlock it; its use remains. `what` is the text for the record."""
         self._store.write(lambda conn: put(conn, self._record, account, who, time.time(), what))
+
+    def add(self, account: Account, who: str) -> None:
+        """Add an account. Raises AccountError if there is one with its name."""
+
+        def work(conn: AnyTransaction) -> None:
+            if find(conn, account.name) is not None:
+                raise AccountError(f"the account {account.name} exists already")
+            put(conn, self._record, account, who, time.time())
+
+        self._store.write(work)
+
+    def change(self, name: str, who: str, change: Callable[[Account], Account], what: str = "") -> Account:
+        """Change an account as it is now, and unlock it: another person may have changed it since it was read.
+
+        Raises AccountError if it was removed, and what `change` raises.
+        """
+
+        def work(conn: AnyTransaction) -> Account:
+            known = find(conn, name)
+            if known is None:
+                raise AccountError("the account no longer exists")
+            changed = change(known)
+            put(conn, self._record, changed, who, time.time(), what)
+            return changed
+
+        return self._store.write(work)
 
     def remove(self, name: str, who: str) -> int:
         """Remove an account. Returns the number of removed ones."""

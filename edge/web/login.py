@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -147,8 +148,10 @@ class Login:
             if signs_in:
                 self._accounts.record_sign_in(account.name, address, now)
         if passwords.is_outdated(account):
-            updated = replace(account, password=passwords.hash_password(password))
-            self._accounts.put(updated, account.name, "password stored with the current method")
+            former, stored = account.password, passwords.hash_password(password)
+            record = "password stored with the current method"
+            with suppress(AccountError):  # it was changed meanwhile
+                account = self._accounts.change(name, name, lambda each: each.with_password(former, stored), record)
         return account
 
     def _sign_in_page(self, request: Request, to: str, fault: str = "", code: int = 200, retry: int = 0) -> Response:
@@ -221,12 +224,18 @@ class Login:
             try:
                 if self._throttle.begin(visitor.address, now):
                     raise AccountError("too many attempts; wait a minute")
-                if self._authenticate(account.name, visitor.raw_field("old"), visitor.address, signs_in=False) is None:
+                former = self._authenticate(account.name, visitor.raw_field("old"), visitor.address, signs_in=False)
+                if former is None:
                     locked = f"the account is locked for {span(ACCOUNT_LOCK_SECONDS)}"
                     raise AccountError(f"the current password is wrong, or {locked}; an administrator can unlock it")
                 self._throttle.forget_latest(visitor.address)
-                changed = replace(account, password=new_password(visitor, account.name), changed_at=now)
-                self._accounts.put(changed, account.name, "a new password, by its owner")
+                old, new = former.password, new_password(visitor, account.name)
+                changed = self._accounts.change(
+                    account.name,
+                    account.name,
+                    lambda each: replace(each.with_password(old, new), changed_at=now),
+                    "a new password, by its owner",
+                )
                 self._begin(request, changed)  # every other session of the account has ended
                 return RedirectResponse("/", 303)
             except AccountError as error:

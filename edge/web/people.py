@@ -31,11 +31,9 @@ class AccountsPage:
         visitor = visitor_of(request)
         try:
             name = parse_name(visitor.field("name"))
-            if self._accounts.find(name):
-                raise AccountError(f"the account {name} exists already")
             role, expires_at = _parse_role(visitor.field("role")), end_of_day(visitor.field("expires"))
             password = new_password(visitor, name) if visitor.field("password") else ""
-            self._accounts.put(Account(name, role, password, self._clock(), expires_at=expires_at), visitor.name)
+            self._accounts.add(Account(name, role, password, self._clock(), expires_at=expires_at), visitor.name)
         except AccountError as error:
             return self.index(request, fault=str(error), code=422)
         return self.index(request, notice=f'Account "{name}" was created.')
@@ -43,42 +41,42 @@ class AccountsPage:
     def change(self, request: Request) -> Response:
         """POST /accounts/change: one change of another user's account."""
         visitor = visitor_of(request)
-        account = self._accounts.find(visitor.field("name"))
+        name = visitor.field("name")
         try:
-            if account is None:
-                raise AccountError("the account no longer exists")
-            if account.name == visitor.name:
+            if name == visitor.name:
                 raise AccountError("you cannot change or remove your own account here; another administrator can")
             if visitor.field("what") == "remove":
-                self._accounts.remove(account.name, visitor.name)
-                return self.index(request, notice=f"{account.name} was removed and signed out everywhere.")
-            changed, record, notice = _apply_change(visitor, account, self._clock())
-            self._accounts.put(changed, visitor.name, record)
-            return self.index(request, notice=f"{account.name} {notice}.")
+                if not self._accounts.remove(name, visitor.name):
+                    raise AccountError("the account no longer exists")
+                return self.index(request, notice=f"{name} was removed and signed out everywhere.")
+            change, record, notice = _parse_change(visitor, name, self._clock())
+            self._accounts.change(name, visitor.name, change, record)
+            return self.index(request, notice=f"{name} {notice}.")
         except AccountError as error:
             return self.index(request, fault=str(error), code=422)
 
 
-def _apply_change(visitor: Visitor, account: Account, now: float) -> tuple[Account, str, str]:
-    """Return the changed account, the text for the record (empty: its summary), and what the page says."""
+def _parse_change(visitor: Visitor, name: str, now: float) -> tuple[Callable[[Account], Account], str, str]:
+    """Return the change of an account, the text for the record (empty: its summary), and what the page says."""
     what = visitor.field("what")
     if what == "role":
         role = _parse_role(visitor.field("role"))
-        return replace(account, role=role, changed_at=now), "", f"is now {role.name.lower()} and must sign in again"
+        notice = f"is now {role.name.lower()} and must sign in again"
+        return lambda each: replace(each, role=role, changed_at=now), "", notice
     if what == "password":
-        new = new_password(visitor, account.name)
+        new = new_password(visitor, name)
         notice = "has a new password and was signed out everywhere"
-        return replace(account, password=new, changed_at=now), "a new password", notice
+        return lambda each: replace(each, password=new, changed_at=now), "a new password", notice
     if what == "disable":
-        return replace(account, disabled=True, changed_at=now), "", "was disabled and signed out everywhere"
+        return lambda each: replace(each, disabled=True, changed_at=now), "", "was disabled and signed out everywhere"
     if what == "enable":
-        return replace(account, disabled=False), "", "was enabled"
+        return lambda each: replace(each, disabled=False), "", "was enabled"
     if what == "unlock":
-        return account, "unlocked", "was unlocked"
+        return lambda each: each, "unlocked", "was unlocked"
     if what == "expires":
         expires_at = end_of_day(visitor.field("expires"))
         day = "does not expire" if expires_at is None else f"expires after {last_day(expires_at)}"
-        return replace(account, expires_at=expires_at), "", day
+        return lambda each: replace(each, expires_at=expires_at), "", day
     raise AccountError("expected a change that the page offers")
 
 

@@ -20,12 +20,16 @@ from playwright.sync_api import Browser, expect
 
 from edge.cli import cli
 from edge.console import queue
+from edge.console.accounts import record_in_ledger
 from edge.store import ledger, worklist
 from edge.store.database import Transaction
+from edge.web.accounts import Account, Accounts, UserRole
 from tests.monitor.test_advice import receive_hl7
 from tests.support.browser import chromium
-from tests.support.console_site import ConsoleSite, appointment, fill
+from tests.support.clinic import csrf
+from tests.support.console_site import HASH, PASSWORD, ConsoleSite, appointment, fill, list_pages
 from tests.support.hl7 import order
+from tests.support.visitor import visitor
 
 #: Copies of a row, which become rows of a list.
 COPIES = 120
@@ -311,3 +315,32 @@ def test_a_list_is_used_by_keyboard_alone(site: ConsoleSite, browser: Browser) -
     page.goto(site.url + "/commitments")
     expect(page.locator("nav.pager")).to_contain_text("51 to 100 of")
     page.context.close()
+
+
+#: What names a patient of `fill`, or an examination.
+OF_PATIENTS = re.compile(r"Alice|Alicia|Bruno|Clara|David|Foreign|T100\d|A100\d|A200\d")
+
+
+def test_no_page_names_a_patient_without_a_record_of_who_has_seen_it(site: ConsoleSite) -> None:
+    """Each page is the first that a person opens: what another page has recorded does not count."""
+    accounts = Accounts(site.db, record_in_ledger)
+    shown, unrecorded = set[str](), set[str]()
+    pages = [each for each in list_pages(site) if not each.startswith("/help")]
+    for number, page in enumerate([*pages, "dry run"]):
+        name = f"reader{number}"
+        accounts.put(Account(name, UserRole.OPERATOR, HASH, time.time() - 1), "test")
+        with visitor(site.url) as client:
+            given = {"csrf": csrf(client, "/sign-in"), "name": name, "password": PASSWORD, "to": "/help"}
+            assert client.post("/sign-in", data=given).url.path == "/help"
+            if page == "dry run":
+                form = {"csrf": csrf(client, "/dry-run"), "text": '[route.all]\nto = ["archive"]\n'}
+                text = client.post("/dry-run", data=form).text
+            else:
+                text = client.get(page).text
+        if OF_PATIENTS.search(text):
+            shown.add(page)
+            seen = [study for who, study, *_ in site.ledger(ledger.VIEWED) if who == name]
+            if not seen or (page == "/orders" and None not in seen):  # most orders have no study yet
+                unrecorded.add(page)
+    assert shown >= {"/", "/queue", "/orders", "/steps", "/worklist", "/studies", "dry run"}
+    assert unrecorded == set()

@@ -264,6 +264,26 @@ def test_a_ct_slice_is_drawn_whole(site: ConsoleSite) -> None:
     assert decode_png(answer.content).shape == (512, 512)
 
 
+def test_a_file_that_is_there_again_has_its_picture(site: ConsoleSite) -> None:
+    [path] = ct_files(site.tmp_path / "again", 1, 16 * 1024, PatientName="Zebrafink^Zoe")
+    site.accept(path.read_bytes())
+    number, where = site.one("SELECT max(id) FROM instance"), "SELECT path FROM instance ORDER BY id DESC LIMIT 1"
+    operator, spooled = site.person("operator"), site.spool.path_of(site.one(where))
+
+    def look() -> str:
+        return operator.get(f"/instances/{number}/frame.png").headers["content-type"].partition(";")[0]
+
+    whole = spooled.read_bytes()
+    spooled.rename(site.tmp_path / "away")
+    assert look() == "image/svg+xml"
+    (site.tmp_path / "away").rename(spooled)
+    assert look() == "image/png"
+    for content, shown in ((whole[:-100], "image/svg+xml"), (whole, "image/png")):  # damaged, and fetched again
+        (site.tmp_path / "other").write_bytes(content)
+        (site.tmp_path / "other").rename(spooled)
+        assert look() == shown
+
+
 def test_only_who_sees_patients_sees_images(site: ConsoleSite) -> None:
     viewer = site.person("viewer")
     assert viewer.get("/instances/1").status_code == 403

@@ -11,12 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edge.console.accounts import record_in_ledger
 from edge.web import passwords, setup
 from edge.web.accounts import (
     ACCOUNT_LOCK_SECONDS,
     FAILURE_SECONDS,
     Account,
     AccountError,
+    Accounts,
     Use,
     UserRole,
     end_of_day,
@@ -24,6 +26,7 @@ from edge.web.accounts import (
 )
 from edge.web.guard import Rules
 from edge.web.setup import Setup
+from tests.support.console_site import ConsoleSite
 from tests.support.ledger_rows import with_words
 from tests.support.peers import wait_until
 from tests.support.web_site import HASH, PASSWORD, Kept, Site, csrf, sign_in
@@ -320,6 +323,52 @@ def test_an_account_is_disabled_and_expires_at_once(sites: Callable[..., Site]) 
     assert client.get("/").status_code == 303
     assert sign_in(client, "viewer").status_code == 401
     assert admin.post("/accounts/change", data=given | {"what": "expires", "expires": "soon"}).status_code == 422
+
+
+@pytest.mark.parametrize("what", ["role", "disable", "remove", "password"])
+def test_who_sets_a_password_undoes_nothing_that_an_administrator_does_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    chosen, reset, hash_password = "quiet lantern over snow", "violet anchor by noon", passwords.hash_password
+    with ConsoleSite(tmp_path) as site:
+        admin, operator = site.person("admin"), site.person("operator")
+        given = {"csrf": csrf(admin, "/accounts"), "name": "operator", "what": what, "role": "viewer"}
+        given |= {"password": reset, "again": reset}
+
+        def hash_in_the_midst(password: str) -> str:
+            if password == chosen:
+                assert admin.post("/accounts/change", data=given).status_code == 200
+            return hash_password(password)
+
+        monkeypatch.setattr(passwords, "hash_password", hash_in_the_midst)
+        form = {"csrf": csrf(operator, "/password"), "old": PASSWORD, "password": chosen, "again": chosen}
+        operator.post("/password", data=form)
+        found = Accounts(site.db, record_in_ledger).find("operator")
+    assert (found is None) == (what == "remove")
+    if found is not None:
+        assert found.disabled == (what == "disable")
+        assert found.role == (UserRole.VIEWER if what == "role" else UserRole.OPERATOR)
+        assert passwords.is_password_of(found, reset if what == "password" else chosen)
+
+
+def test_of_two_administrators_who_add_one_name_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash_password = passwords.hash_password
+    with ConsoleSite(tmp_path) as site:
+        accounts, admin = Accounts(site.db, record_in_ledger), site.person("admin")
+
+        def hash_in_the_midst(password: str) -> str:
+            accounts.put(Account("nora", UserRole.VIEWER, HASH, 1.0), "another")
+            return hash_password(password)
+
+        monkeypatch.setattr(passwords, "hash_password", hash_in_the_midst)
+        password = {"password": "quiet lantern over snow", "again": "quiet lantern over snow"}
+        form = {"csrf": csrf(admin, "/accounts"), "name": "nora", "role": "admin", **password}
+        assert "exists already" in admin.post("/accounts/add", data=form).text
+        found = accounts.find("nora")
+        assert found is not None
+        assert found.role is UserRole.VIEWER
 
 
 def test_whom_a_proxy_names_is_not_let_in_when_disabled(sites: Callable[..., Site]) -> None:

@@ -280,6 +280,37 @@ def test_files_are_uploaded_and_assigned_in_the_browser(clinic: Clinic, browser:
     assert not list(uploads.iterdir())
 
 
+def test_an_upload_that_broke_off_goes_on_with_its_own_files_alone(
+    clinic: Clinic, browser: Browser, tmp_path: Path
+) -> None:
+    """Files of two discs have the same names: the head of one patient's must not get the pixels of another's."""
+    page = signed_in(browser, clinic, "operator")
+    (first,), (second,) = (
+        ct_files(tmp_path / name, 1, 6 << 20, PatientName=f"{name}^Disc", PatientID=name) for name in ("Anna", "Bert")
+    )
+    assert (first.name, first.stat().st_size) == (second.name, second.stat().st_size)
+    page.goto(clinic.edge.url("/import"))
+    page.route("**/part?*offset=4194304", lambda route: route.fulfill(status=400, body="no"))
+    page.get_by_label("Files", exact=True).set_input_files(first)
+    expect(page.get_by_text("The upload broke off")).to_be_visible(timeout=30_000)
+    page.unroute("**/part?*offset=4194304")
+    page.get_by_label("Files", exact=True).set_input_files(second)
+    expect(page.get_by_text("The files are received")).to_be_visible(timeout=30_000)
+    page.goto(clinic.edge.url("/import"))
+    sent: list[str] = []
+    page.on("request", lambda each: sent.append(each.url.rpartition("=")[2]) if "offset=" in each.url else None)
+    page.get_by_label("Files", exact=True).set_input_files(first)
+    expect(page.get_by_text("The files are received")).to_be_visible(timeout=30_000)
+    assert sent == ["4194304"]
+
+    def names() -> list[str]:
+        with closing(sqlite3.connect(clinic.edge.data_dir / "catalog.db")) as conn:
+            sql = "SELECT patient_name FROM import_study WHERE patient_name LIKE '%^Disc' ORDER BY patient_name"
+            return [str(name) for (name,) in conn.execute(sql)]
+
+    wait_until(lambda: names() == ["Anna^Disc", "Bert^Disc"], 30, "both are staged")
+
+
 def test_a_disc_brings_back_what_was_lost(clinic: Clinic, tmp_path: Path) -> None:
     order = ORDER | {"number": "L88", "accession": "A4788"}
     add_order(clinic, **order)
@@ -332,6 +363,9 @@ def test_a_part_of_a_file_comes_from_our_page_alone(clinic: Clinic) -> None:
     assert other.get(address, params={"name": "a"}).status_code == 503  # it is another session's
     inside = clinic.edge.data_dir / "imports" / "uploads" / upload / "a"
     assert inside.read_bytes() == b"123456"
+    long = "1.2.840." * 20
+    assert put(f"{long}1", 0, b"one").json() == {"have": 3}
+    assert operator.get(address, params={"name": f"{long}2"}).json() == {"have": 0}  # another file
 
 
 # -- out again ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from edge.web import passwords
-from edge.web.accounts import Account, Accounts, Use, UserRole
+from edge.web.accounts import Account, AccountError, Accounts, Use, UserRole
 from edge.web.endpoints import needs, open_to_all
 from edge.web.guard import Guard, Rules
 from edge.web.login import Login
@@ -49,6 +50,17 @@ class Kept(Accounts):
     def put(self, account: Account, who: str, what: str = "") -> None:
         known = self.by_name.get(account.name, account).use
         self.by_name[account.name] = replace(account, use=replace(known, failed_at=(), locked_until=None))
+
+    def add(self, account: Account, who: str) -> None:
+        if account.name in self.by_name:
+            raise AccountError(f"the account {account.name} exists already")
+        self.put(account, who)
+
+    def change(self, name: str, who: str, change: Callable[[Account], Account], what: str = "") -> Account:
+        if name not in self.by_name:
+            raise AccountError("the account no longer exists")
+        self.put(change(self.by_name[name]), who, what)
+        return self.by_name[name]
 
     def remove(self, name: str, who: str) -> int:
         return 1 if self.by_name.pop(name, None) else 0

@@ -1,4 +1,4 @@
-// Upload by drag and drop, in parts: a part that fails comes again, and an upload that broke off goes on.
+// Upload by drag and drop, in parts: a part that fails comes again, and an upload that broke off goes on with the same files.
 "use strict";
 
 const PART = 4 * 1024 * 1024;
@@ -24,20 +24,35 @@ async function ask(path, options) {
   }
 }
 
-function post(path, fields) {
+// Other answers than those of an upload end it: a refusal says why, and behind the end of a session stands the sign-in.
+async function read(answer) {
+  if (answer.redirected) throw new Error("You are signed out.");
+  if (!answer.ok && answer.status !== 409) throw new Error((await answer.text()).slice(0, 200));
+  return answer.json();
+}
+
+async function post(path, fields) {
   const body = new URLSearchParams({ csrf, ...fields });
-  return ask(path, { method: "POST", body, headers: { "content-type": "application/x-www-form-urlencoded" } });
+  const headers = { "content-type": "application/x-www-form-urlencoded" };
+  return read(await ask(path, { method: "POST", body, headers }));
+}
+
+// Which files they are. Those of another disc have the same names, and often the same sizes.
+function nameFiles(files) {
+  let sum = 0x811c9dc5;
+  for (const [file, path] of files) {
+    for (const each of `${path}\n${file.size}\n${file.lastModified}\n`) sum = Math.imul(sum ^ each.codePointAt(0), 0x01000193) >>> 0;
+  }
+  return `${files.length}-${files.reduce((total, [file]) => total + file.size, 0)}-${sum}`;
 }
 
 async function send(upload, file, name, report) {
   const address = `/import/upload/${upload}/part?name=${encodeURIComponent(name)}`;
-  let { have } = await (await ask(address)).json();
+  let { have } = await read(await ask(address));
   do {
     const body = file.slice(have, have + PART);
     const headers = { "content-type": "application/octet-stream", "x-csrf": csrf };
-    const answer = await ask(`${address}&offset=${have}`, { method: "POST", body, headers });
-    if (!answer.ok && answer.status !== 409) throw new Error((await answer.text()).slice(0, 200));
-    ({ have } = await answer.json());
+    ({ have } = await read(await ask(`${address}&offset=${have}`, { method: "POST", body, headers })));
     report(have);
   } while (have < file.size);
 }
@@ -48,7 +63,7 @@ async function upload(files) {
   const total = files.reduce((sum, [file]) => sum + file.size, 0);
   let done = 0;
   try {
-    const { upload: name } = await (await post("/import/upload", {})).json();
+    const { upload: name } = await post("/import/upload", { files: nameFiles(files) });
     for (const [number, [file, path]] of files.entries()) {
       await send(name, file, path, (have) => {
         bar.value = total ? (done + have) / total : 1;
