@@ -265,12 +265,12 @@ def _stamp(files: Tls) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def stamps(paths: Iterable[Path]) -> tuple[tuple[int, int, int], ...] | None:
-    """What changes when one of the files does; None while one is missing."""
+    """What changes when one of the files does, or who may read it; None while one is missing."""
     try:
         stats = [path.stat() for path in paths]
     except OSError:
         return None
-    return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in stats)
+    return tuple((each.st_ctime_ns, each.st_size, each.st_ino) for each in stats)
 
 
 # -- dates ------------------------------------------------------------------------------------------------------------

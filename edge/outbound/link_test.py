@@ -21,9 +21,10 @@ from edge.dicom.elements import EXPLICIT, write_head
 from edge.dicom.items import encode_items, item
 from edge.dicom.part10 import plain_head
 from edge.dicom.scu import Association, plan_contexts
+from edge.dicom.status import meaning_of
 from edge.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from edge.errors import PeerError
-from edge.model import ContextKey
+from edge.model import ContextKey, Outcome
 from edge.network import tls
 from edge.outbound.echo import Echo, ask
 from edge.outbound.transport.stow import RequestPart, WebDestination, WebSession
@@ -145,7 +146,7 @@ def _store(association: Association, uid: str, fd: int, size: int) -> None:
     if context is None:
         raise PeerError("it does not accept Secondary Capture Image Storage in Explicit VR Little Endian")
     status, comment = association.store(context, SECONDARY_CAPTURE, uid, fd, 0, size)
-    if status:
+    if meaning_of(status).outcome is not Outcome.SENT:
         raise PeerError(f"it refused a test object with status 0x{status:04X} {comment}".rstrip())
 
 

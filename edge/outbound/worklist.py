@@ -72,6 +72,7 @@ class WorklistKeeper:
         if self._polled_from != config.worklist.from_ or self._is_wanted.is_set():
             self._is_wanted.clear()
             self._polled_from, self._matches_dates, self._due = config.worklist.from_, False, {}
+        self._due = {view: at for view, at in self._due.items() if view in views}
         self._db.write(lambda conn: worklist.forget_views(conn, views, self._clock()))
         source = config.destinations.get(config.worklist.from_)
         if source is None:

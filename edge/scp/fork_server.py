@@ -80,6 +80,7 @@ def _serve(channel: socket.socket, parent: int, runs: Sequence[Callable[[Sequenc
             if pid == 0:
                 channel.close()
                 _set_up_child("edge-receiver", server)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else it never learns how what it starts has ended
                 try:
                     runs[said[0]](descriptors)
                 except BaseException:  # noqa: BLE001 - it never returns to what the daemon has on its stack

@@ -45,9 +45,10 @@ def draw(values: Pixels, image: Image, found: ImageSurvey, request: FrameRequest
     elif image.samples == 3:
         drawn = _shrink(_colour(values, image), most)
     else:
+        values = _extend_sign(values, image)
         shown = _shrink(_rescale(values, image, found), most)
         padding = None if found.padding is None else _as_stored(found.padding, image)
-        center, width = _window(values, shown, found, request, padding)
+        center, width, function = _window(values, shown, found, request, padding)
         if request.width is None and not request.function and (table := _voi_table(shown, found)) is not None:
             drawn, center, width = (
                 table.apply_grey(shown),
@@ -55,7 +56,7 @@ def draw(values: Pixels, image: Image, found: ImageSurvey, request: FrameRequest
                 float(len(table.values)),
             )
         else:
-            drawn = _apply_window(shown, center, width, request.function or found.function)
+            drawn = _apply_window(shown, center, width, function)
         drawn = 255 - drawn if image.photometric == "MONOCHROME1" else drawn
         facts |= {"is_colour": False, "center": round(center, 3), "width": round(width, 3)}
         facts |= {"lowest": float(shown.min()), "highest": float(shown.max())}
@@ -78,6 +79,12 @@ def _as_stored(padding: int, image: Image) -> int:
     return padding - 65536 if image.signed and padding >= 32768 else padding
 
 
+def _extend_sign(values: Pixels, image: Image) -> Pixels:
+    """Native values whose sign fills Bits Stored need not fill their words (PS3.5 section 8.1.1)."""
+    unused = image.allocated - image.stored if image.signed else 0
+    return values << unused >> unused if unused else values
+
+
 def _rescale(values: Pixels, image: Image, found: ImageSurvey) -> Pixels:
     """Apply the Modality LUT, a table or a slope and an intercept (PS3.3 section C.11.1)."""
     table = read_table(*found.lookup("modality"), signed=bool(image.signed))
@@ -95,19 +102,20 @@ def _rescale(values: Pixels, image: Image, found: ImageSurvey) -> Pixels:
 
 def _window(
     values: Pixels, shown: Pixels, found: ImageSurvey, request: FrameRequest, padding: int | None
-) -> tuple[float, float]:
-    """Return center and width: as asked for, as the object says, or so that the values of the frame can be seen."""
+) -> tuple[float, float, str]:
+    """Return center, width and function: as asked for, as the object says, or the span of the frame's values."""
+    function = request.function or found.function
     if request.center is not None and request.width is not None:
-        return request.center, max(request.width, 1e-6)
+        return request.center, max(request.width, 1e-6), function
     if found.decimals.get("width", 0.0) > 0 and "center" in found.decimals:
-        return found.decimals["center"], found.decimals["width"]
+        return found.decimals["center"], found.decimals["width"], function
     counted = shown
     if padding is not None and values.shape == shown.shape and (kept := values != padding).any():
         counted = shown[kept]
     low, high = (float(each) for each in np.percentile(counted, (0.5, 99.5)))
     if high <= low:
         low, high = float(counted.min()), float(counted.max())
-    return (low + high) / 2, max(high - low, 1e-6)
+    return (low + high) / 2, max(high - low, 1e-6), request.function or "LINEAR_EXACT"
 
 
 def _voi_table(shown: Pixels, found: ImageSurvey) -> LookupTable | None:
@@ -122,10 +130,10 @@ def _apply_window(shown: Pixels, center: float, width: float, function: str) -> 
     if function == "SIGMOID":
         with np.errstate(over="ignore"):
             share = 1 / (1 + np.exp(-4 * (shown - center) / width))
-    elif function == "LINEAR_EXACT" or width <= 1:
+    elif function == "LINEAR_EXACT" or width < 1:
         share = (shown - center) / width + 0.5
     else:
-        share = (shown - (center - 0.5)) / (width - 1) + 0.5
+        share = (shown - (center - 0.5)) / max(width - 1, 1e-6) + 0.5
     return np.clip(share * 255.0, 0, 255).astype("u1")
 
 

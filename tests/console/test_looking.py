@@ -96,6 +96,8 @@ def test_a_window_is_what_the_standard_says(transcoder: Transcoder, tmp_path: Pa
     assert np.abs(decode_png(found.data) - expected).max() <= 1
     narrow = draw(transcoder, path, window=(0, 2))
     assert set(np.unique(decode_png(narrow.data))) <= {0, 127, 128, 255}
+    threshold = draw(transcoder, path, window=(40, 1))
+    assert np.array_equal(decode_png(threshold.data), np.where(values > 39.5, 255, 0))
     inverse = write(tmp_path / "b", RAMP, PhotometricInterpretation="MONOCHROME1")
     plain = write(tmp_path / "c", RAMP)
     assert np.array_equal(decode_png(draw(transcoder, inverse).data), 255 - decode_png(draw(transcoder, plain).data))
@@ -150,6 +152,18 @@ def test_without_a_window_the_values_can_be_seen(transcoder: Transcoder, tmp_pat
     found = draw(transcoder, path)
     assert 0 <= found.center - found.width / 2 < 20  # what pads the image is not counted
     assert 1000 < found.center + found.width / 2 <= 1024
+
+
+def test_a_sign_that_fills_its_own_bits_alone_is_a_sign(transcoder: Transcoder, tmp_path: Path) -> None:
+    values = np.linspace(-1000, 2000, 64 * 64).astype("i2").reshape(64, 64)
+    path = write(tmp_path / "a", values & 0x0FFF, BitsStored=12, HighBit=11)
+    found = draw(transcoder, path)
+    assert (found.lowest, found.highest) == (-1000, 2000)
+
+
+def test_a_narrow_window_that_the_values_give_spans_them(transcoder: Transcoder, tmp_path: Path) -> None:
+    path = write(tmp_path / "a", RAMP % 4, RescaleSlope="0.5", RescaleIntercept="0")
+    assert np.abs(decode_png(draw(transcoder, path).data) - (RAMP % 4) * 85.0).max() <= 1
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless, RLELossless])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -369,6 +370,24 @@ def test_a_modality_that_is_off_is_tried_again_and_at_once_when_it_calls(tmp_pat
             assert not ct1.reports, "it is not time yet"
             made.edge.db.write(lambda conn: conn.execute("UPDATE peer SET last_seen = ?", (made.clock(),)))
             assert reported(ct1, seconds=5).report.transaction_uid == asked.transaction_uid
+
+
+def test_a_modality_for_which_there_was_no_thread_is_called_once_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == commitment_reports.REPORT_THREAD.name_for("ct1") and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with ScriptedModality() as ct1, scene(tmp_path, ct1.port) as made:
+        asked = made.ask(*made.store())
+        assert reported(ct1).report.transaction_uid == asked.transaction_uid
+        assert refused
 
 
 def test_a_report_that_is_owed_survives_kill(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
+    SecondaryCaptureImageStorage,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
@@ -85,6 +86,22 @@ def test_one_that_does_not_know_us_as_a_move_destination_says_so(tmp_path: Path,
     (way,) = found.retrieval
     assert way.name == "C-MOVE"
     assert "does not know EDGE as a destination of C-MOVE" in way.obstacle
+
+
+def test_an_archive_that_coerces_what_it_stores_is_measured(tmp_path: Path, orthanc: Orthanc) -> None:
+    archive, port = AE("ORTHANC"), free_port()
+    for sop_class in (Verification, SecondaryCaptureImageStorage):
+        archive.add_supported_context(sop_class)
+    handlers: list[Any] = [(evt.EVT_C_STORE, lambda _: 0xB000)]
+    server: Any = archive.start_server(("127.0.0.1", port), False, evt_handlers=handlers)
+    try:
+        config = config_for(tmp_path, orthanc, port)
+        found = run_link_test(config, config.destinations["unproved"], proposals_for([]), 2)
+    finally:
+        server.shutdown()
+    assert found.error is None
+    assert found.throughput is not None
+    assert found.throughput.objects == 2
 
 
 def test_a_receiver_gives_nothing_back(tmp_path: Path, orthanc: Orthanc) -> None:

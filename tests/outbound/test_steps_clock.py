@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from edge.config.sections import Destination
-from edge.errors import PeerError
+from edge.errors import Hindered, PeerError
 from edge.outbound.steps import StepForwarding
 from edge.outbound.steps.availability import Availability
 from edge.store import step_images
@@ -53,6 +55,26 @@ def test_a_target_that_failed_is_called_again_after_its_pause(edge: Receiving) -
         forwarding.step()
         wait_until(lambda: not forwarding._called, 60, "the call has ended")
         assert len(called) == calls
+
+
+def test_a_target_for_which_there_was_no_thread_is_called_once_there_is(
+    edge: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = threading.Event()
+
+    def refuse(destination: Destination) -> None:
+        called.set()
+        raise PeerError("it is off")
+
+    assert send_step(edge.port, "1.9", CREATED).status == 0
+    forwarding = StepForwarding(edge.db, lambda: edge.config, refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", MagicMock(side_effect=RuntimeError("can't start new thread")))
+        with pytest.raises(Hindered):
+            forwarding.step()
+    forwarding.step()
+    assert called.wait(60)
+    wait_until(lambda: not forwarding._called, 60, "the call has ended")
 
 
 def test_studies_are_announced_from_the_new_time_on(edge: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:

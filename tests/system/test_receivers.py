@@ -316,6 +316,23 @@ def test_a_receiving_process_has_nothing_of_the_catalog() -> None:
     assert not loaded & {"sqlite3", "numpy", "pydicom", "starlette", "asyncio", "edge.store", "edge.intake"}
 
 
+def test_a_receiving_process_learns_how_what_it_started_has_ended() -> None:
+    """A converter that the kernel kills is no fault of the object: the caller is told to come again."""
+    program = (
+        "import os, signal, subprocess; from edge.scp.fork_server import ForkServer\n"
+        "def run(descriptors):\n"
+        "    started = subprocess.Popen(['sleep', '60'])\n"
+        "    os.kill(started.pid, signal.SIGKILL)\n"
+        "    os.write(descriptors[0], str(started.wait()).encode())\n"
+        "server = ForkServer(run)\n"
+        "ours, theirs = os.pipe()\n"
+        "server.start([theirs])\n"
+        "print(os.read(ours, 64).decode())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.split() == [str(-signal.SIGKILL)]
+
+
 def test_a_receiving_process_writes_to_the_journal_alone(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from edge.transform.sandbox import keep_from_writing\n"

@@ -630,6 +630,24 @@ def test_changed_files_are_used_once_they_rest_and_bad_ones_never(tmp_path: Path
     assert keyring.trouble == ""
 
 
+def test_a_key_whose_mode_was_corrected_is_used(tmp_path: Path) -> None:
+    """The remedy that the log names, chmod, changes nothing of the file's content."""
+    site = own_site(tmp_path)
+    keyring = Keyring(site.files())
+    first = keyring.listening
+    shutil.copy(site.ct1.certificate, site.edge.certificate)
+    shutil.copy(site.ct1.key, site.edge.key)
+    site.edge.key.chmod(0o644)
+    for _ in range(2):
+        keyring.refresh()
+    assert "chmod 600" in keyring.trouble
+    site.edge.key.chmod(0o600)
+    for _ in range(2):
+        keyring.refresh()
+    assert keyring.trouble == ""
+    assert keyring.listening is not first
+
+
 def test_a_revocation_takes_effect_for_the_next_association(tmp_path: Path) -> None:
     site = own_site(tmp_path)
     crl = site.authority.revoke()

@@ -330,6 +330,22 @@ def test_a_list_of_its_own_for_each_modality(tmp_path: Path, monkeypatch: pytest
             find(edge.port, tmp_path / "answers", "AccessionNumber", calling="MR1")
 
 
+def test_a_modality_that_is_gone_leaves_nothing_due(tmp_path: Path) -> None:
+    clock, port = Clock(NOON), free_port()
+    tables = MODALITIES.format(port=port) + "per_modality = true\n"
+    ris = WorklistScp(tmp_path / "ris", port)
+    ris.put(ITEMS)
+    with Receiving(tmp_path, CONFIG.replace('[modality.any]\nae_title = "*"\n', tables)) as edge, ris:
+        config = edge.config
+        keeper = WorklistKeeper(edge.db, lambda: config, lambda _: None, clock)
+        keeper.step()
+        kept = {name: each for name, each in config.modalities.items() if name != "mr1"}
+        config = replace(config, modalities=kept)
+        clock.now += 61.0
+        for _ in range(2):
+            assert keeper.step() == outbound_worklist.ORDERS_SECONDS
+
+
 class Interrupted(Sequence[WorklistItem]):
     """A list in the midst of which the peer does something."""
 

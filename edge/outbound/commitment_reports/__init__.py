@@ -23,7 +23,7 @@ from edge.dicom.commitment import Reporting, open_reports
 from edge.dicom.commitment_data import Reference
 from edge.dicom.failures import RequestFailed, ServiceRefused
 from edge.dicom.scu import Secure
-from edge.errors import EdgeError, PeerError, place_of
+from edge.errors import Cause, EdgeError, PeerError, hindrance, place_of
 from edge.outbound.commitment_reports.outcome import (
     PROOF_SECONDS,
     CommitmentOutcome,
@@ -116,7 +116,11 @@ class CommitmentReports:
             name = REPORT_THREAD.name_for(target.modality)
             thread = threading.Thread(target=self._report, args=(target, reports), name=name, daemon=True)
             self._called[target] = _Call(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                del self._called[target]  # else it would never be called again
+                raise hindrance.error_for(Cause.THREADS) from None
         return EXAMINE_SECONDS
 
     def stop(self) -> None:

@@ -21,7 +21,7 @@ from edge.config.sections import Config, Destination
 from edge.dicom.normalized import NormalizedExchange, open_normalized
 from edge.dicom.performed_step import INSTANCE_AVAILABILITY_NOTIFICATION, MODALITY_PERFORMED_PROCEDURE_STEP
 from edge.dicom.scu import Secure
-from edge.errors import EdgeError, PeerError, place_of
+from edge.errors import Cause, EdgeError, PeerError, hindrance, place_of
 from edge.outbound.steps.availability import Availability
 from edge.outbound.steps.outcome import StepOutcome, decide_step_outcome
 from edge.store import step_deliveries
@@ -121,7 +121,11 @@ class StepForwarding:
     def _start(self, name: str) -> None:
         thread = threading.Thread(target=self._serve, args=(name,), name=STEP_TARGET_THREAD.name_for(name), daemon=True)
         self._called[name] = _Call(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            del self._called[name]  # else it would never be called again
+            raise hindrance.error_for(Cause.THREADS) from None
 
     # -- one target ---------------------------------------------------------------------------------------------------
 
