@@ -334,6 +334,7 @@ def _decide(session: CommandSession, command: str, numbers: Sequence[int], as_js
 @contextmanager
 def open_releaser(session: CommandSession) -> Iterator[Releaser]:
     """Open what a decision needs where no daemon runs."""
+    session.require_catalog()
     from edge.intake import Intake  # noqa: PLC0415  # imports the compiler of rules
     from edge.intake.policy import Policy  # noqa: PLC0415  # imports the compiler of rules
     from edge.spool import Spool  # noqa: PLC0415

@@ -103,6 +103,7 @@ def tell(session: CommandSession, kind: str, from_date: str | None, expects: str
     if session.daemon_runs:
         answer = session.ask("announce", **fields)
     else:
+        session.require_catalog()
         from edge.daemon.changes import announce_to_centre  # noqa: PLC0415 - with all that can be changed
 
         with session.store() as database:

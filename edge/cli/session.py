@@ -183,6 +183,11 @@ class CommandSession:
         print_note(self._no_catalog)
         return open_empty_catalog()
 
+    def require_catalog(self) -> None:
+        """Raise EdgeError where there is no catalog: one that root had made, the gateway could not open."""
+        if not self.has_catalog:
+            raise EdgeError(self._no_catalog)
+
     @property
     def _no_catalog(self) -> str:
         never = f"there is no catalog in {self.data_dir}: the gateway has never run with this configuration"
@@ -205,14 +210,10 @@ class CommandSession:
         return self._path.exists()
 
     def change(self, command: str, **fields: object) -> dict[str, Any]:
-        """Carry out a change (edge.daemon.changes): by the daemon where it runs, which acts at once; else here.
-
-        It makes no catalog: one that root has made, the gateway could not open.
-        """
+        """Carry out a change (edge.daemon.changes): by the daemon where it runs, which acts at once; else here."""
         if self.daemon_runs:
             return self.ask(command, **fields)
-        if not self.has_catalog:
-            raise EdgeError(self._no_catalog)
+        self.require_catalog()
         from edge.daemon.changes import CHANGES  # noqa: PLC0415 - with all that can be changed
 
         with self.store() as database:

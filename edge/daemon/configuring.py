@@ -116,10 +116,14 @@ class Configuring:
             raise ConfigError([text, *error.problems]) from None
 
     def _require_read(self, files: Files) -> None:
-        """Raise EdgeError where the running gateway has not read these files: a person decides when it does."""
+        """Raise EdgeError where the running gateway has not read these files: a person decides when it does.
+
+        Unless a change here has written them: what the gateway rejected then, the next change corrects.
+        """
+        digest = edit.digest_files(files)
         with self._read:
-            is_read = self._digest in ("", edit.digest_files(files))
-        if not is_read:
+            is_by_hand = self._digest not in ("", digest) and digest not in self._authors
+        if is_by_hand:
             raise EdgeError(
                 f"the files in {self._directory} have changed since the gateway read them, and somebody may be editing"
                 " them: `edge check`, `systemctl reload edge`, then try again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,29 @@ class ImportService:
         for study in assigned:
             if not self._admitter.bring_in(study, lambda: self.worker.is_stopping):
                 break
-        for drop in self._config().drops.values():
-            self._watch(drop)
-        for folder, who in self._list_uploads().items():
-            if not self.worker.is_stopping:
-                self._stager(who).stage(folder, _UPLOAD_SOURCE + folder.name, _UPLOAD_DOOR)
-                remove_path(folder)
+        self._stage_all()
         return 0.0 if assigned else IMPORT_TICK_SECONDS
 
+    def _stage_all(self) -> None:
+        """Read watched folders and uploads. One that cannot be read keeps no other back: the first error comes last."""
+        works = [partial(self._watch, drop) for drop in self._config().drops.values()]
+        works += [partial(self._stage_upload, *upload) for upload in self._list_uploads().items()]
+        errors: list[Exception] = []
+        for work in works:
+            if self.worker.is_stopping:
+                break
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
     # -- staging ------------------------------------------------------------------------------------------------------
+
+    def _stage_upload(self, folder: Path, who: str) -> None:
+        self._stager(who).stage(folder, _UPLOAD_SOURCE + folder.name, _UPLOAD_DOOR)
+        remove_path(folder)
 
     def _stager(self, who: str) -> Stager:
         change: StagedChange = lambda name, **fields: self._change(name, {**fields, "who": who})  # noqa: E731

@@ -261,9 +261,9 @@ def discarded_before(conn: Transaction, moment: float, limit: int) -> list[Disca
 
 
 def note_deleted(conn: Transaction, found: Sequence[Discarded], now: float) -> list[Discarded]:
-    """Record that the files of discarded instances are gone; what they were stays provable by their digests.
+    """Record that discarded instances are deleted; what they were stays provable by their digests.
 
-    Returns those whose files are to be removed now: not of one that has been released, held or received again since.
+    Returns those whose files are to be removed now: none that has been released, held or received again since.
     """
     gone = []
     for each in found:

@@ -62,6 +62,8 @@ def test_any_name_of_data_dir_is_used_as_it_is(tmp_path: Path, running: ExitStac
         (["alerts", "ack", "1", "--note", "x"], 1),
         (["drill", "--done", "x"], 1),
         (["notify", "retry", "webhook.chat"], 1),
+        (["notify", "tell", "--kind", "equipment", "a second CT"], 1),
+        (["instances", "discard", "1", "--reason", "x"], 1),
     ],
 )
 def test_a_command_before_the_first_start_makes_no_catalog(tmp_path: Path, words: list[str], code: int) -> None:

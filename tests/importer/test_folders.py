@@ -165,3 +165,27 @@ def test_an_upload_stays_until_it_is_staged_also_after_a_restart(tmp_path: Path)
         with db.reading() as conn:
             (batch,) = imports.list_batches(conn).read()
         assert (batch.source, batch.who, batch.objects, batch.ended_at) == ("upload abc", "anna", 2, 1.0)
+
+
+def test_what_cannot_be_staged_keeps_nothing_else_back(tmp_path: Path) -> None:
+    drop: Any = SimpleNamespace(name="sensor", path=tmp_path / "drop", quiet=0.0, identity="person")
+    refused = set[str]()
+
+    def change(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if refused & {fields.get("door"), fields.get("source")}:
+            raise OSError(errno.EIO, "as often as it is tried")
+        return carry_out(db, name, fields)
+
+    with closing(Store(tmp_path / "catalog.db")) as db:
+        config: Any = SimpleNamespace(site=SimpleNamespace(data_dir=tmp_path), drops={"sensor": drop})
+        nothing: Any = None
+        service = ImportService(db, lambda: config, nothing, change, lambda: None)
+        ct_files(drop.path, 1, 2048)
+        for name in ("first", "second"):
+            ct_files(service.uploads_folder / name, 1, 2048)
+            service.submit(service.uploads_folder / name, "anna")
+        refused |= {"drop sensor", "upload first"}
+        with pytest.raises(OSError, match="as often"):
+            service._step()
+        assert [each.name for each in service.uploads_folder.iterdir()] == ["first"]
+        assert len(list(drop.path.iterdir())) == 1

@@ -14,11 +14,11 @@ import pytest
 
 from edge import config
 from edge.config.edit import digest_files
-from edge.daemon import lifecycle
+from edge.daemon import configuring, lifecycle
 from edge.daemon.configuring import Author, Configuring
 from edge.daemon.lifecycle import Lifecycle
 from edge.daemon.reload import reload
-from edge.errors import StorageFull
+from edge.errors import EdgeError, StorageFull
 from edge.store.database import Store, Transaction
 from tests.support.gateway import CONFIG, configuration
 
@@ -133,3 +133,22 @@ def test_a_reload_that_is_hindered_is_tried_again_and_holds_up_no_task(monkeypat
     monkeypatch.setattr(lifecycle, "TICK_SECONDS", 0.0)
     life.loop()
     assert (ends, life._tick.run_due.call_count) == ([], 3)
+
+
+def test_what_a_change_has_written_and_the_gateway_rejects_the_next_change_corrects(
+    gateway: MagicMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a certificate that is gone: a person who edits the files by hand is another matter."""
+    monkeypatch.setattr(configuring, "READ_SECONDS", 0.0)
+    made = gateway.configuring
+    made.note_read(made.files())
+
+    def add(name: str) -> bool:
+        fields = {"name": name, "ae_title": name, "hosts": ["127.0.0.1"], "services": ["store"], "port": None}
+        answer = made.change("modality-add", {**fields, "certificate": "", "who": "anna", "reason": "new"})
+        return bool(answer["read"])
+
+    assert (add("ct8"), add("ct9")) == (False, False)
+    (gateway.directory / "90-half.toml").write_text('[retention]\nkeep = "1d"\n')
+    with pytest.raises(EdgeError, match="somebody may be editing"):
+        add("ct10")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -17,6 +18,7 @@ from pynetdicom.sop_class import (
 )
 
 from edge.dicom.dialogue import Deadline, Dialogue
+from edge.errors import PeerError
 from edge.query.asking import AnswerBatch
 from edge.scp.services.find import serve_find
 from tests.support.gateway import CONFIG, Receiving
@@ -233,6 +235,28 @@ def test_a_cancel_is_met_before_the_next_answer(size: int, count: int) -> None:
     statuses, _, noted = ask_for(make)
     assert statuses == [0xFF00] * count + [0xFE00]
     assert noted == count
+
+
+def test_a_query_that_is_cancelled_is_on_record_once_though_its_caller_leaves() -> None:
+    responder = MagicMock(extended={})
+
+    def leave(_request: object, _answer: object) -> None:
+        responder.dialogue.abort()
+        raise PeerError("it has gone")
+
+    def serve(dialogue: Dialogue) -> None:
+        responder.dialogue, responder.respond = dialogue, leave
+        with suppress(PeerError):
+            serve_find(dialogue.receive(60.0), responder)
+
+    with dialogue_with(serve) as ours:
+        answers = Cancelling([bytes(20)] * 20)
+        answers.peer = ours
+        responder.asker.ask.return_value = (each for each in [AnswerBatch(answers)])
+        with suppress(PeerError):
+            for answer in ours.request(1, REQUEST, b"keys", deadline=Deadline(60.0)):
+                ours.read(answer)
+    assert [each.args[2].status for each in responder.note_query.call_args_list] == [0xFE00]
 
 
 def test_no_answer_waits_for_what_is_still_to_be_made() -> None:

@@ -61,23 +61,21 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
     dialogue = responder.dialogue
     asked = asked_by(request, responder, "find", _TOP[dialogue.contexts[request.context][0]])
     count, last, began = 0, AnswerBatch(), time.monotonic()
-
-    def end(found: AnswerBatch) -> None:
-        _end(request, responder, asked, identifier, QueryEnd(count, 0, seconds=time.monotonic() - began), found)
-
     try:
         with contextlib.closing(responder.asker.ask(asked, identifier, makes_ahead=True)) as batches:
             for last in batches:
                 for number, answer in enumerate(last.answers, start=1):
                     if dialogue.is_cancelled(request):
                         count -= dialogue.withdraw()
-                        return end(AnswerBatch(status=TERMINATED))
+                        raise _Cancelled
                     # The first one goes at once: a person waits for it. So does one behind which more must be made.
                     may_wait = count > 0 and (number < len(last.answers) or last.status is not None)
                     dialogue.respond(request, last.pending, data=answer, may_wait=may_wait)
                     count += 1
                 if last.status is None and dialogue.is_cancelled(request):
-                    return end(AnswerBatch(status=TERMINATED))
+                    raise _Cancelled
+    except _Cancelled:
+        last = AnswerBatch(status=TERMINATED)
     except NoAnswer as error:
         log.error("a query is refused: %s", error)
         last = AnswerBatch(status=OUT_OF_RESOURCES, comment=str(error))
@@ -85,7 +83,11 @@ def serve_find(request: DimseMessage, responder: Responder) -> None:
         seconds = time.monotonic() - began  # the caller has gone; what it was answered is on record
         responder.note_query(asked, identifier, QueryEnd(count, TERMINATED, last.left_out, seconds=seconds))
         raise
-    end(last)
+    _end(request, responder, asked, identifier, QueryEnd(count, 0, seconds=time.monotonic() - began), last)
+
+
+class _Cancelled(Exception):
+    """A C-CANCEL has come."""
 
 
 def _end(
