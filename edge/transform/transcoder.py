@@ -214,7 +214,10 @@ class _Converter:
     def _start_timer(self, seconds: float) -> None:
         self._retire = threading.Timer(seconds, self._rest_if_idle)
         self._retire.name, self._retire.daemon = "converter idle", True
-        self._retire.start()
+        try:
+            self._retire.start()
+        except RuntimeError:
+            self._stop()  # no thread is to be had that would end it later
 
     def _rest_if_idle(self) -> None:
         with self._lock:

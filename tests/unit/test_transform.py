@@ -703,6 +703,19 @@ def test_a_worker_without_work_leaves(before: set[int], small: Path, tmp_path: P
     transcoder.close()
 
 
+def test_a_worker_for_whose_end_there_is_no_thread_leaves_behind_its_answer(
+    before: set[int], single: Transcoder, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", refuse)
+        convert(single, small, IMPLICIT_LITTLE, tmp_path / "first.dcm")
+    assert {worker.pid for worker in workers_of(os.getpid())} <= before
+    convert(single, small, IMPLICIT_LITTLE, tmp_path / "second.dcm")
+
+
 def test_signals_for_the_daemon_do_not_end_the_worker(
     before: set[int], single: Transcoder, small: Path, tmp_path: Path
 ) -> None:
