@@ -36,11 +36,10 @@ from edge.web.guard import visitor_of
 WEEK_SECONDS = 7 * 86400.0
 MOST_SERIES = 5000
 MOST_SECONDS = 15.0
-_MAX_TEXT = 64 * 1024
 
 
 def _text_of(request: Request) -> str:
-    return visitor_of(request).raw_field("text")[:_MAX_TEXT].replace("\r\n", "\n")
+    return visitor_of(request).raw_field("text").replace("\r\n", "\n")
 
 
 @dataclass(slots=True)

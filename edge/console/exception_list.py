@@ -63,7 +63,8 @@ class ExceptionList(ConsolePage):
         view = again or read_view(request, "/exceptions", _COLUMNS, _FILTERS)
         with self._access.db.reading() as conn:
             found = _read(conn, view)
-            page = cut_page(_select(found, view), view, _COLUMNS)
+            chosen = _select(found, view)
+            page = cut_page(chosen, view, _COLUMNS)
             ids = [row.instance_id for row in page.rows]
             shown = {each.id: each for each in queries.instances(conn, ids)}
             differences = differences_of(conn, [row.instance_id for row in page.rows if row.kind == "mismatch"])
@@ -77,6 +78,7 @@ class ExceptionList(ConsolePage):
             view=view,
             page=page,
             shown=shown,
+            latest=max((row.instance_id for row in chosen), default=0),
             counts={kind: len(rows) for kind, rows in found.items()},
             limit=MOST_LISTED,
             differences=differences,
@@ -94,7 +96,7 @@ class ExceptionList(ConsolePage):
                 rows = _select_rows(_select(_read(conn, view), view), view, visitor)
             if action is None or not rows:
                 raise EdgeError("Select at least one image, and choose an action.")
-            visitor.leave_notice(self._decide(visitor, action, rows, reason, is_all=visitor.field("all") == "1"))
+            visitor.leave_notice(self._decide(visitor, action, rows, reason, is_all=bool(visitor.field("all"))))
         except (EdgeError, ValueError) as error:
             return self.index(request, fault=str(error), code=422, again=view)
         return RedirectResponse(view.link(), 303)
@@ -144,10 +146,13 @@ def _select(found: Mapping[str, list[ExceptionRow]], view: ListView) -> list[Exc
 
 
 def _select_rows(rows: Sequence[ExceptionRow], view: ListView, visitor: Visitor) -> list[ExceptionRow]:
-    """List the rows that a person has ticked, or all of one kind. Raises EdgeError or ValueError."""
-    if visitor.field("all") == "1":
+    """List the rows that a person has ticked, or all of one kind. Raises EdgeError or ValueError.
+
+    What came after the page was made has been seen by nobody, and is not among all of it.
+    """
+    if latest := visitor.field("all"):
         if not view.choice("kind"):
             raise EdgeError("Choose one kind before you decide about all of it.")
-        return list(rows)
+        return [row for row in rows if row.instance_id <= row_number(latest)]
     picked = {row_number(each) for each in visitor.form.get("pick", [])}
     return [row for row in rows if row.instance_id in picked]

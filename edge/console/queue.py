@@ -123,6 +123,7 @@ class QueuePage(ConsolePage):
             lines=lines,
             shown={number: _mask_facts(each, visitor) for number, each in facts.items()},
             total_images=sum(each.count for each in waiting),
+            latest=max(map(_first_delivery, waiting), default=0),
             totals={name: status["queue"][name] for name in ("held", "deferred", "pending", "active")},
             most=MOST_READ,
             destination_choices=[(name, name) for name in self._access.config().destinations],
@@ -136,12 +137,13 @@ class QueuePage(ConsolePage):
         view = posted_view(request, "/queue", _COLUMNS, _FILTERS)
         try:
             picked = {row_number(each) for each in visitor.form.get("pick", [])}
-            is_all = visitor.field("all") == "1"
-            if not (picked or is_all) or action is None:
+            latest = row_number(visitor.field("all") or "0")  # of all that the page has listed; 0: the ticked ones
+            if not (picked or latest) or action is None:
                 raise EdgeError("Select at least one study, and choose an action.")
             reason = read_required_reason(visitor)
             with self._access.db.reading() as conn:
-                found = [each for each in _select(conn, view) if is_all or (each.study_id or 0) in picked]
+                waiting = _select(conn, view)
+                found = [each for each in waiting if _first_delivery(each) <= latest or (each.study_id or 0) in picked]
                 ids = [pair for each in found for pair in waiting_ids(conn, each)]
             if not (changed := self._decide(visitor, action, reason, ids)):
                 raise EdgeError(_NOTHING_CHANGED)
@@ -162,6 +164,10 @@ class QueuePage(ConsolePage):
             answer = self._access.command(action.command, {"ids": ids[i : i + _BATCH], **fields})
             changed += answer["moved"] if "moved" in answer else sum(each["done"] for each in answer["decided"])
         return changed
+
+
+def _first_delivery(study: WaitingStudy) -> int:
+    return min(each.first_id for each in study.groups)
 
 
 def _select(conn: Transaction, view: ListView) -> list[WaitingStudy]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from edge.config import load_config
 from edge.console.dry_run import candidate_of
+from tests.support.clinic import csrf
+from tests.support.console_site import ConsoleSite
 
 SITE = """
 [site]
@@ -45,3 +47,11 @@ def test_a_destination_of_the_text_is_as_the_text_says(tmp_path: Path) -> None:
     found = candidate_of(config, text)
     assert found.destinations["archive"].ae_title == "NEW"
     assert found.destinations["cloud"] == config.destinations["cloud"]
+
+
+def test_a_long_text_is_tried_to_its_end(tmp_path: Path) -> None:
+    with ConsoleSite(tmp_path) as site:
+        admin = site.person("admin")
+        text = '[route.first]\nto = ["archive"]\n' + "# a comment\n" * 6000 + '[route.last]\nto = ["archive"]\n'
+        answer = admin.post("/dry-run", data={"csrf": csrf(admin, "/dry-run"), "text": text})
+        assert "[route.last]" in answer.text

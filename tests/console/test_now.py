@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pydicom
 import pytest
 from playwright.sync_api import Browser, expect
@@ -95,6 +97,23 @@ def test_the_overview_names_who_waits_to_those_who_may_know(site: ConsoleSite) -
     assert any(row[0] == "operator" for row in site.ledger("viewed"))
 
 
+def find_latest(operator: httpx.Client, address: str) -> str:
+    """What the choice of all rows says of the list."""
+    [latest] = re.findall(r'name="all" value="(\d+)"', operator.get(address).text)
+    return str(latest)
+
+
+def test_all_of_the_queue_is_what_the_page_has_listed(tmp_path: Path) -> None:
+    with ConsoleSite(tmp_path) as site:
+        for _ in range(51):
+            site.receive(1)
+        operator = site.person("operator")
+        form = {"csrf": csrf(operator, "/queue"), "all": find_latest(operator, "/queue"), "action": "cancel"}
+        site.receive(2)
+        answer = operator.post("/queue/decide", data={**form, "back": "", "reason": "sent by hand"})
+        assert "51 images cancelled" in answer.text
+
+
 def test_one_many_or_all_of_a_kind_are_decided(site: ConsoleSite) -> None:
     operator = site.person("operator")
     token = csrf(operator, "/exceptions")
@@ -114,8 +133,12 @@ def test_one_many_or_all_of_a_kind_are_decided(site: ConsoleSite) -> None:
     assert "Nothing was changed" in decide("kind=conflict", pick=conflict, action="release")  # beside the other version
     assert "1 image discarded" in decide("kind=unroutable", pick=unroutable[0])
     assert shown("unroutable") == unroutable[1:]
-    assert "2 images discarded" in decide("kind=unroutable", all="1")
-    assert shown("unroutable") == []
+    latest = find_latest(operator, "/exceptions?kind=unroutable")
+    site.receive(1, Modality="OT")
+    came_later = shown("unroutable")[-1]
+    assert "2 images discarded" in decide("kind=unroutable", all=latest)  # those that the page had
+    assert shown("unroutable") == [came_later]
+    assert "1 image discarded" in decide("kind=unroutable", all=came_later)
     assert shown("conflict") == [conflict]
     order = operator.get("/exceptions?sort=received&down=1").text
     assert 'aria-sort="descending"' in order
