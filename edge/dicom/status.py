@@ -8,8 +8,7 @@ the ranges that the Standard leaves to them:
 - Orthanc, StoreScp.cpp: 0xA700 for whatever fails while it stores, an attribute that is missing included.
 - DCMTK, storescp.cc: 0xA700 when the file cannot be written, 0xC000 for an object that it cannot identify.
 
-So 0xA700 and 0x0213 may concern the destination as a whole, as may 0x0124 (not authorized) and 0x0211 (unrecognized
-operation), which name no object; every other status concerns the one object.
+So 0xA700 and 0x0213 may concern the destination as a whole; every other status concerns the one object.
 """
 
 from __future__ import annotations
@@ -58,7 +57,9 @@ _REFUSED = {
     0x0121: "a required attribute has no value",
     0x0122: "the SOP class is not supported there",
     0x0123: "no such action",
+    0x0124: "not authorized: have our AE title allowed to store there",
     0x0210: "duplicate invocation: the message ID is in use",
+    0x0211: "unrecognized operation: the destination does not store",
     0x0212: "mistyped argument",
 }
 #: dcm4chee-arc-light, StoreService.java: what lasts.
@@ -80,9 +81,7 @@ _DCM4CHEE_PASSING = {
     0xA77A: "its study is being deleted there",
 }
 #: What may concern the destination as a whole (see the module's sources).
-_TAKES_NOTHING = {
-    0x0124: "the destination does not let us store: have our AE title authorized there",
-    0x0211: "the destination does not store: it does not recognize the operation",
+_OUT_OF_RESOURCES = {
     0x0213: "resource limitation at the destination",
     0xA700: "the destination is out of resources",
 }
@@ -102,7 +101,7 @@ _KNOWN: dict[int, tuple[Outcome, str]] = {
     **{status: (_HOLD, f"the destination refuses it: {text}") for status, text in _REFUSED.items()},
     **{status: (_HOLD, _BY_DCM4CHEE + text) for status, text in _DCM4CHEE_LASTING.items()},
     **{status: (_DEFER, _BY_DCM4CHEE + text) for status, text in _DCM4CHEE_PASSING.items()},
-    **{status: (_DEFER, text) for status, text in _TAKES_NOTHING.items()},
+    **{status: (_DEFER, text) for status, text in _OUT_OF_RESOURCES.items()},
     0x0110: (_DEFER, "processing failure at the destination"),  # PS3.7 section C.5.5
 }
 _UNKNOWN = "its answer is not a status that DICOM defines for C-STORE: ask the destination's vendor"
@@ -118,7 +117,7 @@ def meaning_of(status: int) -> StatusMeaning:
         _HOLD,
         _UNKNOWN,
     )
-    code = ReasonCode.OUT_OF_RESOURCES if may_concern_destination(status) else _CODES[outcome]
+    code = ReasonCode.OUT_OF_RESOURCES if is_out_of_resources(status) else _CODES[outcome]
     return StatusMeaning(outcome, f"{text} (status {status:04X})", code)
 
 
@@ -138,6 +137,6 @@ def failure_text(reason: int) -> str:
     return f"{FAILURE_REASONS.get(reason, 'a reason that the standard does not list')} ({reason:04X})"
 
 
-def may_concern_destination(status: int) -> bool:
+def is_out_of_resources(status: int) -> bool:
     """May the status concern the destination as a whole rather than the object?"""
-    return status in _TAKES_NOTHING
+    return status in _OUT_OF_RESOURCES

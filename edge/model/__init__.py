@@ -57,7 +57,7 @@ class ReasonCode(str, Enum):
     AWAITS_STUDY = "awaits-study"  # it follows its study's images, which have not come yet
     AWAITS_IMAGES = "awaits-images"  # a rejection note never overtakes what it names
     UNREACHABLE = "unreachable"  # the network, the association or the destination failed
-    OUT_OF_RESOURCES = "out-of-resources"  # the destination, perhaps as a whole, takes nothing now, such as 0xA700
+    OUT_OF_RESOURCES = "out-of-resources"  # the destination as a whole takes nothing now (0xA700, 0x0213)
     FAILED = "failed"  # the destination failed on this instance, perhaps not the next time
     INTERNAL = "internal"  # this side could not try: a conversion, a shortage
     MISSING = "missing-at-destination"  # sent, but the destination does not find it

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from edge.dicom.scu import can_propose
-from edge.dicom.status import StatusMeaning, may_concern_destination, meaning_of
+from edge.dicom.status import StatusMeaning, is_out_of_resources, meaning_of
 from edge.errors import AssociationRejected, PeerError, ProtocolError, Unavailable
 from edge.model import EMPTY_REASON, AttemptResult, Outcome, Parameter, Reason, ReasonCode
 from edge.outbound import pace
@@ -42,7 +42,7 @@ class JobOutcomes(Table):
             self._suspicion.note_answer()
             self._loan.note_answer(seconds if waited is None else waited)
             self.answers.add(seconds, job.lease.size, is_refused=meaning.outcome is not Outcome.SENT)
-            if may_concern_destination(status):
+            if is_out_of_resources(status):
                 self._note_refusal(now, meaning.text)
             else:
                 self._note_taken()
@@ -81,7 +81,7 @@ class JobOutcomes(Table):
         Where it has taken such objects before, it is the destination that has changed, and perhaps for minutes.
         """
         if job.lease.context_key in self._taken:
-            self.fail(job, {"error": words(reason)}, words(reason))
+            self.fail(job, {"error": words(reason)})
         else:
             self.hold(job, reason)
 

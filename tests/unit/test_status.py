@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from edge.dicom.status import may_concern_destination, meaning_of
+from edge.dicom.status import is_out_of_resources, meaning_of
 from edge.model import Outcome
 
 SENT, DEFER, HOLD = Outcome.SENT, Outcome.DEFER, Outcome.HOLD
@@ -18,8 +18,6 @@ EXPECTED = {
     0x0110: DEFER,
     0x0111: SENT,
     0x0116: SENT,
-    0x0124: DEFER,
-    0x0211: DEFER,
     0x0213: DEFER,
     **dict.fromkeys(range(0xA700, 0xA770), DEFER),
     0xA772: DEFER,
@@ -50,8 +48,7 @@ def test_every_status_of_the_standard_is_explained() -> None:
     ("status", "outcome", "words"),
     [
         (0x0111, SENT, "already"),
-        (0x0124, DEFER, "have our AE title authorized"),
-        (0x0211, DEFER, "does not store"),
+        (0x0124, HOLD, "not authorized"),
         (0xA700, DEFER, "out of resources"),
         (0xA701, DEFER, "refuses this object"),
         (0xA771, HOLD, "the destination refuses it, in dcm4chee's terms: the object was rejected there"),
@@ -73,5 +70,5 @@ def test_what_a_person_reads(status: int, outcome: Outcome, words: str) -> None:
 
 
 def test_what_speaks_of_the_destination_as_a_whole() -> None:
-    of_all = {status for status in range(0x10000) if may_concern_destination(status)}
-    assert of_all == {0x0124, 0x0211, 0x0213, 0xA700}
+    of_all = {status for status in range(0x10000) if is_out_of_resources(status)}
+    assert of_all == {0x0213, 0xA700}
