@@ -46,6 +46,7 @@ from tests.support.web_archive import Said, WebArchive
 #: Flips that `make test` makes in the catalog and in its log; the torture makes a thousand.
 FLIPS = int(os.environ.get("EDGE_FLIPS", "50"))
 SEED = os.environ.get("EDGE_SEED", "9")
+PAGE_BYTES = 4096  # of the catalog
 OURS = {IMPLEMENTATION_VERSION}
 
 
@@ -356,9 +357,11 @@ def test_every_flipped_bit_of_the_catalog_that_matters_is_found(history: Path) -
     catalog = history / "catalog.db"
     before, whole, dice = custody(catalog), catalog.read_bytes(), random.Random(SEED)
     assert found_in(history) == []
+    # Of tables and indexes that nothing is in there are many.
+    used = [at for at in range(0, len(whole), PAGE_BYTES) if PAGE_BYTES - whole.count(0, at, at + PAGE_BYTES) > 32]
     mattered = 0
     for _ in range(2 * FLIPS):
-        bit = dice.randrange(len(whole) * 8)
+        bit = dice.choice(used) * 8 + dice.randrange(PAGE_BYTES * 8)
         flip(catalog, bit)
         found = found_in(history)
         if not found:
@@ -366,7 +369,7 @@ def test_every_flipped_bit_of_the_catalog_that_matters_is_found(history: Path) -
             assert not any(unseen), f"bit {bit % 8} of byte {bit // 8} changes custody, and nobody sees it: {unseen}"
         mattered += bool(found)
         catalog.write_bytes(whole)
-    assert mattered > FLIPS / 5, "most pages are free or hold what nothing rests on"
+    assert mattered > FLIPS / 5, "most of a page is free or holds what nothing rests on"
 
 
 def test_a_page_that_cannot_be_read_stops_the_gateway(history: Path) -> None:
