@@ -80,10 +80,9 @@ class JobOutcomes(Table):
 
         Where it has taken such objects before, it is the destination that has changed, and perhaps for minutes.
         """
-        if job.lease.context_key in self._taken:
-            self.fail(job, {"error": words(reason)})
-        else:
-            self.hold(job, reason)
+        with self._for_senders:
+            is_change = job.lease.context_key in self._taken and job.lease.attempts + 1 < ATTEMPTS
+            self._end(job, Outcome.DEFER if is_change else Outcome.HOLD, reason)
 
     def skip(self, job: Job, site: str) -> None:
         """End a job whose object has passed the destination's site before: it does not go there."""

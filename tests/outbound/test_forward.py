@@ -609,9 +609,9 @@ def test_a_kind_that_was_taken_before_waits_while_it_is_refused(
     box.wait(confirmed=2)
     wait_until(lambda: scp.open == 0, 20, "the association has ended")
     is_wrong[0] = True
-    box.make(8)
+    uids = box.make(8)
     wait_until(lambda: box.states()["deferred"] == 8, 20, "it has refused them")
-    assert "the SOP class is not supported" in box.all("SELECT max(reason_parameters) FROM delivery")[0][0]
+    assert "the SOP class is not supported" in box.row(uids[0])["reason"]
     assert not forwarder.describe().refuses, "it may take others"
     wait_until(lambda: scp.open == 0, 20, "the association has ended")
     is_wrong[0] = False
